@@ -1,0 +1,61 @@
+# The commands of this project. `make help` lists them.
+
+SHELL   := /bin/bash
+PYTHON  ?= $(shell command -v python3.11 || command -v python3)
+BIN     := .venv/bin
+GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
+PROTOS  := protos/runwire/v1
+
+# What the main branch says of the contract; nothing where there is no such branch.
+MAIN    := $(shell git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify main)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check protos format tools readme
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.ready ## install everything into .venv (the other commands do it by themselves)
+
+.venv/.ready: pyproject.toml constraints.txt
+	@echo "setting up .venv, once …"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+run: setup ## start both services, and say where the console is; Ctrl-C stops them
+	@exec $(BIN)/python scripts/run.py
+
+test: setup tools ## run every test
+	@$(BIN)/python -m pytest
+
+check: setup ## format, lint, types, contract, generated code
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	@$(if $(MAIN),PATH=$(BIN):$$PATH scripts/breaking.sh $(MAIN))
+	@scripts/generate.sh $(BIN) build/protos
+	@for made in build/protos/runwire/v1/*; do diff $$made $(PROTOS)/ || { echo "run: make protos"; exit 1; }; done
+
+format: setup ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/buf format --write
+
+protos: setup ## generate the code of the contract again
+	@scripts/generate.sh $(BIN) protos
+
+readme: setup ## write the tables of settings in the README anew
+	@$(BIN)/python scripts/settings_table.py
+
+# Tools that tests use and no package index of ours has. A test whose tool can't be had is skipped, and says so last.
+tools: .tools/.ready
+
+.tools/.ready: Makefile
+	@mkdir -p .tools readme
+	@if command -v go >/dev/null; then GOBIN=$(CURDIR)/.tools go install $(GRPCURL) || echo "grpcurl cannot be had"; fi
+	@touch $@

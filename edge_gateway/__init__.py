@@ -1,0 +1,1 @@
+"""Carries runs to browsers: one socket is one stream."""

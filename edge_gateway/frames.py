@@ -1,0 +1,80 @@
+"""Browser frames and the contract: the only place that knows both."""
+
+from typing import Protocol
+
+import orjson
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+from runwire.v1.engine_pb2 import RunResponse
+from runwire.v1.gateway_pb2 import ClientFrame
+
+from edge_gateway.proto_json import encoder
+
+
+class FrameError(Exception):
+    """A frame that cannot be understood. The message says why, to whoever sent it."""
+
+
+class Codec(Protocol):
+    """How frames of one subprotocol are written."""
+
+    subprotocol: str
+
+    def decode(self, frame: str | bytes) -> ClientFrame:
+        """Read a browser's frame. Raises FrameError."""
+        ...
+
+    def encode(self, response: bytes) -> str | bytes:
+        """Write a RunResponse, given as the engine's bytes."""
+        ...
+
+
+class ProtoCodec:
+    """Binary frames: the contract's messages, and on the way out the engine's own bytes."""
+
+    subprotocol = "runwire.v1.proto"
+
+    def decode(self, frame: str | bytes) -> ClientFrame:
+        """Read a browser's frame."""
+        if isinstance(frame, str):
+            raise FrameError("A text frame came where binary was agreed on.")
+        try:
+            message = ClientFrame.FromString(frame)
+        except DecodeError as error:
+            raise FrameError("That is no ClientFrame.") from error
+        size = message.ByteSize()
+        message.DiscardUnknownFields()
+        if message.ByteSize() != size:
+            raise FrameError("The frame has a field that the contract doesn't.")
+        return message
+
+    def encode(self, response: bytes) -> bytes:
+        """Pass the engine's bytes on."""
+        return response
+
+
+class JsonCodec:
+    """Text frames: canonical proto3 JSON."""
+
+    subprotocol = "runwire.v1.json"
+
+    def __init__(self) -> None:
+        self._encode = encoder(RunResponse.DESCRIPTOR)
+
+    def decode(self, frame: str | bytes) -> ClientFrame:
+        """Read a browser's frame."""
+        if isinstance(frame, bytes):
+            raise FrameError("A binary frame came where text was agreed on.")
+        if not frame.lstrip().startswith("{"):  # json_format takes [] for an empty message
+            raise FrameError("A frame is a JSON object.")
+        try:
+            return json_format.Parse(frame, ClientFrame())
+        except (json_format.ParseError, RecursionError, ValueError) as error:
+            raise FrameError("That is no ClientFrame as proto3 JSON.") from error
+
+    def encode(self, response: bytes) -> str:
+        """Write the engine's bytes as JSON."""
+        return orjson.dumps(self._encode(RunResponse.FromString(response))).decode()
+
+
+CODECS: tuple[Codec, ...] = (JsonCodec(), ProtoCodec())

@@ -1,0 +1,254 @@
+"""What an agent is given and owes."""
+
+import asyncio
+import datetime
+import inspect
+import re
+import time
+import traceback
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, cast
+
+from google.protobuf.duration_pb2 import Duration
+from runwire.v1 import events_pb2 as pb
+
+from engine_service.events import EventTooLargeError, Outlet
+from engine_service.plain import struct, text, value
+
+T = TypeVar("T")
+
+
+class AgentError(Exception):
+    """Raised by an agent to fail with a sentence that its user will read: the one exception whose text users see."""
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class Answer(NamedTuple):
+    """What an agent returns that has more to give than text."""
+
+    output: str
+    data: Mapping[str, Any] = {}
+
+
+class Message(NamedTuple):
+    """One thing that was said before in this conversation."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to be done in one run, for whom, and until when. Holds plain values only, so that it can travel."""
+
+    run_id: str
+    user_id: str
+    agent: str
+    input: str = ""
+    thread_id: str = ""
+    history: tuple[Message, ...] = ()
+    parameters: dict[str, Any] = field(default_factory=dict[str, Any])
+    deadline: datetime.datetime | None = None
+
+
+class Agent(ABC):
+    """An agent: a class with a `run`. A new object is made for every run, and never used again.
+
+    Its name is the class's in snake_case, unless it sets `name`; its description is the docstring's first paragraph.
+    """
+
+    name: ClassVar[str]
+    isolation: ClassVar[Literal["process", "task"]] = "process"
+
+    def __init_subclass__(cls) -> None:
+        """Give the class its name."""
+        if "name" not in cls.__dict__:
+            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
+    @classmethod
+    def description(cls) -> str:
+        """Say what the agent does."""
+        return " ".join(((cls.__doc__ and inspect.cleandoc(cls.__doc__)) or "").split("\n\n")[0].split())
+
+    @abstractmethod
+    async def run(self, context: "RunContext", input: str) -> str | Answer | None:
+        """Do the work, and return the answer."""
+
+
+class RunContext:
+    """What an agent is given: who asks, and the means to say what happens. Every `await` here is back-pressure."""
+
+    def __init__(self, work: Work, path: str, outlet: Outlet, agents: Mapping[str, type[Agent]]) -> None:
+        self._work = work
+        self._path = path
+        self._outlet = outlet
+        self._agents = agents
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._work.run_id
+
+    @property
+    def user_id(self) -> str:
+        """Who asks, as the engine verified it."""
+        return self._work.user_id
+
+    @property
+    def thread_id(self) -> str:
+        """The conversation that the run belongs to, in the caller's words."""
+        return self._work.thread_id
+
+    @property
+    def agent(self) -> str:
+        """This agent's path: `triage`, or `triage/resolver` for a sub-agent."""
+        return self._path
+
+    @property
+    def history(self) -> tuple[Message, ...]:
+        """What was said before, oldest first."""
+        return self._work.history
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Whatever else the caller sent."""
+        return self._work.parameters
+
+    @property
+    def deadline(self) -> datetime.datetime | None:
+        """When the run will be stopped."""
+        return self._work.deadline
+
+    async def think(self, delta: str) -> None:
+        """Show a piece of reasoning."""
+        self._outlet.put(self._path, agent_thinking=pb.AgentThinking(delta=text(delta)))
+        await self._outlet.drain()
+
+    async def say(self, delta: str) -> None:
+        """Show a piece of the answer."""
+        self._outlet.put(self._path, agent_message=pb.AgentMessage(delta=text(delta)))
+        await self._outlet.drain()
+
+    async def report(self, name: str, data: Mapping[str, Any] | None = None) -> None:
+        """Show an event of the agent's own kind."""
+        if not name:
+            raise ValueError("a report needs a name")
+        self._outlet.put(self._path, agent_reported=pb.AgentReported(name=text(name), data=struct(data or {})))
+        await self._outlet.drain()
+
+    async def call(self, tool: Callable[..., Awaitable[T]] | Callable[..., T], /, **arguments: Any) -> T:
+        """Run a tool, between a `tool_executing` and the `tool_completed` that always follows it.
+
+        A plain function runs in a thread. Cancelling ends the waiting for it; the thread itself ends with the process.
+        """
+        call: dict[str, Any] = {"call_id": f"call-{next(self._outlet.calls)}", "tool": text(_name(tool))}
+        self._outlet.put(self._path, tool_executing=pb.ToolExecuting(**call, arguments=struct(arguments)))
+        started = time.monotonic_ns()
+        try:
+            await self._outlet.drain()
+            result = await _invoke(tool, arguments)
+            completed = pb.ToolCompleted(**call, result=value(result), elapsed=_since(started))
+            self._outlet.put(self._path, tool_completed=completed)
+        except BaseException as error:
+            completed = pb.ToolCompleted(**call, error=_explain(error, self._outlet), elapsed=_since(started))
+            self._outlet.put(self._path, tool_completed=completed)
+            raise
+        await self._outlet.drain()
+        return cast("T", result)
+
+    async def delegate(self, agent: str, input: str) -> str:
+        """Run another agent inside this run, and return its answer. Its failure is raised as an AgentError."""
+        if agent not in self._agents:
+            raise AgentError(f"There is no agent named {agent!r}.")
+        context = RunContext(self._work, f"{self._path}/{agent}", self._outlet, self._agents)
+        return await perform(self._agents[agent], context, input, self._outlet)
+
+
+async def perform(agent: type[Agent], context: RunContext, input: str, outlet: Outlet) -> str:
+    """Run an agent from its `agent_started` to its terminal event, and return its answer.
+
+    Raises AgentError when it failed, CancelledError when it was told to stop; both have been told as events by then.
+    """
+    path = context.agent
+    root = "/" not in path
+    started = time.monotonic_ns()
+    # The root's input was bounded as a request: an event limit below that must not make the request impossible.
+    asked = pb.AgentStarted(thread_id=text(context.thread_id), input=text(input))
+    outlet.put(path, bounded=not root, agent_started=asked)
+    try:
+        await outlet.drain()
+        output, data = _answer(await agent().run(context, input))
+        completed = pb.AgentCompleted(output=text(output), data=struct(data), elapsed=_since(started))
+        outlet.put(path, last=root, agent_completed=completed)
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and _told_to_stop():
+            outlet.put(path, last=root, agent_cancelled=pb.AgentCancelled(reason="The agent was told to stop."))
+            raise
+        failed = _failure(error, outlet)
+        outlet.put(path, last=root, agent_failed=failed)
+        raise AgentError(failed.message, retryable=failed.retryable) from error
+    await outlet.drain()
+    return output
+
+
+def _told_to_stop() -> bool:
+    """Tell a cancellation from a CancelledError that an agent raised by itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _answer(returned: object) -> Answer:
+    if isinstance(returned, Answer):
+        return returned
+    if returned is None or isinstance(returned, str):
+        return Answer(returned or "")
+    raise TypeError(f"an agent returns a str or an Answer, not a {type(returned).__name__}")
+
+
+def _failure(error: BaseException, outlet: Outlet) -> pb.AgentFailed:
+    if isinstance(error, MemoryError | EventTooLargeError):
+        reason = pb.FAILURE_REASON_RESOURCE_LIMIT
+    else:
+        reason = pb.FAILURE_REASON_AGENT_ERROR
+    retryable = isinstance(error, AgentError) and error.retryable
+    return pb.AgentFailed(reason=reason, message=_explain(error, outlet), retryable=retryable)
+
+
+def _explain(error: BaseException, outlet: Outlet) -> str:
+    """Say in a sentence what went wrong, without the exception's own words: those go to the log, under an id."""
+    if isinstance(error, AgentError):
+        return text(error)
+    if isinstance(error, asyncio.CancelledError) and _told_to_stop():
+        return "It was told to stop."
+    if isinstance(error, EventTooLargeError):
+        return f"It wanted to send {error}."
+    incident = next((note for note in getattr(error, "__notes__", ()) if note.startswith("incident ")), None)
+    if incident is None:
+        incident = f"incident {uuid.uuid4().hex[:12]}"
+        error.add_note(incident)
+        outlet.note("".join(traceback.format_exception(error)))
+    what = "It ran out of memory" if isinstance(error, MemoryError) else "Something went wrong inside the agent"
+    return f"{what} ({incident})."
+
+
+def _name(tool: Callable[..., Any]) -> str:
+    return getattr(tool, "__name__", type(tool).__name__)
+
+
+async def _invoke(tool: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    if inspect.iscoroutinefunction(tool):
+        return await tool(**arguments)
+    result = await asyncio.to_thread(tool, **arguments)
+    return await result if inspect.isawaitable(result) else result
+
+
+def _since(started: int) -> Duration:
+    elapsed = Duration()
+    elapsed.FromNanoseconds(time.monotonic_ns() - started)
+    return elapsed

@@ -1,0 +1,134 @@
+"""A run as a task of the engine's own loop, for agents that only wait for the network and promise never to block."""
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from typing import Any
+
+from engine_service.agent import Agent, AgentError, RunContext, Work, perform
+from engine_service.events import Outlet
+from engine_service.isolation import GRACE
+
+BOUND = 64 * 1024
+"""Bytes that a pipe holds before its writer waits."""
+
+
+class TaskIsolation:
+    """Gives every run a task, in a contextvars context of its own."""
+
+    def __init__(self, agents: Mapping[str, type[Agent]], max_event_bytes: int) -> None:
+        self._agents = agents
+        self._max_event_bytes = max_event_bytes
+        self._place = contextvars.ContextVar[TaskPlace]("place")
+        asyncio.get_running_loop().set_task_factory(self._new_task)
+
+    async def start(self, work: Work) -> "TaskPlace":
+        """Start an agent."""
+        place = TaskPlace()
+        context = contextvars.Context()
+        context.run(self._place.set, place)
+        outlet = Outlet(place.pipe, self._max_event_bytes)
+        place.begin(self._perform(work, outlet), context)
+        return place
+
+    async def _perform(self, work: Work, outlet: Outlet) -> None:
+        context = RunContext(work, work.agent, outlet, self._agents)
+        with suppress(AgentError):  # its terminal event has been said
+            await perform(self._agents[work.agent], context, work.input, outlet)
+
+    def _new_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        """Make a task, and remember whose it is: what an agent starts and forgets ends with its run."""
+        task = asyncio.Task(coro, loop=loop, **options)
+        if place := self._place.get(None):
+            place.strays.add(task)
+            task.add_done_callback(place.strays.discard)
+        return task
+
+
+class TaskPlace:
+    """Where one run happens: its task, the tasks that its agent started, and the pipe its events come through."""
+
+    def __init__(self) -> None:
+        self.pipe = Pipe()
+        self.strays = set[asyncio.Task[Any]]()
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, performance: Coroutine[Any, Any, None], context: contextvars.Context) -> None:
+        """Start the agent."""
+        self._task = asyncio.get_running_loop().create_task(performance, context=context)
+        self._task.add_done_callback(lambda _: self.pipe.close())
+
+    async def read(self) -> bytes:
+        """Wait for frames and return what is there; nothing once there will be no more."""
+        return await self.pipe.read()
+
+    def stop(self, grace: float) -> None:
+        """Cancel the agent. One that resists is given up after `grace` seconds: a task cannot be killed."""
+        if self._task and self._timer is None:
+            self._task.cancel()
+            self._timer = asyncio.get_running_loop().call_later(grace, self.pipe.close)
+
+    async def close(self) -> str:
+        """Cancel whatever of the run is left, and wait for its end, but not for ever."""
+        self.pipe.close()
+        tasks = {task for task in (self._task, *self.strays) if task and not task.done()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE)
+        if self._timer:
+            self._timer.cancel()
+        return "its task ended" if self._task and self._task.done() else "its task ignores that it was cancelled"
+
+
+class Pipe:
+    """Frames on their way from a task to its run: bounded, and closed by whoever ends first."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._buffer = bytearray()
+        self._readable = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._closed = False
+
+    @property
+    def drained(self) -> bool:
+        """Whether the writer may go on."""
+        return len(self._buffer) < BOUND and not self._closed
+
+    def write(self, frame: bytes) -> None:
+        """Take a frame."""
+        if not self._closed:
+            self._buffer += frame
+            if threading.get_ident() == self._thread:
+                self._readable.set()
+            else:
+                self._loop.call_soon_threadsafe(self._readable.set)
+
+    async def drain(self) -> None:
+        """Wait until there is room. A closed pipe cancels its writer: nobody listens any more."""
+        while len(self._buffer) >= BOUND and not self._closed:
+            self._writable.clear()
+            await self._writable.wait()
+        if self._closed:
+            raise asyncio.CancelledError
+
+    async def read(self) -> bytes:
+        """Wait for frames and take them; nothing once the pipe is closed and empty."""
+        if not self._buffer and not self._closed:
+            self._readable.clear()
+            await self._readable.wait()
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        self._writable.set()
+        return data
+
+    def close(self) -> None:
+        """End the pipe. What is in it can still be read."""
+        self._closed = True
+        self._readable.set()
+        self._writable.set()

@@ -1,0 +1,43 @@
+"""Whatever user code hands over, as the plain values that JSON and `google.protobuf.Struct` can hold."""
+
+import math
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any, cast
+
+from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Struct, Value
+
+EXACT = 2**53
+"""Integers up to here survive as the doubles that Struct and JavaScript make of them."""
+
+
+def text(anything: object) -> str:
+    """Return text that UTF-8 can carry: what it can't (half a surrogate pair) becomes a question mark."""
+    string = str(anything)
+    return string if string.isascii() else string.encode(errors="replace").decode()
+
+
+def struct(mapping: Mapping[str, Any]) -> Struct:
+    """Build a Struct."""
+    return ParseDict(plain(mapping), Struct())
+
+
+def value(anything: Any) -> Value:
+    """Build a Value."""
+    return ParseDict(plain(anything), Value())
+
+
+def plain(anything: Any) -> Any:
+    """Reduce to dict, list, str, float, int, bool and None. What has no plain form is shown as text."""
+    if anything is None or isinstance(anything, bool):
+        return anything
+    if isinstance(anything, int):
+        return int(anything) if abs(anything) <= EXACT else str(int(anything))
+    if isinstance(anything, float):
+        return float(anything) if math.isfinite(anything) else str(anything)
+    if isinstance(anything, Mapping):
+        return {text(key): plain(inner) for key, inner in cast("Any", anything).items()}
+    if isinstance(anything, list | tuple | AbstractSet):
+        return [plain(inner) for inner in cast("list[Any]", anything)]
+    return text(anything)

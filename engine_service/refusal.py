@@ -1,0 +1,56 @@
+"""What the engine says no with: a gRPC status, a sentence for a person, and details for a program."""
+
+from collections.abc import Mapping
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+DOMAIN = "runwire"
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not an error
+    """A call that could not become a run, or asked for what isn't there."""
+
+    def __init__(self, code: grpc.StatusCode, message: str, *details: Message) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details = details
+
+    def status(self) -> Status:
+        """Return what the caller gets."""
+        status = Status(code=self.code.value[0], message=self.message)
+        for detail in self.details:
+            status.details.add().Pack(detail)
+        return status
+
+
+def invalid(violations: Mapping[str, str]) -> Refusal:
+    """Say which fields of a request are wrong, and why."""
+    details = BadRequest()
+    for field, description in violations.items():
+        details.field_violations.add(field=field, description=description)
+    sentence = "; ".join(f"{field}: {description}" for field, description in violations.items())
+    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"The request is not valid. {sentence}", details)
+
+
+def too_many(message: str, reason: str, retry_after: float = 1.0) -> Refusal:
+    """Say that a limit is reached, which one, and when to come back."""
+    return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, message, _info(reason), _retry(retry_after))
+
+
+def unavailable(message: str, reason: str, retry_after: float = 1.0) -> Refusal:
+    """Say that the engine cannot serve right now, and when to come back."""
+    return Refusal(grpc.StatusCode.UNAVAILABLE, message, _info(reason), _retry(retry_after))
+
+
+def _info(reason: str) -> ErrorInfo:
+    return ErrorInfo(reason=reason, domain=DOMAIN)
+
+
+def _retry(seconds: float) -> RetryInfo:
+    retry = RetryInfo()
+    retry.retry_delay.FromMilliseconds(int(seconds * 1000))
+    return retry

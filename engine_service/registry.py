@@ -1,0 +1,65 @@
+"""Names to classes: which agents there are."""
+
+import importlib
+import importlib.metadata
+import inspect
+from collections.abc import Iterable, Iterator
+from types import ModuleType
+
+from engine_service.agent import Agent
+
+BUILT_IN = ("engine_service.agents.triage",)
+GROUP = "runwire.agents"
+ISOLATIONS = ("process", "task")
+
+
+class RegistryError(Exception):
+    """The agents cannot be had as they were named. The message says what to do."""
+
+
+def load(modules: Iterable[str]) -> dict[str, type[Agent]]:
+    """Import modules, and return their agents by name: the built-in ones, those of installed packages, and these."""
+    installed = (point.value for point in importlib.metadata.entry_points(group=GROUP))
+    agents: dict[str, type[Agent]] = {}
+    for name in dict.fromkeys((*BUILT_IN, *installed, *modules)):
+        for agent in _agents(name):
+            _check(agent)
+            other = agents.setdefault(agent.name, agent)
+            if other is not agent:
+                raise RegistryError(f"two agents are named {agent.name!r}: {_path(other)} and {_path(agent)}")
+    return dict(sorted(agents.items()))
+
+
+def _agents(name: str) -> Iterator[type[Agent]]:
+    module = _import(name.partition(":")[0])
+    found = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Agent)]
+    agents = [agent for agent in found if agent is not Agent and not inspect.isabstract(agent)]
+    if not agents:
+        raise RegistryError(f"there is no agent in the module {name!r}: an agent is a subclass of engine_service.Agent")
+    yield from agents
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise RegistryError(
+            f"the agents module {name!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _check(agent: type[Agent]) -> None:
+    if agent.isolation not in ISOLATIONS:
+        raise RegistryError(f"{_path(agent)}: isolation must be 'process' or 'task', not {agent.isolation!r}")
+    if not agent.name or "/" in agent.name:
+        raise RegistryError(f"{_path(agent)}: {agent.name!r} cannot be an agent's name")
+    if not inspect.iscoroutinefunction(agent.run):
+        raise RegistryError(f"{_path(agent)}: run must be an async function")
+    try:
+        inspect.signature(agent).bind()
+    except TypeError as error:
+        raise RegistryError(f"{_path(agent)}: its constructor must need no arguments") from error
+
+
+def _path(agent: type[Agent]) -> str:
+    return f"{agent.__module__}.{agent.__qualname__}"

@@ -1,0 +1,68 @@
+"""What a caller may ask: requests, checked, to work."""
+
+import datetime
+import re
+import uuid
+
+from google.protobuf.json_format import MessageToDict
+from runwire.v1 import engine_pb2 as pb
+
+from engine_service.agent import Message, Work
+from engine_service.refusal import invalid
+
+MAX_THREAD_ID = 256
+MAX_TEXT = 1024 * 1024
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+ROLES = {pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
+
+
+def work_of(request: pb.RunRequest, user_id: str, deadline: datetime.datetime | None) -> Work:
+    """Check a request, and return what is to be done. Raises INVALID_ARGUMENT, naming every field that is wrong."""
+    if violations := _violations(request):
+        raise invalid(violations)
+    return Work(
+        run_id=request.run_id.lower() or str(uuid.uuid4()),
+        user_id=user_id,
+        agent=request.agent,
+        input=request.input,
+        thread_id=request.thread_id,
+        history=tuple(Message(ROLES[message.role], message.text) for message in request.history),  # type: ignore[arg-type]
+        parameters=MessageToDict(request.parameters),
+        deadline=deadline,
+    )
+
+
+def checked_run_id(run_id: str) -> str:
+    """Check a run id that has to be there."""
+    if not UUID.fullmatch(run_id.lower()):
+        raise invalid({"run_id": "must be a UUID, like 123e4567-e89b-42d3-a456-426614174000"})
+    return run_id.lower()
+
+
+def _violations(request: pb.RunRequest) -> dict[str, str]:
+    checks = {
+        "run_id": (
+            bool(request.run_id) and not UUID.fullmatch(request.run_id.lower()),
+            "must be a UUID, like 123e4567-e89b-42d3-a456-426614174000",
+        ),
+        "thread_id": (_size(request.thread_id) > MAX_THREAD_ID, f"must be at most {MAX_THREAD_ID} bytes"),
+        "input": (_size(request.input) > MAX_TEXT, f"must be at most {MAX_TEXT} bytes"),
+        "history": (
+            sum(_size(message.text) for message in request.history) > MAX_TEXT,
+            f"must be at most {MAX_TEXT} bytes all together",
+        ),
+        "history.role": (
+            any(message.role not in ROLES for message in request.history),
+            "must be ROLE_USER or ROLE_ASSISTANT in every message",
+        ),
+        "parameters": (request.parameters.ByteSize() > MAX_TEXT, f"must be at most {MAX_TEXT} bytes"),
+        "resume_window": (
+            request.resume_window.seconds < 0 or request.resume_window.nanos < 0,
+            "must not be negative",
+        ),
+    }
+    return {field: description for field, (wrong, description) in checks.items() if wrong}
+
+
+def _size(string: str) -> int:
+    return len(string.encode())

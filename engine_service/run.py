@@ -1,0 +1,113 @@
+"""One run's life: started, numbered, ended once."""
+
+import asyncio
+
+import structlog
+from runwire.v1 import events_pb2 as pb
+
+from engine_service.agent import Work
+from engine_service.events import EVENT, BrokenFramesError, Cutter, event_frame, frame, stamp
+from engine_service.isolation import GRACE, Isolation, Place
+
+Verdict = pb.AgentFailed | pb.AgentCancelled
+"""How a run ends that does not end by itself."""
+
+TIMED_OUT = pb.AgentFailed(reason=pb.FAILURE_REASON_TIMEOUT, message="The run took longer than it may.", retryable=True)
+DRAINED = pb.AgentFailed(
+    reason=pb.FAILURE_REASON_ENGINE_DRAINING, message="The engine is shutting down. Try again.", retryable=True
+)
+CANCELLED = pb.AgentCancelled(reason="Cancelled by its user.")
+
+
+class Run:
+    """One run. Whoever holds it calls `start` once, `next` until there is nothing more, and `close` in every case."""
+
+    def __init__(self, work: Work, isolation: Isolation, *, max_event_bytes: int, heartbeat: float) -> None:
+        self.work = work
+        self._isolation = isolation
+        self._heartbeat = heartbeat
+        self._cutter = Cutter(max_event_bytes)
+        self._place: Place | None = None
+        self._verdict: Verdict | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._head = frame(0x0A, work.run_id.encode())  # field 1 of RunResponse
+        self._over = False
+        self._log = structlog.get_logger().bind(run_id=work.run_id, user_id=work.user_id, agent=work.agent)
+
+    async def start(self, seconds: float, grace: float = GRACE) -> None:
+        """Begin, and end by oneself after so many seconds. Raises PlaceError, and then nothing has begun."""
+        self._place = await self._isolation.start(self.work)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.stop, TIMED_OUT, grace)
+        self._log.info("run started")
+        if self._verdict:
+            self._place.stop(grace)
+
+    def stop(self, verdict: Verdict, grace: float = GRACE) -> None:
+        """End the run, whatever its agent does. The first verdict stands, and is said as the terminal event."""
+        if self._verdict is None and not self._over:
+            self._verdict = verdict
+            if self._place:
+                self._place.stop(grace)
+
+    async def next(self) -> bytes:
+        """Wait for what happens, and return it as one RunResponse; nothing once the terminal event was returned.
+
+        After `heartbeat` seconds without an event it is one without events. Cancelling the wait loses nothing.
+        """
+        if self._over:
+            return b""
+        assert self._place, "a run is started before it is read"  # noqa: S101 - for the reader, and mypy
+        beat = asyncio.get_running_loop().time() + self._heartbeat
+        while True:
+            try:
+                async with asyncio.timeout_at(beat):
+                    data = await self._place.read()
+            except TimeoutError:
+                return self._head
+            events = self._cut(data)
+            if not data or self._cutter.last is not None:
+                return self._head + events + await self._end(self._place)
+            if events:
+                return self._head + events
+
+    async def close(self) -> None:
+        """Leave nothing behind. A run that is still going on is told to stop, since nobody listens any more."""
+        if self._timer:
+            self._timer.cancel()
+        if self._place:
+            if not self._over:
+                self._place.stop(GRACE)
+                self._log.info("run left by its caller", events=self._cutter.count)
+            await self._place.close()
+
+    def _cut(self, data: bytes) -> bytes:
+        try:
+            events = self._cutter.cut(data)
+        except BrokenFramesError as error:
+            self._log.warning("agent broke its own stream", error=str(error))
+            self.stop(_crashed("The agent's process sent what is no event."), grace=0)
+            return b""
+        for note in self._cutter.notes:
+            self._log.error("agent failed", traceback=note)
+        self._cutter.notes.clear()
+        return events
+
+    async def _end(self, place: Place) -> bytes:
+        """Say the terminal event: this is the one place in the engine that lets one out."""
+        self._over = True
+        if self._verdict is None and self._cutter.last is not None:
+            self._log.info("run ended by its agent", events=self._cutter.count + 1)
+            return frame(EVENT, self._cutter.last)
+        how = await place.close()
+        verdict = self._verdict or _crashed(f"The agent's process ended unexpectedly: {how}.")
+        event = stamp(pb.Event(seq=self._cutter.count + 1, agent=self.work.agent))
+        if isinstance(verdict, pb.AgentFailed):
+            event.agent_failed.CopyFrom(verdict)
+        else:
+            event.agent_cancelled.CopyFrom(verdict)
+        self._log.info("run ended", events=event.seq, ending=event.WhichOneof("kind"), how=how)
+        return event_frame(event)
+
+
+def _crashed(message: str) -> pb.AgentFailed:
+    return pb.AgentFailed(reason=pb.FAILURE_REASON_CRASHED, message=message, retryable=True)

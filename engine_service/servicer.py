@@ -1,0 +1,128 @@
+"""gRPC to runs: one call of `Run` is one run."""
+
+import asyncio
+import datetime
+import uuid
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from grpc_status.rpc_status import to_status
+from runwire.v1 import engine_pb2 as pb
+
+from engine_service.admission import Admission
+from engine_service.agent import Work
+from engine_service.identity import Identity
+from engine_service.isolation import GRACE, PlaceError
+from engine_service.refusal import Refusal, unavailable
+from engine_service.requests import work_of
+from engine_service.run import Run
+
+SERVICE = pb.DESCRIPTOR.services_by_name["EngineService"].full_name
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Agents = Callable[[], Mapping[str, pb.AgentInfo]]
+
+
+class Servicer:
+    """Answers the calls of `EngineService`."""
+
+    def __init__(
+        self,
+        *,
+        agents: Agents,
+        identity: Identity,
+        admission: Admission,
+        make_run: Callable[[Work, pb.AgentInfo], Run],
+        run_timeout: float,
+    ) -> None:
+        self._agents = agents
+        self._identity = identity
+        self._admission = admission
+        self._make_run = make_run
+        self._run_timeout = run_timeout
+        self._log = structlog.get_logger()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return the handler to give to a gRPC server. What streams is bytes already: it gets no serializer."""
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+        serialize = pb.ListAgentsResponse.SerializeToString
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "Run": stream(self.run, pb.RunRequest.FromString, None),
+                "ListAgents": unary(self.list_agents, pb.ListAgentsRequest.FromString, serialize),
+            },
+        )
+
+    async def run(self, request: pb.RunRequest, context: Context) -> None:
+        """Run one agent, and stream what happens until the run ends or the caller leaves."""
+        async with self._answering(context):
+            user_id = self._identity.user(context.invocation_metadata() or ())
+            timeout, grace = self._time(context.time_remaining())
+            deadline = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=timeout)
+            run = self._make_run(work_of(request, user_id, deadline), self._agent(request.agent))
+            with self._admission.admit(run):
+                try:
+                    await run.start(timeout, grace)
+                    while message := await run.next():
+                        await _write(context, message)
+                finally:
+                    # The caller may be gone: its place is given back only when nothing of the run is left.
+                    await run.close()
+
+    async def list_agents(self, _: pb.ListAgentsRequest, context: Context) -> pb.ListAgentsResponse:
+        """List the agents there are."""
+        async with self._answering(context):
+            self._identity.user(context.invocation_metadata() or ())
+        return pb.ListAgentsResponse(agents=self._agents().values())
+
+    def _agent(self, name: str) -> pb.AgentInfo:
+        agents = self._agents()
+        if name not in agents:
+            sentence = f"There is no agent named {name[:80]!r}. There are: {', '.join(agents)}."
+            raise Refusal(grpc.StatusCode.NOT_FOUND, sentence)
+        return agents[name]
+
+    def _time(self, remaining: float | None) -> tuple[float, float]:
+        """Return how long a run may take, and how long its end may.
+
+        A caller with a deadline of its own is to hear of it as an event: that has to be said before gRPC ends the call.
+        """
+        if remaining is None:
+            return self._run_timeout, GRACE
+        margin = min(max(0.1 * remaining, 0.05), 1.0)
+        if remaining - margin > self._run_timeout + GRACE:
+            return self._run_timeout, GRACE
+        return min(max(remaining - margin, 0), self._run_timeout), margin / 2
+
+    @asynccontextmanager
+    async def _answering(self, context: Context) -> AsyncGenerator[None]:
+        """Turn what is raised into the status that the caller gets. Nobody outside sees an exception's text."""
+        try:
+            yield
+        except Refusal as refusal:
+            await context.abort_with_status(to_status(refusal.status()))
+        except PlaceError as error:
+            self._log.error("no place for a run", error=str(error))
+            answer = unavailable("The engine cannot start a run right now. Try again.", "NO_PLACE")
+            await context.abort_with_status(to_status(answer.status()))
+        except grpc.aio.AbortError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever it is: told as INTERNAL, and logged
+            incident = uuid.uuid4().hex[:12]
+            self._log.exception("call failed", incident=incident)
+            sentence = f"Something went wrong inside the engine (incident {incident})."
+            await context.abort(grpc.StatusCode.INTERNAL, sentence)
+
+
+async def _write(context: Context, message: bytes) -> None:
+    """Send a message, and wait until there is room for the next one: this is the call's flow control."""
+    try:
+        await context.write(message)
+    except Exception as error:
+        # A write fails when the caller is gone, a moment before gRPC says so by cancelling.
+        raise asyncio.CancelledError from error

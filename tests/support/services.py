@@ -1,0 +1,138 @@
+"""Our services, as real processes on loopback ports of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+PATIENCE = 20.0
+"""Seconds after which something that must happen has not happened."""
+
+Record = dict[str, Any]
+
+
+class Service:
+    """A running service. What it logs is read all the time, and can be waited for."""
+
+    def __init__(self, command: str, *flags: str, env: dict[str, str] | None = None) -> None:
+        # Output that nobody reads would stop the service; unbuffered or not, it ends up in `records`.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RUNWIRE_")}
+        self.process = subprocess.Popen(
+            [BIN / command, *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=inherited | {"PYTHONPATH": str(ROOT)} | (env or {}),
+        )
+        self.records: list[Record] = []
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        self._closed = False
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def address(self) -> str:
+        """Where it serves. Waits until it does."""
+        return str(self.wait_for(lambda record: record["event"] == "serving")["address"])
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    @property
+    def lines(self) -> list[str]:
+        """What it said that is no log record."""
+        return [record["line"] for record in self.records if "line" in record]
+
+    def wait_for(self, wanted: Callable[[Record], bool], patience: float = PATIENCE) -> Record:
+        """Wait until something is logged, now or earlier."""
+
+        def found() -> Record | None:
+            return next((record for record in self.records if "event" in record and wanted(record)), None)
+
+        with self._news:
+            self._news.wait_for(lambda: found() or self._closed, patience)
+        if record := found():
+            return record
+        raise AssertionError(f"not logged: {self.records[-20:]}")
+
+    def wait(self, patience: float = PATIENCE) -> int:
+        """Wait until it ends by itself, and return its exit status."""
+        status = self.process.wait(patience)
+        self._reader.join(patience)
+        assert self.process.stdout
+        self.process.stdout.close()
+        return status
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def stop(self) -> int:
+        """Ask it to stop, and return its exit status."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        try:
+            return self.wait()
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """End it without asking."""
+        self.process.kill()
+        self.wait()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            try:
+                record: Record = json.loads(line)
+            except ValueError:
+                record = {"line": line.rstrip("\n")}
+            with self._news:
+                self.records.append(record)
+                self._news.notify_all()
+        with self._news:
+            self._closed = True
+            self._news.notify_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.stop()
+        elif self._reader.is_alive() or not self._closed:
+            self.wait()
+
+
+def engine(*flags: str, agents: str = "tests.agents.probes", **env: str) -> Service:
+    """Start an engine with the tests' agents. Settings are given as `MAX_RUNS="3"`."""
+    settings = {"LISTEN": "127.0.0.1:0", "AGENTS": agents, "DRAIN_GRACE": "1"} | env
+    return Service("engine-service", *flags, env={f"RUNWIRE_ENGINE_{name}": value for name, value in settings.items()})
+
+
+def gateway(engine: str, *flags: str, **env: str) -> Service:
+    """Start a gateway in front of an engine's address."""
+    settings = {"LISTEN": "127.0.0.1:0", "ENGINE": engine, "DRAIN_GRACE": "1"} | env
+    return Service("edge-gateway", *flags, env={f"RUNWIRE_GATEWAY_{name}": value for name, value in settings.items()})
+
+
+@contextmanager
+def both(**env: str) -> Generator[tuple[Service, Service]]:
+    """Start an engine with a gateway in front."""
+    with engine(**env) as back, gateway(back.address) as front:
+        assert front.address
+        yield back, front

