@@ -12,13 +12,13 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Agents may be named that lie where the command is given, as with `python -m`.
     sys.path.insert(0, str(Path.cwd()))
-    from engine_service import app, logs, settings  # noqa: PLC0415
+    from engine_service import app, logs, registry, settings  # noqa: PLC0415
 
     try:
         chosen = settings.load(sys.argv[1:])
         logs.configure()
         asyncio.run(app.serve(chosen))
-    except settings.BootError as error:
+    except (settings.BootError, registry.RegistryError) as error:
         sys.stderr.write(f"{settings.PROGRAM}: {error}\n")
         sys.exit(2)
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import resource
 import signal
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,14 +16,15 @@ from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
-from runwire.v1 import engine_pb2 as pb
 
 from engine_service import registry
 from engine_service.admission import Admission
-from engine_service.agent import Agent, Work
+from engine_service.agent import Work
 from engine_service.identity import DevelopmentIdentity
-from engine_service.isolation import GRACE
+from engine_service.isolation import GRACE, Isolation
+from engine_service.isolation.process import ProcessIsolation
 from engine_service.isolation.task import TaskIsolation
+from engine_service.isolation.zygote import Terms
 from engine_service.run import DRAINED, Run
 from engine_service.servicer import SERVICE, Servicer
 from engine_service.settings import BootError, Settings
@@ -34,46 +37,56 @@ OPTIONS = (
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until told to stop. Raises BootError when something that is needed is missing."""
+    """Serve until told to stop. Raises BootError or RegistryError when something that is needed is missing."""
     log = structlog.get_logger()
     stop = _stop_signal()
+    _raise_descriptor_limit()
     credentials = _credentials(settings)
     identity = _identity(settings)
-    agents = _agents(settings)
-    infos = {name: _info(agent) for name, agent in agents.items()}
-    isolations = {"task": TaskIsolation(agents, settings.max_event_bytes)}
-    admission = Admission(settings.max_runs, settings.max_runs_per_user)
-
-    def make_run(work: Work, info: pb.AgentInfo) -> Run:
-        isolation = isolations[info.isolation]
-        return Run(work, isolation, max_event_bytes=settings.max_event_bytes, heartbeat=settings.heartbeat)
-
-    servicer = Servicer(
-        agents=lambda: infos,
-        identity=identity,
-        admission=admission,
-        make_run=make_run,
-        run_timeout=settings.run_timeout,
-    )
     checkup: Any = cast("Any", health).aio.HealthServicer()  # its stubs know no aio
-    server = grpc.aio.server(options=OPTIONS)
-    server.add_generic_rpc_handlers((servicer.handler(),))
-    add_HealthServicer_to_server(checkup, server)
-    if settings.reflection:
-        reflection.enable_server_reflection(SERVICES, server)
-    address = _listen(server, settings.listen, credentials)
-    await server.start()
-    await checkup.set(SERVICE, HealthCheckResponse.SERVING)
-    log.info("serving", address=address, agents=list(infos), tls=credentials is not None)
+    telling = set[asyncio.Task[None]]()
 
-    await stop.wait()
+    def tell(*, is_serving: bool) -> None:
+        if not stop.is_set():
+            status = HealthCheckResponse.SERVING if is_serving else HealthCheckResponse.NOT_SERVING
+            task = asyncio.create_task(_set_health(checkup, status))
+            telling.add(task)
+            task.add_done_callback(telling.discard)
 
-    log.info("draining", runs=len(admission.runs()), grace=settings.drain_grace)
-    await checkup.enter_graceful_shutdown()
-    admission.close()
-    await _drain(admission, settings.drain_grace)
-    # gRPC would not wait for handlers that still clean up; by now there are none.
-    await server.stop(grace=1)
+    terms = Terms(settings.agents, settings.max_event_bytes, settings.run_memory, settings.run_timeout)
+    async with ProcessIsolation(terms, tell, reload=settings.reload) as processes:
+        isolations: dict[str, Isolation] = {"process": processes, **_tasks(settings, processes.agents)}
+        admission = Admission(settings.max_runs, settings.max_runs_per_user)
+
+        def make_run(work: Work, isolation: str) -> Run:
+            heartbeat, max_event_bytes = settings.heartbeat, settings.max_event_bytes
+            return Run(work, isolations[isolation], heartbeat=heartbeat, max_event_bytes=max_event_bytes)
+
+        servicer = Servicer(
+            agents=lambda: processes.agents,
+            identity=identity,
+            admission=admission,
+            make_run=make_run,
+            run_timeout=settings.run_timeout,
+        )
+        server = grpc.aio.server(options=OPTIONS)
+        server.add_generic_rpc_handlers((servicer.handler(),))
+        add_HealthServicer_to_server(checkup, server)
+        if settings.reflection:
+            reflection.enable_server_reflection(SERVICES, server)
+        address = _listen(server, settings.listen, credentials)
+        await server.start()
+        tell(is_serving=True)
+        log.info("serving", address=address, agents=list(processes.agents), tls=credentials is not None)
+
+        await stop.wait()
+
+        log.info("draining", runs=len(admission.runs()), grace=settings.drain_grace)
+        await checkup.enter_graceful_shutdown()
+        admission.close()
+        await _drain(admission, settings.drain_grace)
+        # gRPC would not wait for handlers that still clean up; by now there are none.
+        await server.stop(grace=1)
     log.info("stopped")
 
 
@@ -91,15 +104,23 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-def _agents(settings: Settings) -> dict[str, type[Agent]]:
-    try:
-        return registry.load(settings.agents)
-    except registry.RegistryError as error:
-        raise BootError(str(error)) from error
+def _raise_descriptor_limit() -> None:
+    """Allow as many descriptors as we may: a run has a few, and the usual limit is for programs that have none."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _info(agent: type[Agent]) -> pb.AgentInfo:
-    return pb.AgentInfo(name=agent.name, description=agent.description(), isolation=agent.isolation)
+async def _set_health(checkup: Any, status: Any) -> None:
+    for service in ("", SERVICE):
+        await checkup.set(service, status)
+
+
+def _tasks(settings: Settings, known: Mapping[str, dict[str, str]]) -> dict[str, Isolation]:
+    """Import the agents that share our process: those that ask for it, and no others."""
+    modules = {agent["module"] for agent in known.values() if agent["isolation"] == "task"}
+    if not modules:
+        return {}
+    return {"task": TaskIsolation(registry.load(modules), settings.max_event_bytes)}
 
 
 def _identity(settings: Settings) -> DevelopmentIdentity:

@@ -37,10 +37,6 @@ class EventTooLargeError(Exception):
     """An event was over the size that one event may have."""
 
 
-class BrokenFramesError(Exception):
-    """What came is no sequence of frames."""
-
-
 class Sink(Protocol):
     """Where frames go."""
 
@@ -134,6 +130,8 @@ class Cutter:
         self._rest = b""
         self.count = 0
         """How many events were cut, the last one not among them."""
+        self.broken: str | None = None
+        """What is wrong with what came, if it is no sequence of frames. What follows is dropped."""
         self.last: bytes | None = None
         """The body of the terminal event, once there is one. What follows it is dropped."""
         self.notes: list[str] = []
@@ -141,6 +139,8 @@ class Cutter:
 
     def cut(self, data: bytes) -> bytes:
         """Take what was read, and return the event frames that are whole."""
+        if self.broken:
+            return b""
         data = self._rest + data if self._rest else data
         start = at = 0
         events: list[bytes] = []
@@ -162,17 +162,19 @@ class Cutter:
         return b"".join(events)
 
     def _frame(self, data: bytes, at: int) -> tuple[int, int] | None:
-        """Find where the body of the frame at a position begins and ends; None if the frame isn't whole yet."""
+        """Find where the body of the frame at a position begins and ends; None if it isn't whole, or is none."""
         if at >= len(data):
             return None
         if data[at] not in {EVENT, LAST, NOTE}:
-            raise BrokenFramesError(f"unknown tag {data[at]:#x}")
+            self.broken = f"unknown tag {data[at]:#x}"
+            return None
         length = shift = 0
         for body in range(at + 1, len(data)):
             length |= (data[body] % MORE) << shift
             shift += 7
             if length > self._max_body:
-                raise BrokenFramesError("a frame over the size of an event")
+                self.broken = "a frame over the size of an event"
+                return None
             if data[body] < MORE:
                 end = body + 1 + length
                 return (body + 1, end) if end <= len(data) else None

@@ -17,17 +17,32 @@ class RegistryError(Exception):
     """The agents cannot be had as they were named. The message says what to do."""
 
 
-def load(modules: Iterable[str]) -> dict[str, type[Agent]]:
-    """Import modules, and return their agents by name: the built-in ones, those of installed packages, and these."""
+def sources(modules: Iterable[str]) -> Iterable[str]:
+    """Return where agents are found: what is built in, what installed packages offer, and these modules."""
     installed = (point.value for point in importlib.metadata.entry_points(group=GROUP))
+    return dict.fromkeys((*BUILT_IN, *installed, *modules))
+
+
+def load(modules: Iterable[str]) -> dict[str, type[Agent]]:
+    """Import modules, and return their agents by name."""
     agents: dict[str, type[Agent]] = {}
-    for name in dict.fromkeys((*BUILT_IN, *installed, *modules)):
+    for name in modules:
         for agent in _agents(name):
             _check(agent)
             other = agents.setdefault(agent.name, agent)
             if other is not agent:
                 raise RegistryError(f"two agents are named {agent.name!r}: {_path(other)} and {_path(agent)}")
     return dict(sorted(agents.items()))
+
+
+def described(agent: type[Agent]) -> dict[str, str]:
+    """Say what there is to know about an agent without importing it."""
+    return {
+        "name": agent.name,
+        "description": agent.description(),
+        "isolation": agent.isolation,
+        "module": agent.__module__,
+    }
 
 
 def _agents(name: str) -> Iterator[type[Agent]]:

@@ -6,7 +6,7 @@ import structlog
 from runwire.v1 import events_pb2 as pb
 
 from engine_service.agent import Work
-from engine_service.events import EVENT, BrokenFramesError, Cutter, event_frame, frame, stamp
+from engine_service.events import EVENT, Cutter, event_frame, frame, stamp
 from engine_service.isolation import GRACE, Isolation, Place
 
 Verdict = pb.AgentFailed | pb.AgentCancelled
@@ -81,12 +81,10 @@ class Run:
             await self._place.close()
 
     def _cut(self, data: bytes) -> bytes:
-        try:
-            events = self._cutter.cut(data)
-        except BrokenFramesError as error:
-            self._log.warning("agent broke its own stream", error=str(error))
+        events = self._cutter.cut(data)
+        if self._cutter.broken and self._verdict is None:
+            self._log.warning("agent broke its own stream", how=self._cutter.broken)
             self.stop(_crashed("The agent's process sent what is no event."), grace=0)
-            return b""
         for note in self._cutter.notes:
             self._log.error("agent failed", traceback=note)
         self._cutter.notes.clear()
@@ -98,6 +96,8 @@ class Run:
         if self._verdict is None and self._cutter.last is not None:
             self._log.info("run ended by its agent", events=self._cutter.count + 1)
             return frame(EVENT, self._cutter.last)
+        if self._cutter.last is None:
+            place.stop(0)  # it closed its channel: whatever it still does, nobody will hear of it
         how = await place.close()
         verdict = self._verdict or _crashed(f"The agent's process ended unexpectedly: {how}.")
         event = stamp(pb.Event(seq=self._cutter.count + 1, agent=self.work.agent))

@@ -18,13 +18,13 @@ from engine_service.agent import Work
 from engine_service.identity import Identity
 from engine_service.isolation import GRACE, PlaceError
 from engine_service.refusal import Refusal, unavailable
-from engine_service.requests import work_of
-from engine_service.run import Run
+from engine_service.requests import checked_run_id, work_of
+from engine_service.run import CANCELLED, Run
 
 SERVICE = pb.DESCRIPTOR.services_by_name["EngineService"].full_name
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Agents = Callable[[], Mapping[str, pb.AgentInfo]]
+Agents = Callable[[], Mapping[str, Mapping[str, str]]]
 
 
 class Servicer:
@@ -36,7 +36,7 @@ class Servicer:
         agents: Agents,
         identity: Identity,
         admission: Admission,
-        make_run: Callable[[Work, pb.AgentInfo], Run],
+        make_run: Callable[[Work, str], Run],
         run_timeout: float,
     ) -> None:
         self._agents = agents
@@ -49,12 +49,14 @@ class Servicer:
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the handler to give to a gRPC server. What streams is bytes already: it gets no serializer."""
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
-        serialize = pb.ListAgentsResponse.SerializeToString
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
                 "Run": stream(self.run, pb.RunRequest.FromString, None),
-                "ListAgents": unary(self.list_agents, pb.ListAgentsRequest.FromString, serialize),
+                "Cancel": unary(self.cancel, pb.CancelRequest.FromString, pb.CancelResponse.SerializeToString),
+                "ListAgents": unary(
+                    self.list_agents, pb.ListAgentsRequest.FromString, pb.ListAgentsResponse.SerializeToString
+                ),
             },
         )
 
@@ -64,7 +66,7 @@ class Servicer:
             user_id = self._identity.user(context.invocation_metadata() or ())
             timeout, grace = self._time(context.time_remaining())
             deadline = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=timeout)
-            run = self._make_run(work_of(request, user_id, deadline), self._agent(request.agent))
+            run = self._make_run(work_of(request, user_id, deadline), self._isolation(request.agent))
             with self._admission.admit(run):
                 try:
                     await run.start(timeout, grace)
@@ -78,14 +80,24 @@ class Servicer:
         """List the agents there are."""
         async with self._answering(context):
             self._identity.user(context.invocation_metadata() or ())
-        return pb.ListAgentsResponse(agents=self._agents().values())
+        return pb.ListAgentsResponse(agents=[_info(agent) for agent in self._agents().values()])
 
-    def _agent(self, name: str) -> pb.AgentInfo:
+    async def cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
+        """Stop one of the caller's own runs. Its stream says how it ended."""
+        async with self._answering(context):
+            user_id = self._identity.user(context.invocation_metadata() or ())
+            run = self._admission.find(user_id, checked_run_id(request.run_id))
+            if run is None:
+                raise Refusal(grpc.StatusCode.NOT_FOUND, "You have no such run.")
+            run.stop(CANCELLED)
+        return pb.CancelResponse()
+
+    def _isolation(self, name: str) -> str:
         agents = self._agents()
         if name not in agents:
             sentence = f"There is no agent named {name[:80]!r}. There are: {', '.join(agents)}."
             raise Refusal(grpc.StatusCode.NOT_FOUND, sentence)
-        return agents[name]
+        return agents[name]["isolation"]
 
     def _time(self, remaining: float | None) -> tuple[float, float]:
         """Return how long a run may take, and how long its end may.
@@ -117,6 +129,10 @@ class Servicer:
             self._log.exception("call failed", incident=incident)
             sentence = f"Something went wrong inside the engine (incident {incident})."
             await context.abort(grpc.StatusCode.INTERNAL, sentence)
+
+
+def _info(agent: Mapping[str, str]) -> pb.AgentInfo:
+    return pb.AgentInfo(name=agent["name"], description=agent["description"], isolation=agent["isolation"])
 
 
 async def _write(context: Context, message: bytes) -> None:

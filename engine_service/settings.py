@@ -16,7 +16,7 @@ from pydantic import (
     PositiveInt,
     ValidationError,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, CliImplicitFlag, NoDecode, SettingsConfigDict, SettingsError
 
 PROGRAM = "engine-service"
 PREFIX = "RUNWIRE_ENGINE_"
@@ -62,11 +62,13 @@ class Settings(BaseSettings):
     max_runs: PositiveInt = Field(256, description="runs at once")
     max_runs_per_user: PositiveInt = Field(8, description="runs at once of one user")
     run_timeout: PositiveFloat = Field(600, description="seconds that a run may take")
+    run_memory: Size = Field(ByteSize(512 * 1024 * 1024), description="memory that one run may have")
     heartbeat: PositiveFloat = Field(15, description="seconds without an event until a heartbeat is sent")
     drain_grace: PositiveFloat = Field(
         30, description="seconds that runs have to finish when the engine is told to stop"
     )
     max_event_bytes: Size = Field(ByteSize(1024 * 1024), description="size that one event may have")
+    reload: CliImplicitFlag[bool] = Field(default=False, description="use agents anew when their files change")
     reflection: bool = Field(default=True, description="let grpcurl and its like ask what can be called")
     tls_cert: FilePath | None = Field(None, description="PEM file with the certificate to serve with")
     tls_key: FilePath | None = Field(None, description="PEM file with the certificate's key")

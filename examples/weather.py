@@ -8,8 +8,6 @@ def lookup(city: str) -> dict[str, int]:
 class Weather(Agent):
     """Answers questions about the weather."""
 
-    isolation = "task"
-
     async def run(self, context: RunContext, input: str) -> str:
         await context.think("Which city?")
         found = await context.call(lookup, city=input)

@@ -1,29 +1,81 @@
-"""A first agent, which needs no model and no key."""
+"""Agents that take care of a support request. They need no model and no key, and show every kind of event."""
 
-from engine_service import Agent, RunContext
+import asyncio
+import re
+from contextlib import suppress
+from typing import Any
 
-TEAMS = {
-    "billing": ("invoice", "refund", "charge", "payment", "price"),
-    "accounts": ("password", "login", "sign", "email", "account"),
-    "product": ("error", "crash", "slow", "bug", "broken"),
-}
+from engine_service import Agent, AgentError, Answer, RunContext
+from engine_service.agents.knowledge import search
+
+PACE = 0.015
+"""Seconds between two words, as a person reads them."""
 
 
-def lookup(request: str) -> dict[str, object]:
-    """Find the team whose words a request uses most."""
-    words = request.lower().split()
-    hits = {team: sum(word.startswith(known) for word in words for known in terms) for team, terms in TEAMS.items()}
-    team = max(hits, key=lambda name: hits[name])
-    return {"team": team if hits[team] else "frontdesk", "hits": hits[team]}
+async def classify(request: str, articles: list[dict[str, Any]]) -> dict[str, Any]:
+    """Tell which team a request is for, and how urgent it is."""
+    urgent = bool(re.search(r"\b(urgent|now|immediately|asap|broken|down|lost|crash\w*)\b|!", request, re.IGNORECASE))
+    return {"team": articles[0]["team"] if articles else "frontdesk", "urgency": "high" if urgent else "normal"}
 
 
 class Triage(Agent):
-    """Reads a support request, and says who takes care of it."""
+    """Takes a support request, looks it up, and has it answered by whoever knows.
 
-    isolation = "task"
+    With the parameter `pace`, words are that many seconds apart.
+    """
+
+    async def run(self, context: RunContext, input: str) -> Answer:
+        """Look up, classify, delegate, answer."""
+        await context.think("Let me see what this is about. ")
+        articles = await context.call(search, request=input)
+        found = await context.call(classify, request=input, articles=articles)
+        await context.think(f"This is for {found['team']}, and the urgency is {found['urgency']}. ")
+        await context.report("classified", found)
+
+        # Two look at it at once: whoever knows the articles, and whoever remembers old cases. The first is enough.
+        remembering = asyncio.create_task(context.delegate("historian", input))
+        try:
+            answer = await context.delegate("resolver", articles[0]["title"] if articles else input)
+        except AgentError as error:
+            await context.think(f"The resolver says: {error} Then somebody else has to. ")
+            answer = await context.delegate("frontdesk", input)
+        finally:
+            remembering.cancel()
+            with suppress(asyncio.CancelledError, AgentError):
+                await remembering
+
+        for word in re.findall(r"\S+\s*", answer):
+            await context.say(word)
+            await asyncio.sleep(float(context.parameters.get("pace", PACE)))
+        return Answer(answer, found)
+
+
+class Resolver(Agent):
+    """Answers from an article of the knowledge base."""
 
     async def run(self, context: RunContext, input: str) -> str:
-        """Look for the words that tell a team."""
-        await context.think("Whose words are these?")
-        found = await context.call(lookup, request=input)
-        return f"This goes to the {found['team']} team."
+        """Read the best article."""
+        await context.think("Is there an article? ")
+        articles = await context.call(search, request=input, limit=1)
+        if not articles:
+            raise AgentError("There is no article about this.")
+        return f"{articles[0]['body']}"
+
+
+class Frontdesk(Agent):
+    """Answers whatever nobody else does."""
+
+    async def run(self, context: RunContext, input: str) -> str:  # noqa: ARG002 - it has only one answer
+        """Promise that a person will look at it."""
+        await context.think("A person has to look at this. ")
+        return "Thank you for writing to us. A colleague will look at this today, and write back to you."
+
+
+class Historian(Agent):
+    """Remembers how old cases went, but slowly."""
+
+    async def run(self, context: RunContext, input: str) -> str:  # noqa: ARG002 - it reads everything
+        """Read old cases until told to stop."""
+        await context.think("Going through the cases of the last years. ")
+        await asyncio.sleep(60)
+        return "There was no such case."

@@ -55,6 +55,7 @@ class TaskPlace:
         self.strays = set[asyncio.Task[Any]]()
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def begin(self, performance: Coroutine[Any, Any, None], context: contextvars.Context) -> None:
         """Start the agent."""
@@ -67,21 +68,37 @@ class TaskPlace:
 
     def stop(self, grace: float) -> None:
         """Cancel the agent. One that resists is given up after `grace` seconds: a task cannot be killed."""
-        if self._task and self._timer is None:
-            self._task.cancel()
-            self._timer = asyncio.get_running_loop().call_later(grace, self.pipe.close)
-
-    async def close(self) -> str:
-        """Cancel whatever of the run is left, and wait for its end, but not for ever."""
-        self.pipe.close()
-        tasks = {task for task in (self._task, *self.strays) if task and not task.done()}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=GRACE)
         if self._timer:
             self._timer.cancel()
-        return "its task ended" if self._task and self._task.done() else "its task ignores that it was cancelled"
+        elif self._task:
+            self._task.cancel()
+        self._timer = asyncio.get_running_loop().call_later(grace, self.pipe.close)
+
+    async def close(self) -> str:
+        """Cancel whatever of the run is left, and wait for its end, but not for ever. What it still says is dropped."""
+        if self._closed:
+            return _how(self._task)
+        self._closed = True
+        if self._timer is None:
+            self.stop(GRACE)
+        dropping = asyncio.create_task(self._drop())  # an agent that cleans up is not to wait for a reader
+        for stray in self.strays:
+            stray.cancel()
+        if tasks := {task for task in (self._task, *self.strays) if task and not task.done()}:
+            await asyncio.wait(tasks, timeout=GRACE)
+        self.pipe.close()
+        await asyncio.wait((dropping,))
+        if self._timer:
+            self._timer.cancel()
+        return _how(self._task)
+
+    async def _drop(self) -> None:
+        while await self.read():
+            pass
+
+
+def _how(task: asyncio.Task[None] | None) -> str:
+    return "its task ended" if task is None or task.done() else "its task ignores that it was cancelled"
 
 
 class Pipe:
@@ -110,12 +127,15 @@ class Pipe:
                 self._loop.call_soon_threadsafe(self._readable.set)
 
     async def drain(self) -> None:
-        """Wait until there is room. A closed pipe cancels its writer: nobody listens any more."""
+        """Wait until there is room.
+
+        A closed pipe is an error, and not another cancellation: whoever is here has resisted that already.
+        """
         while len(self._buffer) >= BOUND and not self._closed:
             self._writable.clear()
             await self._writable.wait()
         if self._closed:
-            raise asyncio.CancelledError
+            raise RuntimeError("the run has ended: nobody listens any more")
 
     async def read(self) -> bytes:
         """Wait for frames and take them; nothing once the pipe is closed and empty."""

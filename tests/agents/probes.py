@@ -1,14 +1,13 @@
 """Well-behaved agents."""
 
 import asyncio
+import time
 
-from engine_service import Agent, RunContext
+from engine_service import Agent, AgentError, RunContext
 
 
 class Echo(Agent):
     """Says what it was asked, a number of times."""
-
-    isolation = "task"
 
     async def run(self, context: RunContext, input: str) -> str:
         for _ in range(int(context.parameters.get("times", 1))):
@@ -19,9 +18,50 @@ class Echo(Agent):
 class Waiter(Agent):
     """Says that it waits, and waits until it is told to stop."""
 
-    isolation = "task"
-
     async def run(self, context: RunContext, input: str) -> str:
         await context.say("waiting")
         await asyncio.Event().wait()
         return ""
+
+
+class Ticker(Agent):
+    """Says something 20 times a second."""
+
+    async def run(self, context: RunContext, input: str) -> str:
+        for tick in range(int(context.parameters.get("ticks", 60))):
+            await context.say(str(tick))
+            await asyncio.sleep(0.05)
+        return "done"
+
+
+class Busy(Agent):
+    """Computes for two seconds without awaiting anything."""
+
+    async def run(self, context: RunContext, input: str) -> str:
+        await context.say("busy")
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            pass
+        return "done"
+
+
+class Flood(Agent):
+    """Says a million things, as fast as it is let."""
+
+    async def run(self, context: RunContext, input: str) -> str:
+        for number in range(int(context.parameters.get("events", 1_000_000))):
+            await context.say(f"{number} of a million")
+        return "done"
+
+
+class Parent(Agent):
+    """Delegates to the agent that it is told, once or until there is an answer."""
+
+    async def run(self, context: RunContext, input: str) -> str:
+        for child in input.split(","):
+            name, _, order = child.partition(":")
+            try:
+                return await context.delegate(name, order)
+            except AgentError as error:
+                await context.say(str(error))
+        return "nobody could"

@@ -96,3 +96,17 @@ async def frames(connection: ClientConnection) -> list[Any]:
 def events_of(messages: Iterable[bytes]) -> list[Event]:
     """Decode binary frames."""
     return [event for message in messages for event in RunResponse.FromString(message).events]
+
+
+async def said(call: Any) -> str:
+    """Return the first thing that an agent says."""
+    async for response in call:
+        for event in response.events:
+            if kind(event) == "agent_message":
+                return str(event.agent_message.delta)
+    raise AssertionError("it said nothing")
+
+
+async def pid_of(call: Any) -> int:
+    """Return the process of an agent that says its own."""
+    return int(await said(call))

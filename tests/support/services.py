@@ -1,15 +1,19 @@
 """Our services, as real processes on loopback ports of their own."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
+
+import psutil
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -128,6 +132,40 @@ def gateway(engine: str, *flags: str, **env: str) -> Service:
     """Start a gateway in front of an engine's address."""
     settings = {"LISTEN": "127.0.0.1:0", "ENGINE": engine, "DRAIN_GRACE": "1"} | env
     return Service("edge-gateway", *flags, env={f"RUNWIRE_GATEWAY_{name}": value for name, value in settings.items()})
+
+
+def zygote_of(engine: Service) -> int:
+    """Return the process that an engine's runs are forked from."""
+    assert engine.address
+    [zygote] = zygotes_of(engine)
+    return zygote
+
+
+def zygotes_of(engine: Service) -> list[int]:
+    """Return the zygotes that an engine has and that live."""
+    found = []
+    for child in psutil.Process(engine.pid).children():
+        with suppress(psutil.Error):
+            if "zygote" in " ".join(child.cmdline()):
+                found.append(child.pid)
+    return found
+
+
+def is_gone(pid: int) -> bool:
+    """Tell whether a process is dead, be it reaped or not."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def until(condition: Callable[[], bool], patience: float = PATIENCE) -> float:
+    """Wait until something is so, and return how long it took. Fails when it doesn't become so."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() < started + patience, "it didn't happen"
+        await asyncio.sleep(0.001)
+    return time.monotonic() - started
 
 
 @contextmanager

@@ -1,0 +1,140 @@
+"""One run's process: it waits for its work, does it, and ends."""
+
+import asyncio
+import math
+import os
+import pickle
+import resource
+import signal
+import socket
+import struct
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import NoReturn
+
+from engine_service.agent import Agent, AgentError, RunContext, Work, perform
+from engine_service.events import Outlet
+from engine_service.isolation import GRACE
+
+LENGTH = struct.Struct("!I")
+"""What comes through the channel: the length of the work, the work, and at some time the end, which means: stop."""
+
+
+def live(
+    channel: int, agents: Mapping[str, type[Agent]], max_event_bytes: int, memory: int, seconds: float
+) -> NoReturn:
+    """Do one run, and end the process, whatever the agent left behind."""
+    status = 1
+    try:
+        _limit(memory, seconds)
+        with socket.socket(fileno=channel) as connection:
+            connection.setblocking(False)
+            # Not asyncio.run: it would wait for threads and tasks that the agent forgot. They end with the process.
+            loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(loop)
+            loop.run_until_complete(_live(connection, agents, max_event_bytes, seconds))
+        status = 0
+    except SystemExit as error:  # from a task of the agent's that nobody awaits
+        status = error.code if isinstance(error.code, int) else 1
+    except BaseException:  # noqa: BLE001 - there is nobody to raise it to
+        with suppress(BaseException):
+            traceback.print_exc()
+    finally:
+        with suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _limit(memory: int, seconds: float) -> None:
+    """Set what the kernel watches over. It is a net below the engine's own: it holds even when nobody is left."""
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    cpu = math.ceil((seconds + GRACE) * (os.cpu_count() or 1)) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
+
+
+async def _live(
+    connection: socket.socket, agents: Mapping[str, type[Agent]], max_event_bytes: int, seconds: float
+) -> None:
+    loop = asyncio.get_running_loop()
+    work = await _receive(connection)
+    if work is None:
+        return
+    signal.alarm(math.ceil(seconds + 2 * GRACE))
+    sink = ChannelSink(connection)
+    outlet = Outlet(sink, max_event_bytes)
+    context = RunContext(work, work.agent, outlet, agents)
+    task = asyncio.create_task(perform(agents[work.agent], context, work.input, outlet))
+    loop.add_reader(connection, _stopped, connection, task)
+    await asyncio.wait((task,))
+    if not task.cancelled() and (error := task.exception()) and not isinstance(error, AgentError):
+        raise error  # an AgentError has been told as an event
+    await sink.drain()
+
+
+async def _receive(connection: socket.socket) -> Work | None:
+    """Wait for the work; None if there will be none."""
+    loop = asyncio.get_running_loop()
+    data = b""
+    while len(data) < LENGTH.size or len(data) < LENGTH.size + LENGTH.unpack_from(data)[0]:
+        piece = await loop.sock_recv(connection, 64 * 1024)
+        if not piece:
+            return None
+        data += piece
+    work: Work = pickle.loads(data[LENGTH.size :])  # noqa: S301 - from the engine, through a socket that only it has
+    return work
+
+
+def _stopped(connection: socket.socket, task: asyncio.Task[str]) -> None:
+    """Hear the engine's end of the channel close: it means stop."""
+    asyncio.get_running_loop().remove_reader(connection)
+    task.cancel()
+
+
+class ChannelSink:
+    """The channel to the engine. The kernel's buffer is the queue: while it is full, the agent waits."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._rest = b""
+        self._taken = asyncio.Event()
+
+    @property
+    def drained(self) -> bool:
+        """Whether the kernel has everything."""
+        return not self._rest
+
+    def write(self, frame: bytes) -> None:
+        """Hand a frame to the kernel, and keep what it does not take."""
+        with self._lock:
+            waiting = bool(self._rest)
+            self._rest = self._send(self._rest + frame if waiting else frame)
+            if self._rest and not waiting:
+                self._loop.call_soon_threadsafe(self._loop.add_writer, self._connection, self._flush)
+
+    async def drain(self) -> None:
+        """Wait until the kernel has everything."""
+        while self._rest:
+            self._taken.clear()
+            await self._taken.wait()
+
+    def _flush(self) -> None:
+        with self._lock:
+            self._rest = self._send(self._rest)
+            if not self._rest:
+                self._loop.remove_writer(self._connection)
+                self._taken.set()
+
+    def _send(self, data: bytes) -> bytes:
+        try:
+            return data[self._connection.send(data) :]
+        except BlockingIOError:
+            return data
+        except OSError:  # the engine is gone, and with it whoever would read this
+            return b""

@@ -1,0 +1,144 @@
+"""One run's process, as the engine sees it: used once, and never without an end."""
+
+import asyncio
+import os
+import pickle
+import signal
+import socket
+from contextlib import suppress
+
+import structlog
+
+from engine_service.agent import Work
+from engine_service.isolation import GRACE
+from engine_service.isolation.child import LENGTH
+from engine_service.isolation.output import Output
+
+CHUNK = 64 * 1024
+"""Bytes that are read at once: what the child has said since, in one piece."""
+
+
+class ProcessPlace:
+    """Where one run happens: a process, the channel its events come through, and the pipe for what it prints."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._log = structlog.get_logger()
+        self._channel, self.child_end = socket.socketpair()
+        self._channel.setblocking(False)
+        self.output = Output(self._log)
+        self._exited = self._loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._pidfd = -1
+        self.pid = 0
+
+    def born(self, pid: int, pidfd: int) -> None:
+        """Learn which process it is. The descriptor names it for good, even after its number is another's."""
+        self.pid, self._pidfd = pid, pidfd
+
+    def handed_over(self) -> None:
+        """Close our copies of what is the child's: only its own end may keep the channel open."""
+        self.child_end.close()
+        self.output.handed_over()
+
+    async def begin(self, work: Work) -> None:
+        """Give the process its run. Raises OSError when it died while it waited."""
+        self.output.log = self._log.bind(run_id=work.run_id, user_id=work.user_id, agent=work.agent)
+        data = pickle.dumps(work)
+        await self._loop.sock_sendall(self._channel, LENGTH.pack(len(data)) + data)
+
+    async def read(self) -> bytes:
+        """Wait for frames and return what is there, cut anywhere; nothing once the process has closed its end."""
+        while True:
+            try:
+                return self._channel.recv(CHUNK)
+            except BlockingIOError:
+                await self._readable()
+            except OSError:
+                return b""
+
+    def stop(self, grace: float) -> None:
+        """Close our end for writing, which tells the agent to stop. Kill it `grace` seconds later."""
+        with suppress(OSError):
+            self._channel.shutdown(socket.SHUT_WR)
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(grace, self.kill)
+
+    def kill(self) -> None:
+        """End the process, and those it started, at once."""
+        if not self._exited.done():
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    async def close(self) -> str:
+        """Wait until nothing of the run is left, and say how its process ended. What it still says is dropped."""
+        if self._timer is None:
+            self.stop(GRACE)
+        dropping = asyncio.create_task(self._drop())  # an agent that cleans up is not to wait for a reader
+        try:
+            status = await asyncio.shield(self._exited)
+        finally:
+            dropping.cancel()
+            await asyncio.wait((dropping,))
+        self._let_go()
+        return _how(status)
+
+    def exited(self, status: int | None) -> None:
+        """Learn that the process is gone, and with what exit status if that can be known."""
+        if not self._exited.done():
+            self._exited.set_result(status)
+
+    def orphaned(self) -> None:
+        """Go on without the zygote: its child is not ours to wait for, but we still see it end."""
+
+        def gone() -> None:
+            self._loop.remove_reader(self._pidfd)
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)  # what it started; the zygote would have done it
+            self.exited(None)
+
+        if not self._exited.done():
+            self._loop.add_reader(self._pidfd, gone)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process is there."""
+        return not self._exited.done()
+
+    async def _drop(self) -> None:
+        while await self.read():
+            pass
+
+    async def _readable(self) -> None:
+        waiter = self._loop.create_future()
+        self._loop.add_reader(self._channel, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            self._loop.remove_reader(self._channel)
+
+    def _let_go(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self.output.close()
+        self._channel.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def discard(self) -> None:
+        """Let go of a place that has no run. Its process, if there is one, sees the channel close, and ends."""
+        self.handed_over()
+        self._let_go()
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _how(status: int | None) -> str:
+    if status is None:
+        return "its end is not known"
+    return f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"

@@ -1,0 +1,210 @@
+"""The process that every run's process is forked from: it has imported the agents, and never gRPC.
+
+It is started with exec, has one thread, and does three things: it forks when the engine says so, tells the engine of
+each child's end, and leaves nothing of a child behind. It speaks over one SOCK_SEQPACKET socket, whose end is its own.
+"""
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from engine_service import registry
+from engine_service.isolation import GRACE, child
+
+FORK = b"fork"
+"""What the engine says, with two descriptors: the child's end of its channel, and where its output goes."""
+
+MAX_MESSAGE = 128 * 1024
+
+PR_SET_DUMPABLE = 4
+PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the engine wants of a zygote."""
+
+    modules: tuple[str, ...]
+    max_event_bytes: int
+    memory: int
+    seconds: float
+
+    def encoded(self) -> str:
+        """Write the terms for a command line."""
+        return json.dumps(asdict(self))
+
+
+class Zygote:
+    """Forks, reaps, and sweeps."""
+
+    def __init__(self, control: socket.socket, terms: Terms) -> None:
+        self._control = control
+        self._terms = terms
+        self._children = set[int]()
+        self._woken, wake = socket.socketpair()
+        for end in (self._woken, wake):
+            end.setblocking(False)
+        self._wake = wake
+        signal.signal(signal.SIGCHLD, _wake)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the engine, which drains
+        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        """Import the agents, say which there are, and fork until the engine is gone."""
+        try:
+            self._agents = registry.load(registry.sources(self._terms.modules))
+        except registry.RegistryError as error:
+            self._tell(error=str(error))
+            return
+        libc = ctypes.CDLL(None)
+        # Siblings cannot read one another's memory through /proc; what a child leaves behind comes to us.
+        libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._libc = libc
+        # What is here now stays for good: a child that collects garbage need not copy every page of it.
+        gc.collect()
+        gc.freeze()
+        agents = {name: registry.described(agent) for name, agent in self._agents.items()}
+        self._own = _below()  # what the agents' modules started at their import
+        self._tell(agents=agents, files=_files(), threads=threading.active_count() - 1)
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor == self._woken.fileno():
+                    self._reap()
+                elif not self._obey():
+                    self._end()
+                    return
+
+    def _obey(self) -> bool:
+        """Do what the engine says; False when it is gone."""
+        message, descriptors, *_ = socket.recv_fds(self._control, len(FORK), 2)
+        if message != FORK:
+            return False
+        try:
+            self._fork(*descriptors)
+        except OSError as error:
+            self._tell(failed=str(error))
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return True
+
+    def _fork(self, channel: int, output: int) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._become_child(channel, output)
+        self._children.add(pid)
+        pidfd = os.pidfd_open(pid)
+        self._tell(pidfd, forked=pid)
+        os.close(pidfd)
+
+    def _become_child(self, channel: int, output: int) -> NoReturn:
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGCHLD, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            for end in (self._control, self._woken, self._wake):
+                end.close()
+            os.setsid()
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.close(output)
+            # What the agent's own processes leave behind stays below this one as long as it lives.
+            self._libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            terms = self._terms
+            child.live(channel, self._agents, terms.max_event_bytes, terms.memory, terms.seconds)
+        finally:
+            os._exit(1)
+
+    def _reap(self) -> None:
+        """Take in the dead, and end whatever they started."""
+        with contextlib.suppress(BlockingIOError):
+            while self._woken.recv(4096):
+                pass
+        # Looked at first and reaped second: its number can be no other's before its group has been ended.
+        while dead := _dead():
+            if dead in self._children:
+                _kill_group(dead)
+            _, status = os.waitpid(dead, 0)
+            if dead in self._children:
+                self._children.remove(dead)
+                self._tell(exited=dead, status=os.waitstatus_to_exitcode(status))
+        for stray in _below() - self._children - self._own:  # it left its group, and its parent is dead
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(stray, signal.SIGKILL)
+
+    def _end(self) -> None:
+        """Give the children the moment they have when their callers leave, then end them."""
+        patience = time.monotonic() + GRACE
+        while self._children and time.monotonic() < patience:
+            select.select([self._woken], [], [], patience - time.monotonic())
+            self._reap()
+        while self._children:
+            for pid in self._children:
+                _kill_group(pid)
+            select.select([self._woken], [], [], 0.1)
+            self._reap()
+
+    def _tell(self, *descriptors: int, **said: Any) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the engine is gone: its end is noticed where we listen
+            socket.send_fds(self._control, [json.dumps(said).encode()], descriptors)
+
+
+def _wake(_: int, __: FrameType | None) -> None:
+    """Take a signal: that it came is heard through the wake-up descriptor."""
+
+
+def _dead() -> int | None:
+    """Return a child that is dead and not yet reaped."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return found.si_pid if found else None
+
+
+def _kill_group(pid: int) -> None:
+    for kill in (os.killpg, os.kill):  # it may have died, or not lived long enough, to have a group
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+
+
+def _below() -> set[int]:
+    """Return our children, whoever started them."""
+    try:
+        return {int(pid) for pid in Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()}
+    except OSError:  # a kernel without this file
+        return set()
+
+
+def _files() -> list[str]:
+    """Return the files that an author may be working on: what was imported, and is neither Python's nor installed."""
+    libraries = (sys.prefix, sys.base_prefix)
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    ours = str(Path(__file__).parents[1])
+    return sorted({file for file in files if file and not file.startswith(libraries) and not file.startswith(ours)})
+
+
+def main() -> None:
+    """Serve the engine that holds the other end of the socket."""
+    with socket.socket(fileno=int(sys.argv[1])) as control:
+        Zygote(control, Terms(**json.loads(sys.argv[2]))).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Law 1: the call is the run. A run lives as long as its call, and nothing of it lives longer."""
+
+import asyncio
+import os
+import signal
+import statistics
+import uuid
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from google.protobuf.json_format import MessageToDict
+from runwire.v1 import engine_pb2 as pb
+from runwire.v1.events_pb2 import FAILURE_REASON_CRASHED
+
+from tests.support.clients import caller, kinds, pid_of, said, terminal
+from tests.support.services import Service, engine as start_engine, is_gone, until, zygote_of, zygotes_of
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    agents = "tests.agents.probes,tests.agents.rogues,tests.agents.dirt,tests.agents.tasks"
+    with start_engine(agents=agents, MAX_RUNS="20", MAX_RUNS_PER_USER="4") as started:
+        yield started
+
+
+async def test_leaving_ends_the_process(service: Service) -> None:
+    """When the caller leaves, the agent's process is gone within 100 ms (median of 50)."""
+    took = []
+    async with caller(service.address) as alice:
+        for _ in range(50):
+            call = alice.call("pid")
+            pid = await pid_of(call)
+            call.cancel()
+            took.append(await until(lambda pid=pid: is_gone(pid)))  # type: ignore[misc]
+    print(f"gone after {statistics.median(took) * 1000:.1f} ms (median), {max(took) * 1000:.1f} ms (worst)")
+    assert statistics.median(took) < 0.1
+
+
+async def test_resisting_is_of_no_use(service: Service) -> None:
+    """An agent that swallows its cancellation is gone within 2.2 s, not before it had 2 s to clean up."""
+    async with caller(service.address) as alice:
+        call = alice.call("pid", "stubborn")
+        pid = await pid_of(call)
+        call.cancel()
+        assert 1.9 < await until(lambda: is_gone(pid)) < 2.2
+
+
+async def test_a_vanished_caller(service: Service) -> None:
+    """A caller whose connection is reset has left, too."""
+    channel = grpc.aio.insecure_channel(service.address)
+    stub = channel.unary_stream(
+        "/runwire.v1.EngineService/Run", pb.RunRequest.SerializeToString, pb.RunResponse.FromString
+    )
+    pid = await pid_of(stub(pb.RunRequest(agent="pid")))
+    await channel.close(grace=None)
+    await until(lambda: is_gone(pid))
+
+
+@pytest.mark.parametrize("stays", [False, True])
+async def test_what_it_started_ends_with_it(service: Service, stays: bool) -> None:
+    """With an agent's process end those that it started, also those that left its group and session."""
+    async with caller(service.address) as alice:
+        call = alice.call("rogue", "leave_processes", parameters={"wait": stays})
+        pids: list[int] = []
+        async for response in call:
+            for event in response.events:
+                if event.HasField("agent_reported"):
+                    pids = [int(pid) for pid in MessageToDict(event.agent_reported.data)["pids"]]
+                    if stays:
+                        assert not any(map(is_gone, pids))
+                        call.cancel()
+            if call.cancelled():
+                break
+    assert len(pids) == 3
+    await until(lambda: all(map(is_gone, pids)))
+
+
+async def test_cancel_is_told(service: Service) -> None:
+    """`Cancel` stops one's own run, which still says `agent_cancelled`; another's run does not exist."""
+    async with caller(service.address, "alice") as alice, caller(service.address, "bob") as bob:
+        for agent in ("waiter", "task_waiter"):
+            run_id = str(uuid.uuid4())
+            call = alice.call(agent, run_id=run_id)
+            assert await said(call) == "waiting"
+            cancel = pb.CancelRequest(run_id=run_id)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await bob.stub.Cancel(cancel, metadata=bob.metadata)
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+            await alice.stub.Cancel(cancel, metadata=alice.metadata)
+            [end] = [event async for response in call for event in response.events]
+            assert (end.seq, end.agent_cancelled.reason) == (3, "Cancelled by its user.")
+            assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_task_isolation_leaves_no_task(service: Service) -> None:
+    """In task isolation, what an agent started and forgot ends with its run, too."""
+    async with caller(service.address) as alice:
+        assert terminal(await alice.run("task_rogue", "leave_a_task")).agent_completed.output == "left"
+        call = alice.call("task_waiter")
+        assert await said(call) == "waiting"
+        call.cancel()
+        assert terminal(await alice.run("task_rogue", "behave")).agent_completed.output == "well"
+
+
+async def test_a_place_is_given_back_once(service: Service) -> None:
+    """However a run ends, its place can be had again, and never twice: after all endings there are as many as before."""
+    ways = ["behave", "fail", "raise_error", "os_exit", "kill_itself", "segfault", "write_garbage", "say_too_much"]
+    async with caller(service.address) as alice:
+        for way in ways * 2:
+            terminal(await alice.run("rogue", way))
+        for _ in range(6):
+            call = alice.call("waiter")
+            await said(call)
+            call.cancel()
+        await asyncio.wait_for(full(alice, 4), 10)
+
+
+async def full(alice: object, places: int) -> None:
+    """Check that there are just so many places."""
+    calls: list[object] = []
+    while len(calls) < places:
+        call = alice.call("waiter")  # type: ignore[attr-defined]
+        try:
+            await said(call)
+            calls.append(call)
+        except grpc.aio.AioRpcError as error:  # one that was left is still ending
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await said(alice.call("waiter"))  # type: ignore[attr-defined]
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    for call in calls:
+        call.cancel()  # type: ignore[attr-defined]
+
+
+async def test_the_zygotes_death(service: Service) -> None:
+    """When the zygote dies, runs go on, a new one takes its place, and a run whose end can't be known is CRASHED."""
+    async with caller(service.address) as alice:
+        ticking = alice.call("ticker", parameters={"ticks": 40})
+        assert await said(ticking) == "0"
+        waiting = alice.call("pid")
+        pid = await pid_of(waiting)
+        zygote = zygote_of(service)
+        os.kill(zygote, signal.SIGKILL)
+        service.wait_for(lambda record: record["event"] == "the zygote died")
+        await until(lambda: zygotes_of(service) not in ([], [zygote]))
+
+        rest = [event async for response in ticking for event in response.events]
+        assert rest[-1].agent_completed.output == "done"
+        os.kill(pid, signal.SIGKILL)
+        end = [event async for response in waiting for event in response.events][-1]
+        assert end.agent_failed.reason == FAILURE_REASON_CRASHED
+        assert "not known" in end.agent_failed.message
+
+        while True:
+            try:
+                assert kinds(await alice.run("echo", "again"))[-1] == "agent_completed"
+                break
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is grpc.StatusCode.UNAVAILABLE

@@ -1,0 +1,139 @@
+"""Law 5: nothing is unbounded, and nobody is disturbed by anybody."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterator
+
+import grpc
+import psutil
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from grpc_status.rpc_status import from_call
+
+from tests.support.clients import Caller, caller, said, terminal
+from tests.support.services import Service, engine as start_engine
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with start_engine(agents="tests.agents.probes,tests.agents.dirt", MAX_RUNS="4", MAX_RUNS_PER_USER="2") as started:
+        yield started
+
+
+async def refused(alice: Caller, agent: str = "waiter", **fields: object) -> tuple[grpc.StatusCode, str, list[object]]:
+    """Return why a run is refused."""
+    call = alice.call(agent, **fields)  # type: ignore[arg-type]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await said(call)
+    details: list[object] = []
+    status = from_call(caught.value)  # type: ignore[arg-type]
+    for detail in status.details if status else ():
+        for kind in (ErrorInfo, RetryInfo):
+            if detail.Is(kind.DESCRIPTOR):
+                details.append(message := kind())
+                detail.Unpack(message)
+    return caught.value.code(), caught.value.details() or "", details
+
+
+async def test_limits(service: Service) -> None:
+    """More runs than a user, or than all together may have, are refused, with a reason and when to come back."""
+    async with caller(service.address, "alice") as alice, caller(service.address, "bob") as bob:
+        calls = [user.call("waiter") for user in (alice, alice, bob, bob)]
+        for call in calls:
+            assert await said(call) == "waiting"
+        code, sentence, [info, retry] = await refused(alice)
+        assert (code, info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_RUNS_OF_USER")  # type: ignore[attr-defined]
+        assert "2 runs" in sentence
+        assert retry.retry_delay.ToMilliseconds() > 0  # type: ignore[attr-defined]
+        async with caller(service.address, "carol") as carol:
+            code, _, [info, _] = await refused(carol)
+            assert (code, info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_RUNS")  # type: ignore[attr-defined]
+        for call in calls:
+            call.cancel()
+
+
+async def test_a_run_id_is_taken_once(service: Service) -> None:
+    """A run id in use by the same user is refused; another user may have the same."""
+    run_id = "123e4567-e89b-42d3-a456-426614174000"
+    async with caller(service.address, "dora") as dora, caller(service.address, "emil") as emil:
+        first, others = dora.call("waiter", run_id=run_id), emil.call("waiter", run_id=run_id)
+        for call in (first, others):
+            assert await said(call) == "waiting"
+        code, *_ = await refused(dora, run_id=run_id)
+        assert code is grpc.StatusCode.ALREADY_EXISTS
+        first.cancel()
+        others.cancel()
+
+
+async def test_malformed_requests(service: Service) -> None:
+    """What is no request is refused before anything exists."""
+    async with caller(service.address) as alice:
+        code, *_ = await refused(alice, run_id="7")
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        code, sentence, _ = await refused(alice, agent="nobody")
+        assert code is grpc.StatusCode.NOT_FOUND
+        assert "echo" in sentence
+
+
+async def test_a_stalled_reader(engine: Service) -> None:
+    """A caller that stops reading stops its own agent, and costs no memory."""
+
+    def memory() -> int:
+        process = psutil.Process(engine.pid)
+        return sum(each.memory_info().rss for each in [process, *process.children(recursive=True)])
+
+    async with caller(engine.address, "stalled") as stalled, caller(engine.address) as alice:
+        terminal(await alice.run("flood", parameters={"events": 20_000}))  # so that what is there for good is there
+        call = stalled.call("flood")
+        await call.read()
+        before = memory()
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            assert terminal(await alice.run("echo", "hi")).agent_completed.output == "hi"
+        grown = memory() - before
+        call.cancel()
+    print(f"grown by {grown / 1e6:.1f} MB")
+    assert grown < 8e6
+
+
+async def test_a_busy_neighbour(engine: Service) -> None:
+    """While one agent computes for 2 s without awaiting, another user's stream has no gap over 100 ms."""
+    async with caller(engine.address, "alice") as alice, caller(engine.address, "bob") as bob:
+        busy = [alice.call("busy") for _ in range(1)]
+        for call in busy:
+            assert await said(call) == "busy"
+        arrivals = []
+        async for response in bob.call("ticker", parameters={"ticks": 40}):
+            arrivals += [time.monotonic()] * bool(response.events)
+        for call in busy:
+            call.cancel()
+    gap = max(later - earlier for earlier, later in itertools.pairwise(arrivals))
+    print(f"largest gap {gap * 1000:.0f} ms")
+    assert gap < 0.1
+
+
+async def test_200_runs_at_once() -> None:
+    """200 runs at once are all served, and all right."""
+    with start_engine(agents="tests.agents.probes", MAX_RUNS_PER_USER="200") as service:
+        async with caller(service.address) as alice:
+            words = [str(number) for number in range(200)]
+            runs = await asyncio.gather(*(alice.run("echo", word, parameters={"times": 5}) for word in words))
+    for word, events in zip(words, runs, strict=True):
+        assert terminal(events).agent_completed.output == word
+        assert {event.agent_message.delta for event in events[1:-1]} == {word}
+        assert len(events) == 7
+
+
+async def test_first_event(engine: Service) -> None:
+    """One at a time, warm, a run's first event arrives within 10 ms (median)."""
+    took = []
+    async with caller(engine.address) as alice:
+        for _ in range(50):
+            started = time.perf_counter()
+            call = alice.call("echo", "hi")
+            first = [time.perf_counter() async for _ in call][0]
+            took.append(first - started)
+    took.sort()
+    print(f"first event after {took[25] * 1000:.1f} ms (median), {took[-1] * 1000:.1f} ms (worst)")
+    assert took[25] < 0.01
