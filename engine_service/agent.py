@@ -10,7 +10,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, overload
 
 from google.protobuf.duration_pb2 import Duration
 from runwire.v1 import events_pb2 as pb
@@ -142,7 +142,13 @@ class RunContext:
         self._outlet.put(self._path, agent_reported=pb.AgentReported(name=text(name), data=struct(data or {})))
         await self._outlet.drain()
 
-    async def call(self, tool: Callable[..., Awaitable[T]] | Callable[..., T], /, **arguments: Any) -> T:
+    @overload
+    async def call(self, tool: Callable[..., Awaitable[T]], /, **arguments: Any) -> T: ...
+
+    @overload
+    async def call(self, tool: Callable[..., T], /, **arguments: Any) -> T: ...
+
+    async def call(self, tool: Callable[..., Any], /, **arguments: Any) -> Any:
         """Run a tool, between a `tool_executing` and the `tool_completed` that always follows it.
 
         A plain function runs in a thread. Cancelling ends the waiting for it; the thread itself ends with the process.
@@ -160,7 +166,7 @@ class RunContext:
             self._outlet.put(self._path, tool_completed=completed)
             raise
         await self._outlet.drain()
-        return cast("T", result)
+        return result
 
     async def delegate(self, agent: str, input: str) -> str:
         """Run another agent inside this run, and return its answer. Its failure is raised as an AgentError."""

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 ARTICLES: list[dict[str, str]] = json.loads(Path(__file__).with_name("knowledge.json").read_text())
-COMMON = frozenset(
-    """
-    a an and are at be but can do for from has have how i in is it its me my not of on or our that the
-    there this to was we what when where why will with you your
-    """.split()
+COMMON = re.compile(
+    r"(a|an|and|are|at|be|but|can|do|for|from|has|have|how|i|in|is|it|its|me|my|not|of|on|or|our|that|the|there|this|to|was|"
+    r"we|what|when|where|why|will|with|you|your)"
 )
 """Words that say nothing of what a text is about."""
 
@@ -23,7 +21,7 @@ FIND = """
 
 def search(request: str, limit: int = 3) -> list[dict[str, Any]]:
     """Find the articles that fit a request best."""
-    words = [word for word in re.findall(r"\w+", request.lower()) if word not in COMMON]
+    words = [word for word in re.findall(r"\w+", request.lower()) if not COMMON.fullmatch(word)]
     if not words:
         return []
     base = sqlite3.connect(":memory:")

@@ -21,6 +21,8 @@ from engine_service.registry import RegistryError
 
 WAITING = 4
 """Children that wait for their run. Each fork that is done ahead brings a first event 2 ms closer."""
+LULL = 0.02
+"""Seconds after a run's begin until its place among those that wait is filled again."""
 FORKS = 8
 """Forks that are asked for at once. More would only wait in the zygote's socket."""
 OWN = "RUNWIRE_ENGINE_"
@@ -51,6 +53,7 @@ class Nursery:
         self._waiting = deque[ProcessPlace]()
         self._places: dict[int, ProcessPlace] = {}
         self._growing = set[asyncio.Task[None]]()
+        self._timer: asyncio.TimerHandle | None = None
         self._retired = False
         self._introduced: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self.died: asyncio.Future[None] = self._loop.create_future()
@@ -83,10 +86,10 @@ class Nursery:
             except OSError:  # it died while it waited
                 self._drop(place)
                 continue
-            self._grow()
+            self._grow_soon()
             return place
         place = await self._fork()
-        self._grow()
+        self._grow_soon()
         try:
             await place.begin(work)
         except OSError as error:
@@ -107,6 +110,11 @@ class Nursery:
         if not self.died.done():
             self._control.shutdown(socket.SHUT_RDWR)
         await asyncio.to_thread(self._zygote.wait)
+
+    def _grow_soon(self) -> None:
+        """Have children wait again, but not before the run that was just begun had the processors for itself."""
+        if not self._timer or self._timer.when() <= self._loop.time():
+            self._timer = self._loop.call_later(LULL, self._grow)
 
     def _grow(self) -> None:
         """Have children wait, as many as there should be."""

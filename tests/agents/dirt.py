@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import builtins
 import contextvars
+import ctypes
 import gc
 import json
 import logging
@@ -15,6 +16,7 @@ import socket
 import sys
 import threading
 import warnings
+from pathlib import Path
 from typing import Any, ClassVar
 
 from engine_service import Agent, RunContext
@@ -120,7 +122,7 @@ class Dirt(Agent):
         Agent.run = None  # type: ignore[method-assign, assignment]
         RunContext.say = None  # type: ignore[method-assign, assignment]
         json.loads = None  # type: ignore[assignment]
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return before
 
 
@@ -141,9 +143,7 @@ class Look(Agent):
     """Says what its process can see."""
 
     async def run(self, context: RunContext, input: str) -> str:
-        status = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines())  # noqa: SIM115, ASYNC230
-        import ctypes
-
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         return json.dumps(
             {
                 "descriptors": descriptors(),

@@ -1,6 +1,7 @@
 """Well-behaved agents."""
 
 import asyncio
+import os
 import time
 
 from engine_service import Agent, AgentError, RunContext
@@ -46,9 +47,10 @@ class Busy(Agent):
 
 
 class Flood(Agent):
-    """Says a million things, as fast as it is let."""
+    """Says which process it is, and a million things, as fast as it is let."""
 
     async def run(self, context: RunContext, input: str) -> str:
+        await context.say(str(os.getpid()))
         for number in range(int(context.parameters.get("events", 1_000_000))):
             await context.say(f"{number} of a million")
         return "done"

@@ -111,7 +111,7 @@ async def clean_up(context: RunContext) -> str:
 
 async def close_descriptors(_: RunContext) -> str:
     os.closerange(3, 4096)
-    time.sleep(3600)  # noqa: ASYNC251 - the loop is broken by now
+    time.sleep(3600)
     return ""
 
 
@@ -164,7 +164,7 @@ async def write_garbage(context: RunContext) -> str:
 
 async def fork_itself(_: RunContext) -> str:
     if os.fork() == 0:
-        time.sleep(3600)  # noqa: ASYNC251 - it is another process
+        time.sleep(3600)
     return "forked"
 
 
@@ -197,7 +197,7 @@ async def leave_a_thread(_: RunContext) -> str:
 async def print_a_lot(_: RunContext) -> str:
     print("hello from the agent")
     print("and this goes to standard error", file=sys.stderr)
-    for _ in range(20_000):
+    for _number in range(20_000):
         print("x" * 100)
     return "printed"
 

@@ -14,7 +14,8 @@ from runwire.v1 import engine_pb2 as pb
 from runwire.v1.events_pb2 import FAILURE_REASON_CRASHED
 
 from tests.support.clients import caller, kinds, pid_of, said, terminal
-from tests.support.services import Service, engine as start_engine, is_gone, until, zygote_of, zygotes_of
+from tests.support.services import Service, is_gone, until, zygote_of, zygotes_of
+from tests.support.services import engine as start_engine
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ async def test_a_vanished_caller(service: Service) -> None:
 
 
 @pytest.mark.parametrize("stays", [False, True])
-async def test_what_it_started_ends_with_it(service: Service, stays: bool) -> None:
+async def test_what_it_started_ends_with_it(service: Service, *, stays: bool) -> None:
     """With an agent's process end those that it started, also those that left its group and session."""
     async with caller(service.address) as alice:
         call = alice.call("rogue", "leave_processes", parameters={"wait": stays})
@@ -104,7 +105,7 @@ async def test_task_isolation_leaves_no_task(service: Service) -> None:
 
 
 async def test_a_place_is_given_back_once(service: Service) -> None:
-    """However a run ends, its place can be had again, and never twice: after all endings there are as many as before."""
+    """However a run ends, its place can be had again, and never twice: there are as many as before."""
     ways = ["behave", "fail", "raise_error", "os_exit", "kill_itself", "segfault", "write_garbage", "say_too_much"]
     async with caller(service.address) as alice:
         for way in ways * 2:
@@ -135,7 +136,7 @@ async def full(alice: object, places: int) -> None:
 
 async def test_the_zygotes_death(service: Service) -> None:
     """When the zygote dies, runs go on, a new one takes its place, and a run whose end can't be known is CRASHED."""
-    async with caller(service.address) as alice:
+    async with caller(service.address, "zoe") as alice:
         ticking = alice.call("ticker", parameters={"ticks": 40})
         assert await said(ticking) == "0"
         waiting = alice.call("pid")

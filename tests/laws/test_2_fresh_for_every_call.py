@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.support.clients import caller, pid_of, terminal
-from tests.support.services import Service, engine as start_engine, zygote_of
+from tests.support.services import Service, zygote_of
+from tests.support.services import engine as start_engine
 
 RUNS = 200
 

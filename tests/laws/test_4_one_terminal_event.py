@@ -100,7 +100,7 @@ async def test_in_the_engines_own_process(impatient: Service, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["sleep", "compute", "swallow_cancellation"])
-async def test_the_callers_own_deadline(engine: Service, way: str) -> None:
+async def test_the_callers_own_deadline(way: str) -> None:
     """A caller with a deadline hears of it as an event, before gRPC ends the call."""
     with start_engine(agents="tests.agents.rogues") as service:
         async with caller(service.address) as alice:
@@ -149,7 +149,7 @@ async def test_every_tool_call_is_completed(impatient: Service) -> None:
             assert kinds(events).index("tool_completed") > kinds(events).index("tool_executing")
 
 
-async def test_sub_agents(engine: Service) -> None:
+async def test_sub_agents() -> None:
     """A sub-agent's events are nested in the same run; its failure is raised in its parent, which may try another."""
     with start_engine(agents="tests.agents.rogues,tests.agents.probes") as service:
         async with caller(service.address) as alice:

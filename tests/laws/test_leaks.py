@@ -5,7 +5,8 @@ import asyncio
 import psutil
 
 from tests.support.clients import Caller, caller, said, terminal
-from tests.support.services import engine as start_engine, until
+from tests.support.services import engine as start_engine
+from tests.support.services import until
 
 RUNS = 2000
 AT_ONCE = 8

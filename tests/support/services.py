@@ -122,10 +122,11 @@ class Service:
             self.wait()
 
 
-def engine(*flags: str, agents: str = "tests.agents.probes", **env: str) -> Service:
-    """Start an engine with the tests' agents. Settings are given as `MAX_RUNS="3"`."""
+def engine(*flags: str, agents: str = "tests.agents.probes", folder: str = "", **env: str) -> Service:
+    """Start an engine with the tests' agents, or those in a folder. Settings are given as `MAX_RUNS="3"`."""
     settings = {"LISTEN": "127.0.0.1:0", "AGENTS": agents, "DRAIN_GRACE": "1"} | env
-    return Service("engine-service", *flags, env={f"RUNWIRE_ENGINE_{name}": value for name, value in settings.items()})
+    named = {f"RUNWIRE_ENGINE_{name}": value for name, value in settings.items()}
+    return Service("engine-service", *flags, env=named | {"PYTHONPATH": f"{ROOT}:{folder}"})
 
 
 def gateway(engine: str, *flags: str, **env: str) -> Service:
