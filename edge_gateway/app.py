@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+import resource
 import signal
+import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import grpc
 import grpc.aio
@@ -13,46 +16,41 @@ from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as serve_sockets
 from websockets.typing import Subprotocol
 
-from edge_gateway.bridge import Bridge
-from edge_gateway.close_codes import RESTARTING
-from edge_gateway.engine import Engine
+from edge_gateway.bridge import Bridge, close
+from edge_gateway.close_codes import RESTARTING, Closing
+from edge_gateway.engine import OPTIONS, Engines
 from edge_gateway.frames import CODECS
 from edge_gateway.pages import Pages
 from edge_gateway.settings import BootError, Settings
 
-CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", -1),  # the engine bounds what it sends
-    ("grpc.lb_policy_name", "round_robin"),
-    # An engine that comes back is found within two seconds; gRPC's own pauses grow to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-)
+UNSENT = 128 * 1024
+"""Bytes that the kernel holds for a browser that doesn't read. It would hold megabytes; and while it swallows them,
+nobody could tell a browser that reads slowly from one that doesn't read."""
+
+RESTART = Closing(RESTARTING, "The gateway is restarting. Come back.")
 
 
 async def serve(settings: Settings) -> None:
     """Serve until told to stop. Raises BootError when something that is needed is missing."""
     log = structlog.get_logger()
     stop = _stop_signal()
+    _raise_descriptor_limit()
     tls = _tls(settings)
-    async with grpc.aio.insecure_channel(_target(settings.engine), CHANNEL_OPTIONS) as channel:
-        engine = Engine(channel)
-        bridge = Bridge(engine, settings.open_timeout)
-        pages = Pages(engine.is_serving)
+    async with AsyncExitStack() as stack:
+        channels = [grpc.aio.insecure_channel(address, OPTIONS) for address in settings.engine]
+        for channel in channels:
+            await stack.enter_async_context(channel)
+        engines = Engines(channels)
+        bridge = Bridge(engines, open_timeout=settings.open_timeout, stall_timeout=settings.stall_timeout)
+        pages = Pages(engines, lambda: (bridge.sockets, bridge.carried), settings.max_connections)
         server = await _listen(settings, bridge, pages, tls)
         log.info("serving", address=_bound(server), engine=settings.engine, tls=tls is not None)
 
         await stop.wait()
 
-        log.info("draining", sockets=len(server.connections), grace=settings.drain_grace)
+        log.info("draining", sockets=bridge.sockets, grace=settings.drain_grace)
         server.close(close_connections=False)
-        try:
-            async with asyncio.timeout(settings.drain_grace):
-                await server.wait_closed()
-        except TimeoutError:
-            closing = [socket.close(RESTARTING, "The gateway is restarting.") for socket in server.connections]
-            await asyncio.gather(*closing)
-            await server.wait_closed()
+        await _drain(server, settings.drain_grace)
     log.info("stopped")
 
 
@@ -70,8 +68,10 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-def _target(addresses: Sequence[str]) -> str:
-    return addresses[0] if len(addresses) == 1 else f"ipv4:{','.join(addresses)}"
+def _raise_descriptor_limit() -> None:
+    """Allow as many descriptors as we may: each socket is one, and the usual limit is for programs that have few."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
@@ -90,7 +90,7 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 async def _listen(settings: Settings, bridge: Bridge, pages: Pages, tls: ssl.SSLContext | None) -> Server:
     host, _, port = settings.listen.rpartition(":")
     try:
-        return await serve_sockets(
+        server = await serve_sockets(
             bridge.carry,
             host.strip("[]"),
             int(port),
@@ -102,11 +102,14 @@ async def _listen(settings: Settings, bridge: Bridge, pages: Pages, tls: ssl.SSL
             server_header=None,
             open_timeout=settings.open_timeout,
             ping_interval=settings.ping,
-            ping_timeout=settings.ping,
+            ping_timeout=max(settings.ping, settings.stall_timeout),  # whoever reads slowly answers slowly
             max_size=settings.max_frame_bytes,
         )
     except OSError as error:
         raise BootError(f"cannot listen on {settings.listen}: it is taken, or no address of this machine") from error
+    for listening in server.sockets:  # those that are accepted inherit it
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+    return server
 
 
 def _subprotocol(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
@@ -118,3 +121,13 @@ def _subprotocol(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprot
 def _bound(server: Server) -> str:
     host, port, *_ = server.sockets[0].getsockname()
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _drain(server: Server, grace: float) -> None:
+    """Give the sockets time to finish, then tell those that are left to come back."""
+    try:
+        async with asyncio.timeout(grace):
+            await server.wait_closed()
+    except TimeoutError:
+        await asyncio.gather(*(close(connection, RESTART) for connection in server.connections))
+        await server.wait_closed()

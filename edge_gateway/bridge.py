@@ -1,6 +1,9 @@
 """One socket is one stream."""
 
 import asyncio
+import uuid
+from contextlib import suppress
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -9,75 +12,179 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from edge_gateway.close_codes import Closing, closing
-from edge_gateway.engine import Engine, Stream
+from edge_gateway.engine import Engine, Engines, Metadata, Stream, UnreachableError
 from edge_gateway.frames import CODECS, Codec, FrameError
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
+STALLED = closing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Nothing was read for too long.")
+PATIENCE = 10.0
+"""Seconds that a browser has to answer a close frame, or to read up to it."""
+
+
+class StalledError(Exception):
+    """A browser has not taken a byte for too long."""
 
 
 class Bridge:
-    """Carries a socket's run. Keeps nothing from one socket to the next."""
+    """Carries sockets. Keeps nothing from one to the next but how many there are."""
 
-    def __init__(self, engine: Engine, open_timeout: float) -> None:
-        self._engine = engine
+    def __init__(self, engines: Engines, *, open_timeout: float, stall_timeout: float) -> None:
+        self._engines = engines
         self._open_timeout = open_timeout
+        self._stall_timeout = stall_timeout
         self._codecs = {codec.subprotocol: codec for codec in CODECS}
+        self.sockets = 0
+        """How many there are."""
+        self.carried = 0
+        """How many there were."""
 
     async def carry(self, socket: ServerConnection) -> None:
-        """Serve a socket from its first frame to its end.
-
-        Whoever ends first closes the socket, and closing it ends the other. A child task forwards the stream and then
-        closes the socket; here the socket is read until it is closed, and then the child is cancelled. Reading must go
-        on all the time: a socket that isn't read doesn't notice that its browser left.
-        """
+        """Serve a socket from its first frame to its end."""
+        self.sockets += 1
+        self.carried += 1
         codec = self._codecs[socket.subprotocol or CODECS[0].subprotocol]
         try:
             first = await self._first(socket, codec)
-            if isinstance(first, Closing):
-                await socket.close(*first)
-                return
-            stream = self._engine.open(first)
-            forwarding = asyncio.create_task(_forward(stream, socket, codec))
-            try:
-                async for _ in socket:
-                    await socket.close(*closing(INVALID, "Nothing more can be sent on this socket."))
-            finally:
-                # Cancelling the child inside `socket.send` would not cancel the stream.
-                stream.cancel()
-                forwarding.cancel()
-                await asyncio.wait((forwarding,))
+            metadata = _metadata(first, socket)
+            ride = Ride(socket, codec, await self._engines.next(), first, metadata, self._stall_timeout)
+            await ride.go()
+        except FrameError as error:
+            await dismiss(socket, closing(INVALID, str(error)))
+        except TimeoutError:
+            await dismiss(socket, closing(grpc.StatusCode.DEADLINE_EXCEEDED, "Nothing was asked for in time."))
+        except UnreachableError:
+            await dismiss(socket, closing(grpc.StatusCode.UNAVAILABLE))
         except ConnectionClosed:
             pass  # the browser left: that is no error
+        finally:
+            self.sockets -= 1
 
-    async def _first(self, socket: ServerConnection, codec: Codec) -> ClientFrame | Closing:
-        """Wait for the frame that opens the run."""
-        try:
-            async with asyncio.timeout(self._open_timeout):
-                frame = codec.decode(await socket.recv())
-        except TimeoutError:
-            return closing(grpc.StatusCode.DEADLINE_EXCEEDED, "Nothing was asked for in time.")
-        except FrameError as error:
-            return closing(INVALID, str(error))
-        if frame.WhichOneof("frame") not in {"run", "resume"}:
-            return closing(INVALID, "The first frame must be run or resume.")
+    async def _first(self, socket: ServerConnection, codec: Codec) -> ClientFrame:
+        """Wait for the frame that opens the run. Raises TimeoutError and FrameError."""
+        async with asyncio.timeout(self._open_timeout):
+            frame = codec.decode(await socket.recv())
+        if frame.HasField("run"):
+            frame.run.run_id = frame.run.run_id or str(uuid.uuid4())  # known here too, so that it can be cancelled
+        elif not frame.HasField("resume"):
+            raise FrameError("The first frame must be run or resume.")
         return frame
 
 
-async def _forward(stream: Stream, socket: ServerConnection, codec: Codec) -> None:
-    """Send what the engine streams, one frame a message, then close the socket as the stream ended."""
+class Ride:
+    """One socket's way with its stream: whoever ends first closes the socket, and closing it ends the other."""
+
+    def __init__(
+        self,
+        socket: ServerConnection,
+        codec: Codec,
+        engine: Engine,
+        first: ClientFrame,
+        metadata: Metadata,
+        stall_timeout: float,
+    ) -> None:
+        self._socket = socket
+        self._codec = codec
+        self._engine = engine
+        self._metadata = metadata
+        self._run_id = first.run.run_id or first.resume.run_id
+        self._stall_timeout = stall_timeout
+        self._stream: Stream = engine.open(first, metadata)
+        self._begun = asyncio.Event()
+
+    async def go(self) -> None:
+        """Carry the stream until the socket is closed.
+
+        A child task forwards the stream and then closes the socket; here the socket is read until it is closed, and
+        then the child is cancelled. Reading must go on all the time: a socket that isn't read doesn't notice that its
+        browser left.
+        """
+        tasks = [asyncio.create_task(self._forward())]
+        try:
+            async for frame in self._socket:
+                if len(tasks) == 1:  # one cancel is enough, and after the first that is refused all are
+                    tasks.append(asyncio.create_task(self._obey(frame)))
+        finally:
+            # Cancelling a child inside `socket.send` would not cancel the stream.
+            self._stream.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _obey(self, frame: str | bytes) -> None:
+        """Do what a later frame says: there is only one that may come."""
+        try:
+            if not self._codec.decode(frame).HasField("cancel"):
+                raise FrameError("Only cancel can follow the first frame.")  # noqa: TRY301 - it is refused as others are
+        except FrameError as error:
+            self._stream.cancel()
+            await close(self._socket, closing(INVALID, str(error)))
+            return
+        await self._begun.wait()  # what the engine doesn't know yet cannot be cancelled
+        await self._engine.cancel(self._run_id, self._metadata)
+
+    async def _forward(self) -> None:
+        """Send what the engine streams, one frame a message, then close the socket as the stream ended."""
+        try:
+            async for response in self._stream:
+                self._begun.set()
+                await self._send(self._codec.encode(response))
+            end = closing(grpc.StatusCode.OK)
+        except grpc.aio.AioRpcError as error:
+            end = closing(error.code(), _sentence(error))
+        except StalledError:
+            self._stream.cancel()
+            end = STALLED
+        except ConnectionClosed:
+            return
+        await close(self._socket, end)
+
+    async def _send(self, frame: bytes) -> None:
+        """Send a frame, and wait until there is room for the next one. Raises StalledError."""
+        left = self._socket.transport.get_write_buffer_size() + len(frame)
+        sending = self._socket.send(frame, text=self._codec.is_text)
+        while True:
+            try:
+                async with asyncio.timeout(self._stall_timeout):
+                    return await sending
+            except TimeoutError:  # the frame is in the buffer, whole: only the waiting was cancelled
+                now = self._socket.transport.get_write_buffer_size()
+                if now >= left:
+                    raise StalledError from None
+                left, sending = now, self._wait()
+
+    async def _wait(self) -> None:
+        """Wait until there is room: a ping waits for it as a frame does."""
+        await self._socket.ping()
+
+
+async def dismiss(socket: ServerConnection, end: Closing) -> None:
+    """Close a socket that nobody reads: what still comes is read here, or the answer could not be seen behind it."""
+    closing_it = asyncio.create_task(close(socket, end))
+    with suppress(ConnectionClosed):
+        async for _ in socket:
+            pass
+    await closing_it
+
+
+async def close(socket: ServerConnection, end: Closing) -> None:
+    """Close a socket that is read elsewhere. A browser that doesn't read its end is left without it."""
     try:
-        async for response in stream:
-            await socket.send(codec.encode(response))
-        end = closing(grpc.StatusCode.OK)
-    except grpc.aio.AioRpcError as error:
-        end = closing(error.code(), _sentence(error))
-    except ConnectionClosed:
-        return
-    await socket.close(*end)
+        async with asyncio.timeout(PATIENCE):
+            await socket.close(*end)
+    except TimeoutError:
+        socket.transport.abort()
+
+
+def _metadata(frame: ClientFrame, socket: ServerConnection) -> Metadata:
+    """Say who calls, and as part of which trace: what the frame says, or else the browser's own request."""
+    headers = socket.request.headers if socket.request else {}
+    token = f"Bearer {frame.access_token}" if frame.access_token else headers.get("Authorization", "")
+    named = (("authorization", token), ("traceparent", frame.traceparent or headers.get("traceparent", "")))
+    return tuple((key, value) for key, value in named if value)
 
 
 def _sentence(error: grpc.aio.AioRpcError) -> str | None:
     """Return the engine's own sentence. A status that gRPC made by itself has none that a person should read."""
-    trailers = error.trailing_metadata() or ()
+    trailers: Any = error.trailing_metadata() or ()
     spoken = any(key == "grpc-status-details-bin" for key, _ in trailers)
     return error.details() if spoken else None

@@ -1,6 +1,8 @@
-"""The engine, as the gateway calls it: bytes come back, and stay bytes."""
+"""The engines, as the gateway calls them: bytes come back, and stay bytes."""
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import grpc
@@ -13,38 +15,112 @@ from runwire.v1.gateway_pb2 import ClientFrame
 T = TypeVar("T")
 SERVICE = pb.DESCRIPTOR.services_by_name["EngineService"].full_name
 
-Open = grpc.aio.UnaryStreamMultiCallable[T, bytes]
+REACH = 1.5
+"""Seconds until an engine that cannot be reached is given up. A browser hears of it within two."""
+CHECK = 1.0
+"""Seconds that an engine has to answer how it is."""
+
+OPTIONS = (
+    ("grpc.lb_policy_name", "round_robin"),  # among the addresses of a DNS name
+    ("grpc.max_receive_message_length", -1),  # the engine bounds what it sends
+    # An engine that comes back is found within two seconds; gRPC's own pauses grow to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # An engine that is gone without a word is noticed. The engine allows as many pings as this.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+Metadata = Sequence[tuple[str, str]]
 Stream = grpc.aio.UnaryStreamCall[Any, bytes]
+StreamMethod = grpc.aio.UnaryStreamMultiCallable[T, bytes]
+
+
+class UnreachableError(Exception):
+    """No engine can be reached."""
 
 
 class Engine:
-    """Opens streams. Keeps nothing about them."""
+    """One engine: a channel to it, and what can be called. Keeps nothing about any call."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._run: Open[pb.RunRequest] = channel.unary_stream(f"/{SERVICE}/Run", pb.RunRequest.SerializeToString)
-        self._resume: Open[pb.ResumeRequest] = channel.unary_stream(
-            f"/{SERVICE}/Resume", pb.ResumeRequest.SerializeToString
+        self.channel = channel
+        self._run: StreamMethod[pb.RunRequest] = _method(channel, "Run", pb.RunRequest)
+        self._resume: StreamMethod[pb.ResumeRequest] = _method(channel, "Resume", pb.ResumeRequest)
+        self._cancel: Any = channel.unary_unary(
+            f"/{SERVICE}/Cancel", pb.CancelRequest.SerializeToString, pb.CancelResponse.FromString
+        )
+        self._list: Any = channel.unary_unary(
+            f"/{SERVICE}/ListAgents", pb.ListAgentsRequest.SerializeToString, pb.ListAgentsResponse.FromString
         )
         self._health: Any = HealthStub(channel)
 
-    def open(self, frame: ClientFrame) -> Stream:
-        """Open the stream that a browser's first frame asks for, in the browser's name."""
-        metadata = _metadata(frame)
+    def open(self, frame: ClientFrame, metadata: Metadata) -> Stream:
+        """Open the stream that a browser's first frame asks for."""
         if frame.HasField("run"):
             return self._run(frame.run, metadata=metadata)
         return self._resume(frame.resume, metadata=metadata)
 
+    async def cancel(self, run_id: str, metadata: Metadata) -> None:
+        """Stop a run. How it went is told by the run's own stream."""
+        with suppress(grpc.aio.AioRpcError):
+            await self._cancel(pb.CancelRequest(run_id=run_id), metadata=metadata)
+
+    async def list_agents(self, metadata: Metadata) -> pb.ListAgentsResponse:
+        """List the agents there are. Raises AioRpcError."""
+        answer: pb.ListAgentsResponse = await self._list(pb.ListAgentsRequest(), metadata=metadata, timeout=CHECK)
+        return answer
+
     async def is_serving(self) -> bool:
         """Tell whether the engine answers, and takes runs."""
         try:
-            answer = await self._health.Check(HealthCheckRequest(service=SERVICE), timeout=1)
+            answer = await self._health.Check(HealthCheckRequest(service=SERVICE), timeout=CHECK)
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.status == HealthCheckResponse.SERVING)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection. If not, one is begun."""
+        return self.channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
 
-def _metadata(frame: ClientFrame) -> Sequence[tuple[str, str]]:
-    metadata = {"traceparent": frame.traceparent}
-    if frame.access_token:
-        metadata["authorization"] = f"Bearer {frame.access_token}"
-    return tuple((key, value) for key, value in metadata.items() if value)
+    async def wait_connected(self) -> None:
+        """Wait until there is a connection."""
+        while (state := self.channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+            await self.channel.wait_for_state_change(state)
+
+
+class Engines:
+    """The engines there are, taken in turn. One that cannot be reached is passed over."""
+
+    def __init__(self, channels: Sequence[grpc.aio.Channel]) -> None:
+        self._engines = [Engine(channel) for channel in channels]
+        self._turn = 0
+
+    async def next(self) -> Engine:
+        """Return the next engine that is connected. Raises UnreachableError when there is none for a while."""
+        for _ in self._engines:
+            self._turn = (self._turn + 1) % len(self._engines)
+            if self._engines[self._turn].is_connected:
+                return self._engines[self._turn]
+        waiting = {asyncio.create_task(engine.wait_connected()): engine for engine in self._engines}
+        try:
+            done, _ = await asyncio.wait(waiting, timeout=REACH, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+        if not done:
+            raise UnreachableError
+        return waiting[done.pop()]
+
+    async def are_serving(self) -> bool:
+        """Tell whether there is an engine that takes runs."""
+        return any(await asyncio.gather(*(engine.is_serving() for engine in self._engines)))
+
+
+def _method(channel: grpc.aio.Channel, name: str, request: type[Any]) -> Any:
+    """Return a streaming method whose responses are left as they are."""
+    return channel.unary_stream(f"/{SERVICE}/{name}", request.SerializeToString, None)

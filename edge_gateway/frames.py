@@ -19,12 +19,13 @@ class Codec(Protocol):
     """How frames of one subprotocol are written."""
 
     subprotocol: str
+    is_text: bool
 
     def decode(self, frame: str | bytes) -> ClientFrame:
         """Read a browser's frame. Raises FrameError."""
         ...
 
-    def encode(self, response: bytes) -> str | bytes:
+    def encode(self, response: bytes) -> bytes:
         """Write a RunResponse, given as the engine's bytes."""
         ...
 
@@ -33,6 +34,7 @@ class ProtoCodec:
     """Binary frames: the contract's messages, and on the way out the engine's own bytes."""
 
     subprotocol = "runwire.v1.proto"
+    is_text = False
 
     def decode(self, frame: str | bytes) -> ClientFrame:
         """Read a browser's frame."""
@@ -57,6 +59,7 @@ class JsonCodec:
     """Text frames: canonical proto3 JSON."""
 
     subprotocol = "runwire.v1.json"
+    is_text = True
 
     def __init__(self) -> None:
         self._encode = encoder(RunResponse.DESCRIPTOR)
@@ -72,9 +75,9 @@ class JsonCodec:
         except (json_format.ParseError, RecursionError, ValueError) as error:
             raise FrameError("That is no ClientFrame as proto3 JSON.") from error
 
-    def encode(self, response: bytes) -> str:
+    def encode(self, response: bytes) -> bytes:
         """Write the engine's bytes as JSON."""
-        return orjson.dumps(self._encode(RunResponse.FromString(response))).decode()
+        return orjson.dumps(self._encode(RunResponse.FromString(response)))
 
 
 CODECS: tuple[Codec, ...] = (JsonCodec(), ProtoCodec())

@@ -1,38 +1,112 @@
-"""What is served to a plain HTTP request."""
+"""What is served to a plain HTTP request: the console, the browser client, and how the gateway is."""
 
 import http
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from pathlib import Path
 
+import grpc
+import grpc.aio
+import orjson
+from runwire.v1.engine_pb2 import ListAgentsResponse
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-STREAM = "/v1/stream"
+from edge_gateway.engine import Engines, UnreachableError
+from edge_gateway.proto_json import encoder
+
+WEB = Path(__file__).parent / "web"
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".ts": "text/plain; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+SAFE = {
+    # Nothing from elsewhere, nothing inline; the page may open sockets to where it came from.
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
 
 
 class Pages:
     """Answers requests that are no WebSocket handshake, and lets those pass that are."""
 
-    def __init__(self, is_ready: Callable[[], Awaitable[bool]]) -> None:
-        self._is_ready = is_ready
+    def __init__(self, engines: Engines, sockets: Callable[[], tuple[int, int]], max_connections: int) -> None:
+        self._engines = engines
+        self._sockets = sockets
+        self._max_connections = max_connections
+        self._agents = encoder(ListAgentsResponse.DESCRIPTOR)
+        self._files = {f"/{file.name}": (TYPES[file.suffix], file.read_bytes()) for file in WEB.iterdir()}
+        self._files["/"] = self._files.pop("/console.html")
+        self._states = {"/healthz": self._healthy, "/readyz": self._ready, "/metrics": self._metrics}
 
     async def answer(self, _: ServerConnection, request: Request) -> Response | None:
         """Answer a request; None lets the handshake go on."""
         path = request.path.partition("?")[0]
-        if path == STREAM:
-            return None
-        if path == "/healthz":
-            return _text(http.HTTPStatus.OK, "ok\n")
-        if path == "/readyz":
-            if await self._is_ready():
-                return _text(http.HTTPStatus.OK, "ready\n")
-            return _text(http.HTTPStatus.SERVICE_UNAVAILABLE, "the engine is not ready\n")
+        if path in self._files:
+            return _response(http.HTTPStatus.OK, *self._files[path])
+        if path == "/v1/stream":
+            return self._stream()
+        if path == "/v1/agents":
+            return await self._list(request)
+        if path in self._states:
+            return await self._states[path]()
         return _text(http.HTTPStatus.NOT_FOUND, "There is nothing here.\n")
+
+    def _stream(self) -> Response | None:
+        """Let a socket in, as long as there is room."""
+        now, _ = self._sockets()
+        if now < self._max_connections:
+            return None
+        response = _text(http.HTTPStatus.SERVICE_UNAVAILABLE, "There is no room. Come back in a moment.\n")
+        response.headers["Retry-After"] = "5"
+        return response
+
+    async def _list(self, request: Request) -> Response:
+        """Say which agents there are, to whoever may know."""
+        token = request.headers.get("Authorization")
+        try:
+            engine = await self._engines.next()
+            agents = await engine.list_agents((("authorization", token),) if token else ())
+        except UnreachableError:
+            return _text(http.HTTPStatus.SERVICE_UNAVAILABLE, "The engine cannot be reached.\n")
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                return _text(http.HTTPStatus.UNAUTHORIZED, "You are not signed in.\n")
+            return _text(http.HTTPStatus.SERVICE_UNAVAILABLE, "The engine did not answer.\n")
+        return _response(http.HTTPStatus.OK, JSON, orjson.dumps(self._agents(agents)))
+
+    async def _healthy(self) -> Response:
+        return _text(http.HTTPStatus.OK, "ok\n")
+
+    async def _ready(self) -> Response:
+        if await self._engines.are_serving():
+            return _text(http.HTTPStatus.OK, "ready\n")
+        return _text(http.HTTPStatus.SERVICE_UNAVAILABLE, "the engine is not ready\n")
+
+    async def _metrics(self) -> Response:
+        now, ever = self._sockets()
+        lines = (
+            "# HELP runwire_gateway_sockets Sockets that are open.",
+            "# TYPE runwire_gateway_sockets gauge",
+            f"runwire_gateway_sockets {now}",
+            "# HELP runwire_gateway_sockets_total Sockets that were opened.",
+            "# TYPE runwire_gateway_sockets_total counter",
+            f"runwire_gateway_sockets_total {ever}",
+        )
+        return _response(http.HTTPStatus.OK, "text/plain; version=0.0.4", "\n".join((*lines, "")).encode())
 
 
 def _text(status: http.HTTPStatus, body: str) -> Response:
-    data = body.encode()
-    headers = Headers(
-        {"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(data)), "Connection": "close"}
-    )
-    return Response(status.value, status.phrase, headers, data)
+    return _response(status, TEXT, body.encode())
+
+
+def _response(status: http.HTTPStatus, content_type: str, body: bytes) -> Response:
+    about = {"Content-Type": content_type, "Content-Length": str(len(body)), "Connection": "close"}
+    return Response(status.value, status.phrase, Headers(about | SAFE), body)

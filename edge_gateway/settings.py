@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     FilePath,
     PositiveFloat,
+    PositiveInt,
     ValidationError,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
@@ -66,6 +67,8 @@ class Settings(BaseSettings):
         ("127.0.0.1:50051",), description="addresses of engines, comma-separated"
     )
     open_timeout: PositiveFloat = Field(10, description="seconds until a socket has to say what it wants")
+    stall_timeout: PositiveFloat = Field(60, description="seconds that a browser may take no byte of what it is sent")
+    max_connections: PositiveInt = Field(10_000, description="sockets at once")
     ping: PositiveFloat = Field(20, description="seconds between WebSocket pings")
     drain_grace: PositiveFloat = Field(
         30, description="seconds that sockets have to finish when the gateway is told to stop"

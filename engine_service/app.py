@@ -33,6 +33,12 @@ SERVICES = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
 
 OPTIONS = (
     ("grpc.so_reuseport", 0),  # or a second engine on the same port would start silently, and take half of the calls
+    # A caller that is gone without a word is noticed; and callers may look whether we are, as often as gateways do.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
 )
 
 

@@ -1,0 +1,238 @@
+// The console: starts runs, and shows each as a timeline.
+import { run } from "./runwire.js";
+
+const QUIET = 2000; // milliseconds without an event until a run is said to be still working
+const FRAMES = 500; // raw frames that are kept to be shown
+
+const $ = (id) => document.getElementById(id);
+const agents = new Map();
+
+async function findAgents() {
+  const token = $("token").value.trim();
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  try {
+    const answer = await fetch("/v1/agents", { headers });
+    if (!answer.ok) throw new Error((await answer.text()).trim());
+    const found = (await answer.json()).agents ?? [];
+    const chosen = $("agent").value;
+    agents.clear();
+    for (const agent of found) agents.set(agent.name, agent);
+    $("agent").replaceChildren(...found.map(({ name }) => new Option(name, name)));
+    $("agent").value = agents.has(chosen) ? chosen : agents.has("triage") ? "triage" : found[0]?.name;
+    showEngine("up", `engine ready, ${found.length} agents`);
+  } catch (error) {
+    showEngine("down", error.message);
+  }
+  describe();
+}
+
+function showEngine(state, text) {
+  if ($("engine").textContent === text) return; // said once, or it would be read aloud again and again
+  $("engine").className = state;
+  $("engine").textContent = text;
+}
+
+function describe() {
+  $("description").textContent = agents.get($("agent").value)?.description ?? "";
+}
+
+/** One run on the page. */
+class Card {
+  constructor(asked) {
+    this.asked = asked;
+    this.element = $("run").content.firstElementChild.cloneNode(true);
+    this.part(".name").textContent = asked.agent;
+    this.part(".question").textContent = asked.input;
+    this.part(".cancel").addEventListener("click", () => this.cancel());
+    this.part(".again").addEventListener("click", () => new Card(this.asked).start());
+    this.part(".close").addEventListener("click", () => this.remove());
+    this.part(".raw").addEventListener("click", () => this.toggleRaw());
+    this.frames = [];
+    this.open = new Map(); // the timeline's entries that still change, by what they are about
+    this.heard = performance.now(); // when the last event came
+    this.alive = false; // whether a heartbeat came since
+  }
+
+  part(selector) {
+    return this.element.querySelector(selector);
+  }
+
+  async start() {
+    $("empty").hidden = true;
+    $("runs").prepend(this.element);
+    this.show("running", "connecting …");
+    const watch = setInterval(() => this.showQuiet(), 250);
+    this.run = run(this.asked, {
+      token: $("token").value.trim() || undefined,
+      onconnection: (connection) => this.connection(connection),
+      onheartbeat: () => (this.alive = true),
+      onframe: (frame) => this.frame(frame),
+    });
+    try {
+      for await (const event of this.run) this.event(event);
+    } catch (error) {
+      this.add("failed", "", error.message);
+      this.show("lost", error.retry ? "connection lost" : "not started");
+    } finally {
+      clearInterval(watch);
+      this.part(".quiet").hidden = true;
+      this.part(".cancel").hidden = true;
+      this.part(".again").hidden = false;
+      this.part(".close").hidden = false;
+    }
+  }
+
+  cancel() {
+    this.part(".cancel").disabled = true;
+    this.run.cancel();
+  }
+
+  remove() {
+    this.element.remove();
+    $("empty").hidden = $("runs").querySelector(".run") !== null;
+    $("input").focus();
+  }
+
+  connection({ state, runId, pause, seq }) {
+    this.part(".id").textContent = runId ?? "";
+    if (state === "open") this.show("running", seq ? `continued at ${seq}` : "running");
+    if (state === "waiting") this.show("running", `reconnecting in ${(pause / 1000).toFixed(1)} s …`);
+    if (state === "reconnecting") this.show("running", "reconnecting …");
+  }
+
+  event(event) {
+    this.heard = performance.now();
+    this.alive = false;
+    const depth = event.agent.split("/").length - 1;
+    this[event.type]?.(event, depth);
+  }
+
+  agent_started(event, depth) {
+    if (depth) this.add("started", event, `${event.agent.split("/").pop()} is asked: ${event.input}`);
+  }
+
+  agent_thinking(event) {
+    this.stream("thinking", event);
+  }
+
+  agent_message(event, depth) {
+    if (depth) this.stream("message", event);
+    else this.part(".answer").textContent += event.delta;
+  }
+
+  tool_executing(event) {
+    const entry = this.add("tool", event, "");
+    const name = document.createElement("strong");
+    name.textContent = event.tool;
+    entry.append(name, details("arguments", event.arguments));
+    this.open.set(event.callId, entry);
+  }
+
+  tool_completed(event) {
+    const entry = this.open.get(event.callId) ?? this.add("tool", event, event.tool);
+    this.open.delete(event.callId);
+    if (event.error !== undefined) entry.append(text("p", "failed", event.error));
+    else entry.append(details("result", event.result));
+    entry.querySelector(".time").textContent = seconds(event.elapsed);
+  }
+
+  agent_reported(event) {
+    this.add("reported", event, event.name).append(details("data", event.data));
+  }
+
+  agent_completed(event, depth) {
+    this.end(event, depth, "completed", "done");
+    if (!depth && !this.part(".answer").textContent) this.part(".answer").textContent = event.output;
+  }
+
+  agent_failed(event, depth) {
+    this.end(event, depth, "failed", event.message);
+    if (!depth && event.retryable) this.part(".again").textContent = "Try again";
+  }
+
+  agent_cancelled(event, depth) {
+    this.end(event, depth, "cancelled", event.reason);
+  }
+
+  end(event, depth, kind, what) {
+    const name = event.agent.split("/").pop();
+    this.add(kind, event, `${name}: ${what}`).querySelector(".time").textContent = seconds(event.elapsed);
+    if (!depth) this.show(kind, kind);
+  }
+
+  /** Add to the entry that the same agent is writing, or begin one. */
+  stream(kind, event) {
+    const last = this.part(".timeline").lastElementChild;
+    const same = last?.dataset.of === `${kind} ${event.agent}`;
+    const entry = same ? last : this.add(kind, event, "");
+    entry.dataset.of = `${kind} ${event.agent}`;
+    entry.append(event.delta);
+  }
+
+  add(kind, event, what) {
+    const depth = Math.min((event.agent ?? "").split("/").length - 1, 3);
+    const entry = document.createElement("li");
+    entry.className = `${kind} depth-${depth}`;
+    entry.append(text("span", "time", ""), what);
+    this.part(".timeline").append(entry);
+    return entry;
+  }
+
+  show(state, words) {
+    this.element.className = `run ${state}`;
+    this.part(".state").textContent = words;
+  }
+
+  showQuiet() {
+    const quiet = performance.now() - this.heard;
+    this.part(".quiet").hidden = quiet < QUIET;
+    this.part(".quiet").textContent = `${this.alive ? "still working" : "quiet"}, ${Math.round(quiet / 1000)} s`;
+  }
+
+  frame(frame) {
+    this.frames.push(frame);
+    if (this.frames.length > FRAMES) this.frames.shift();
+    if (!this.part(".frames").hidden) this.showFrames();
+  }
+
+  toggleRaw() {
+    const shown = this.part(".frames").hidden;
+    this.part(".frames").hidden = !shown;
+    this.part(".raw").setAttribute("aria-pressed", String(shown));
+    if (shown) this.showFrames();
+  }
+
+  showFrames() {
+    this.part(".frames").textContent = this.frames.join("\n");
+  }
+}
+
+function details(name, value) {
+  const element = document.createElement("details");
+  const shown = JSON.stringify(value ?? null, null, 2);
+  element.append(text("summary", "", shown.length < 60 ? `${name}: ${JSON.stringify(value ?? null)}` : name), text("pre", "", shown));
+  return element;
+}
+
+function text(tag, kind, content) {
+  const element = document.createElement(tag);
+  element.className = kind;
+  element.textContent = content;
+  return element;
+}
+
+function seconds(elapsed) {
+  return elapsed ? `${parseFloat(elapsed).toFixed(2)} s` : "";
+}
+
+$("ask").addEventListener("submit", (submitted) => {
+  submitted.preventDefault();
+  new Card({ agent: $("agent").value, input: $("input").value.trim() }).start();
+});
+$("input").addEventListener("keydown", (pressed) => {
+  if (pressed.key === "Enter" && (pressed.ctrlKey || pressed.metaKey)) $("ask").requestSubmit();
+});
+$("agent").addEventListener("change", describe);
+$("token").addEventListener("change", findAgents);
+await findAgents();
+setInterval(findAgents, 5000);

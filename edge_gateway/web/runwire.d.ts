@@ -1,0 +1,95 @@
+// Types of runwire.js.
+
+export interface Message {
+  role: "ROLE_USER" | "ROLE_ASSISTANT";
+  text: string;
+}
+
+export interface RunRequest {
+  agent: string;
+  input?: string;
+  threadId?: string;
+  /** A UUID. One is made otherwise. */
+  runId?: string;
+  history?: Message[];
+  parameters?: Record<string, unknown>;
+  /** Seconds that the run outlives a lost connection. Without it, the run ends with its connection. */
+  resumeWindow?: number;
+}
+
+export interface Connection {
+  state: "connecting" | "open" | "waiting" | "reconnecting" | "closed";
+  runId?: string;
+  /** The position of the last event that was given. */
+  seq: number;
+  /** Milliseconds until the next attempt, while waiting. */
+  pause?: number;
+  /** Why the connection was lost, while waiting. */
+  error?: RunwireError;
+}
+
+export interface Options {
+  /** The gateway's address, like "wss://example.com/v1/stream". Where the page came from, otherwise. */
+  url?: string | URL;
+  token?: string | (() => string | Promise<string>);
+  /** Aborting it cancels the run, and throws its reason. */
+  signal?: AbortSignal;
+  /** Hears how the connection is. */
+  onconnection?: (connection: Connection) => void;
+  /** Hears that the run is alive and quiet. */
+  onheartbeat?: () => void;
+  /** Sees each frame as it came. */
+  onframe?: (frame: string) => void;
+  /** A WebSocket class, where there is none of this name. */
+  WebSocket?: typeof globalThis.WebSocket;
+}
+
+interface About {
+  seq: number;
+  /** RFC 3339, with up to nine digits of a second. */
+  time: string;
+  /** A path: "triage", or "triage/resolver" for a sub-agent. */
+  agent: string;
+}
+
+export type FailureReason =
+  | "FAILURE_REASON_UNSPECIFIED"
+  | "FAILURE_REASON_AGENT_ERROR"
+  | "FAILURE_REASON_TIMEOUT"
+  | "FAILURE_REASON_CRASHED"
+  | "FAILURE_REASON_RESOURCE_LIMIT"
+  | "FAILURE_REASON_ENGINE_DRAINING"
+  | "FAILURE_REASON_ENGINE_LOST";
+
+export type Event =
+  | (About & { type: "agent_started"; threadId: string; input: string })
+  | (About & { type: "agent_thinking"; delta: string })
+  | (About & { type: "agent_message"; delta: string })
+  | (About & { type: "tool_executing"; callId: string; tool: string; arguments: Record<string, unknown> })
+  /** Exactly one of `result` and `error` is there. `elapsed` is seconds, like "0.25s". */
+  | (About & { type: "tool_completed"; callId: string; tool: string; result?: unknown; error?: string; elapsed?: string })
+  | (About & { type: "agent_reported"; name: string; data: Record<string, unknown> })
+  | (About & { type: "agent_completed"; output: string; data: Record<string, unknown>; elapsed?: string })
+  | (About & { type: "agent_failed"; reason: FailureReason; message: string; retryable: boolean })
+  | (About & { type: "agent_cancelled"; reason: string });
+
+/** Why there are no more events although the run has not ended. */
+export class RunwireError extends Error {
+  /** The close code: 1006 for a lost connection, 4000 + n for gRPC status n. */
+  readonly code: number;
+  /** Whether the same may succeed when it is tried again. */
+  readonly retry: boolean;
+}
+
+/** One run. Iterate it once. Breaking out of the loop cancels it. */
+export interface Run extends AsyncIterable<Event> {
+  readonly runId: string | undefined;
+  readonly seq: number;
+  /** Stops the run. It still ends with its terminal event, agent_cancelled. */
+  cancel(): void;
+  /** Cuts the connection, as a bad network would. A run with a resumeWindow goes on, and is joined again. */
+  cut(): void;
+}
+
+export function run(request: RunRequest, options?: Options): Run;
+export function resume(position: { runId: string; afterSeq?: number }, options?: Options): Run;
