@@ -186,5 +186,5 @@ def _metadata(frame: ClientFrame, socket: ServerConnection) -> Metadata:
 def _sentence(error: grpc.aio.AioRpcError) -> str | None:
     """Return the engine's own sentence. A status that gRPC made by itself has none that a person should read."""
     trailers: Any = error.trailing_metadata() or ()
-    spoken = any(key == "grpc-status-details-bin" for key, _ in trailers)
+    spoken = any(trailer[0] == "grpc-status-details-bin" for trailer in trailers)
     return error.details() if spoken else None

@@ -17,8 +17,14 @@ from runwire.v1 import events_pb2 as pb
 
 from engine_service.events import EventTooLargeError, Outlet
 from engine_service.plain import struct, text, value
+from engine_service.threads import in_thread
 
 T = TypeVar("T")
+INCIDENT = "_runwire_incident"
+MAX_SENTENCE = 4096
+"""Characters of a sentence that a failing agent or tool has for its user."""
+MAX_NAME = 256
+"""Characters of a tool's name."""
 
 
 class AgentError(Exception):
@@ -153,7 +159,7 @@ class RunContext:
 
         A plain function runs in a thread. Cancelling ends the waiting for it; the thread itself ends with the process.
         """
-        call: dict[str, Any] = {"call_id": f"call-{next(self._outlet.calls)}", "tool": text(_name(tool))}
+        call: dict[str, Any] = {"call_id": f"call-{next(self._outlet.calls)}", "tool": _name(tool)}
         self._outlet.put(self._path, tool_executing=pb.ToolExecuting(**call, arguments=struct(arguments)))
         started = time.monotonic_ns()
         try:
@@ -163,7 +169,7 @@ class RunContext:
             self._outlet.put(self._path, tool_completed=completed)
         except BaseException as error:
             completed = pb.ToolCompleted(**call, error=_explain(error, self._outlet), elapsed=_since(started))
-            self._outlet.put(self._path, tool_completed=completed)
+            self._outlet.put(self._path, bounded=False, tool_completed=completed)
             raise
         await self._outlet.drain()
         return result
@@ -194,10 +200,11 @@ async def perform(agent: type[Agent], context: RunContext, input: str, outlet: O
         outlet.put(path, last=root, agent_completed=completed)
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and _told_to_stop():
-            outlet.put(path, last=root, agent_cancelled=pb.AgentCancelled(reason="The agent was told to stop."))
+            cancelled = pb.AgentCancelled(reason="The agent was told to stop.")
+            outlet.put(path, last=root, bounded=False, agent_cancelled=cancelled)
             raise
         failed = _failure(error, outlet)
-        outlet.put(path, last=root, agent_failed=failed)
+        outlet.put(path, last=root, bounded=False, agent_failed=failed)
         raise AgentError(failed.message, retryable=failed.retryable) from error
     await outlet.drain()
     return output
@@ -229,28 +236,34 @@ def _failure(error: BaseException, outlet: Outlet) -> pb.AgentFailed:
 def _explain(error: BaseException, outlet: Outlet) -> str:
     """Say in a sentence what went wrong, without the exception's own words: those go to the log, under an id."""
     if isinstance(error, AgentError):
-        return text(error)
+        return text(error)[:MAX_SENTENCE]
     if isinstance(error, asyncio.CancelledError) and _told_to_stop():
         return "It was told to stop."
     if isinstance(error, EventTooLargeError):
         return f"It wanted to send {error}."
-    incident = next((note for note in getattr(error, "__notes__", ()) if note.startswith("incident ")), None)
-    if incident is None:
-        incident = f"incident {uuid.uuid4().hex[:12]}"
-        error.add_note(incident)
-        outlet.note("".join(traceback.format_exception(error)))
     what = "It ran out of memory" if isinstance(error, MemoryError) else "Something went wrong inside the agent"
-    return f"{what} ({incident})."
+    return f"{what} (incident {_incident(error, outlet)})."
+
+
+def _incident(error: BaseException, outlet: Outlet) -> str:
+    """Return the id that an exception has in the log; a tool's, raised on by its agent, is still the same."""
+    known = vars(error).get(INCIDENT)
+    if isinstance(known, str):
+        return known
+    incident = uuid.uuid4().hex[:12]
+    vars(error)[INCIDENT] = incident
+    outlet.note(f"incident {incident}\n{''.join(traceback.format_exception(error))}")
+    return incident
 
 
 def _name(tool: Callable[..., Any]) -> str:
-    return getattr(tool, "__name__", type(tool).__name__)
+    return text(getattr(tool, "__name__", type(tool).__name__))[:MAX_NAME]
 
 
 async def _invoke(tool: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     if inspect.iscoroutinefunction(tool):
         return await tool(**arguments)
-    result = await asyncio.to_thread(tool, **arguments)
+    result = await in_thread(tool, arguments)
     return await result if inspect.isawaitable(result) else result
 
 

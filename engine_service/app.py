@@ -1,6 +1,7 @@
 """The composition root: reads downwards as the boot, upwards as the shutdown."""
 
 import asyncio
+import ctypes
 import os
 import resource
 import signal
@@ -21,10 +22,10 @@ from engine_service import registry
 from engine_service.admission import Admission
 from engine_service.agent import Work
 from engine_service.identity import DevelopmentIdentity
-from engine_service.isolation import GRACE, Isolation
+from engine_service.isolation import GRACE, Isolation, PlaceError
 from engine_service.isolation.process import ProcessIsolation
 from engine_service.isolation.task import TaskIsolation
-from engine_service.isolation.zygote import Terms
+from engine_service.isolation.zygote import PR_SET_DUMPABLE, Terms
 from engine_service.run import DRAINED, Run
 from engine_service.servicer import SERVICE, Servicer
 from engine_service.settings import BootError, Settings
@@ -47,6 +48,7 @@ async def serve(settings: Settings) -> None:
     log = structlog.get_logger()
     stop = _stop_signal()
     _raise_descriptor_limit()
+    _close_memory()
     credentials = _credentials(settings)
     identity = _identity(settings)
     checkup: Any = cast("Any", health).aio.HealthServicer()  # its stubs know no aio
@@ -59,12 +61,20 @@ async def serve(settings: Settings) -> None:
             telling.add(task)
             task.add_done_callback(telling.discard)
 
-    terms = Terms(settings.agents, settings.max_event_bytes, settings.run_memory, settings.run_timeout)
-    async with ProcessIsolation(terms, tell, reload=settings.reload) as processes:
+    terms = Terms(
+        modules=settings.agents,
+        max_event_bytes=settings.max_event_bytes,
+        memory=settings.run_memory,
+        seconds=settings.run_timeout,
+        reload=settings.reload,
+    )
+    async with ProcessIsolation(terms, tell) as processes:
         isolations: dict[str, Isolation] = {"process": processes, **_tasks(settings, processes.agents)}
         admission = Admission(settings.max_runs, settings.max_runs_per_user)
 
         def make_run(work: Work, isolation: str) -> Run:
+            if isolation not in isolations:
+                raise PlaceError("agents in task isolation come and go with the engine, not with --reload")
             heartbeat, max_event_bytes = settings.heartbeat, settings.max_event_bytes
             return Run(work, isolations[isolation], heartbeat=heartbeat, max_event_bytes=max_event_bytes)
 
@@ -121,12 +131,19 @@ async def _set_health(checkup: Any, status: Any) -> None:
         await checkup.set(service, status)
 
 
+def _close_memory() -> None:
+    """Let no process of our user, an agent's among them, read our memory or our environment through /proc."""
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 def _tasks(settings: Settings, known: Mapping[str, dict[str, str]]) -> dict[str, Isolation]:
     """Import the agents that share our process: those that ask for it, and no others."""
     modules = {agent["module"] for agent in known.values() if agent["isolation"] == "task"}
     if not modules:
         return {}
-    return {"task": TaskIsolation(registry.load(modules), settings.max_event_bytes)}
+    agents = registry.load(modules)
+    ours = {name: agent for name, agent in agents.items() if agent.isolation == "task"}
+    return {"task": TaskIsolation(ours, settings.max_event_bytes)}
 
 
 def _identity(settings: Settings) -> DevelopmentIdentity:

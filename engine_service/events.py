@@ -24,6 +24,9 @@ NOTE = 0x22
 MORE = 0x80
 """In a byte of a length: more bytes follow."""
 
+MAX_SHIFT = 35
+"""Bits of a length: five bytes, and no more."""
+
 MAX_NOTE = 64 * 1024
 """Bytes of one note; what is longer is cut off."""
 
@@ -103,9 +106,10 @@ class Outlet:
             body = event.SerializeToString()
             if bounded and len(body) > self._max_event_bytes:
                 raise EventTooLargeError(f"an event of {len(body)} bytes, where {self._max_event_bytes} are allowed")
+            whole = frame(LAST if last else EVENT, body)
             self._seq += 1
             self._ended = last
-            self._sink.write(frame(LAST if last else EVENT, body))
+            self._sink.write(whole)
 
     def note(self, text: str) -> None:
         """Say something to the engine's log."""
@@ -127,7 +131,7 @@ class Cutter:
 
     def __init__(self, max_event_bytes: int) -> None:
         self._max_body = max(max_event_bytes, MIN_LIMIT)
-        self._rest = b""
+        self._rest = bytearray()
         self.count = 0
         """How many events were cut, the last one not among them."""
         self.broken: str | None = None
@@ -137,13 +141,15 @@ class Cutter:
         self.notes: list[str] = []
         """What the agent's side had to say to the log. Whoever reads it clears it."""
 
-    def cut(self, data: bytes) -> bytes:
+    def cut(self, data: bytes | bytearray) -> bytes:
         """Take what was read, and return the event frames that are whole."""
         if self.broken:
             return b""
-        data = self._rest + data if self._rest else data
+        if self._rest:
+            self._rest += data
+            data = self._rest
         start = at = 0
-        events: list[bytes] = []
+        events: list[bytes | bytearray] = []
         while self.last is None and (found := self._frame(data, at)):
             body, end = found
             tag = data[at]
@@ -153,15 +159,18 @@ class Cutter:
                 events.append(data[start:at])
                 start = end
                 if tag == LAST:
-                    self.last = data[body:end]
+                    self.last = bytes(data[body:end])
                 else:
                     self.notes.append(data[body:end].decode(errors="replace"))
             at = end
         events.append(data[start:at])
-        self._rest = b"" if self.last is not None else data[at:]
+        if data is self._rest and self.last is None:
+            del self._rest[:at]  # in place: an event may come in many pieces
+        else:
+            self._rest = bytearray(b"" if self.last is not None else data[at:])
         return b"".join(events)
 
-    def _frame(self, data: bytes, at: int) -> tuple[int, int] | None:
+    def _frame(self, data: bytes | bytearray, at: int) -> tuple[int, int] | None:
         """Find where the body of the frame at a position begins and ends; None if it isn't whole, or is none."""
         if at >= len(data):
             return None
@@ -172,7 +181,7 @@ class Cutter:
         for body in range(at + 1, len(data)):
             length |= (data[body] % MORE) << shift
             shift += 7
-            if length > self._max_body:
+            if length > self._max_body or shift > MAX_SHIFT:
                 self.broken = "a frame over the size of an event"
                 return None
             if data[body] < MORE:

@@ -8,6 +8,9 @@ from typing import Any, cast
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct, Value
 
+MAX_DEPTH = 24
+"""Levels of dicts and lists. Each takes three of the hundred that a reader of protobuf follows."""
+
 EXACT = 2**53
 """Integers up to here survive as the doubles that Struct and JavaScript make of them."""
 
@@ -28,16 +31,16 @@ def value(anything: Any) -> Value:
     return ParseDict(plain(anything), Value())
 
 
-def plain(anything: Any) -> Any:
-    """Reduce to dict, list, str, float, int, bool and None. What has no plain form is shown as text."""
+def plain(anything: Any, depth: int = MAX_DEPTH) -> Any:
+    """Reduce to dict, list, str, float, int, bool and None. What has no plain form, or lies too deep, is text."""
     if anything is None or isinstance(anything, bool):
         return anything
     if isinstance(anything, int):
         return int(anything) if abs(anything) <= EXACT else str(int(anything))
     if isinstance(anything, float):
         return float(anything) if math.isfinite(anything) else str(anything)
-    if isinstance(anything, Mapping):
-        return {text(key): plain(inner) for key, inner in cast("Any", anything).items()}
-    if isinstance(anything, list | tuple | AbstractSet):
-        return [plain(inner) for inner in cast("list[Any]", anything)]
+    if depth and isinstance(anything, Mapping):
+        return {text(key): plain(inner, depth - 1) for key, inner in cast("Any", anything).items()}
+    if depth and isinstance(anything, list | tuple | AbstractSet):
+        return [plain(inner, depth - 1) for inner in cast("list[Any]", anything)]
     return text(anything)

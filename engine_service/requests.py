@@ -12,6 +12,8 @@ from engine_service.refusal import invalid
 
 MAX_THREAD_ID = 256
 MAX_TEXT = 1024 * 1024
+MAX_MESSAGES = 10_000
+MAX_PARAMETERS = 256 * 1024
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 ROLES = {pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
 
@@ -20,6 +22,10 @@ def work_of(request: pb.RunRequest, user_id: str, deadline: datetime.datetime | 
     """Check a request, and return what is to be done. Raises INVALID_ARGUMENT, naming every field that is wrong."""
     if violations := _violations(request):
         raise invalid(violations)
+    try:
+        parameters = MessageToDict(request.parameters)
+    except ValueError as error:
+        raise invalid({"parameters": "must hold no number that JSON has no word for"}) from error
     return Work(
         run_id=request.run_id.lower() or str(uuid.uuid4()),
         user_id=user_id,
@@ -27,7 +33,7 @@ def work_of(request: pb.RunRequest, user_id: str, deadline: datetime.datetime | 
         input=request.input,
         thread_id=request.thread_id,
         history=tuple(Message(ROLES[message.role], message.text) for message in request.history),  # type: ignore[arg-type]
-        parameters=MessageToDict(request.parameters),
+        parameters=parameters,
         deadline=deadline,
     )
 
@@ -48,14 +54,14 @@ def _violations(request: pb.RunRequest) -> dict[str, str]:
         "thread_id": (_size(request.thread_id) > MAX_THREAD_ID, f"must be at most {MAX_THREAD_ID} bytes"),
         "input": (_size(request.input) > MAX_TEXT, f"must be at most {MAX_TEXT} bytes"),
         "history": (
-            sum(_size(message.text) for message in request.history) > MAX_TEXT,
-            f"must be at most {MAX_TEXT} bytes all together",
+            len(request.history) > MAX_MESSAGES or sum(_size(message.text) for message in request.history) > MAX_TEXT,
+            f"must be at most {MAX_TEXT} bytes all together, in at most {MAX_MESSAGES} messages",
         ),
         "history.role": (
-            any(message.role not in ROLES for message in request.history),
+            any(message.role not in ROLES for message in request.history[:MAX_MESSAGES]),
             "must be ROLE_USER or ROLE_ASSISTANT in every message",
         ),
-        "parameters": (request.parameters.ByteSize() > MAX_TEXT, f"must be at most {MAX_TEXT} bytes"),
+        "parameters": (request.parameters.ByteSize() > MAX_PARAMETERS, f"must be at most {MAX_PARAMETERS} bytes"),
         "resume_window": (
             request.resume_window.seconds < 0 or request.resume_window.nanos < 0,
             "must not be negative",

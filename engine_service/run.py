@@ -7,7 +7,10 @@ from runwire.v1 import events_pb2 as pb
 
 from engine_service.agent import Work
 from engine_service.events import EVENT, Cutter, event_frame, frame, stamp
-from engine_service.isolation import GRACE, Isolation, Place
+from engine_service.isolation import GRACE, Isolation, Place, PlaceError
+
+MAX_NOTES = 20
+"""Tracebacks of one run that are logged."""
 
 Verdict = pb.AgentFailed | pb.AgentCancelled
 """How a run ends that does not end by itself."""
@@ -32,12 +35,20 @@ class Run:
         self._timer: asyncio.TimerHandle | None = None
         self._head = frame(0x0A, work.run_id.encode())  # field 1 of RunResponse
         self._over = False
+        self._leaving: asyncio.Task[str] | None = None
+        self._notes = MAX_NOTES
         self._log = structlog.get_logger().bind(run_id=work.run_id, user_id=work.user_id, agent=work.agent)
 
     async def start(self, seconds: float, grace: float = GRACE) -> None:
         """Begin, and end by oneself after so many seconds. Raises PlaceError, and then nothing has begun."""
-        self._place = await self._isolation.start(self.work)
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.stop, TIMED_OUT, grace)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        try:
+            async with asyncio.timeout_at(end):
+                self._place = await self._isolation.start(self.work)
+        except TimeoutError as error:
+            raise PlaceError("there was none in time") from error
+        self._timer = loop.call_at(end, self.stop, TIMED_OUT, grace)
         self._log.info("run started")
         if self._verdict:
             self._place.stop(grace)
@@ -78,15 +89,30 @@ class Run:
             if not self._over:
                 self._place.stop(GRACE)
                 self._log.info("run left by its caller", events=self._cutter.count)
-            await self._place.close()
+            await self._leave(self._place)
+
+    async def _leave(self, place: Place) -> str:
+        """Close the place once, and wholly: whoever waits for it may be cancelled, but not before it is done."""
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(place.close())
+        cancelled = None
+        while not self._leaving.done():
+            try:
+                await asyncio.shield(self._leaving)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled:
+            raise cancelled
+        return self._leaving.result()
 
     def _cut(self, data: bytes) -> bytes:
         events = self._cutter.cut(data)
         if self._cutter.broken and self._verdict is None:
             self._log.warning("agent broke its own stream", how=self._cutter.broken)
             self.stop(_crashed("The agent's process sent what is no event."), grace=0)
-        for note in self._cutter.notes:
+        for note in self._cutter.notes[: self._notes]:
             self._log.error("agent failed", traceback=note)
+        self._notes -= min(self._notes, len(self._cutter.notes))
         self._cutter.notes.clear()
         return events
 
@@ -98,7 +124,7 @@ class Run:
             return frame(EVENT, self._cutter.last)
         if self._cutter.last is None:
             place.stop(0)  # it closed its channel: whatever it still does, nobody will hear of it
-        how = await place.close()
+        how = await self._leave(place)
         verdict = self._verdict or _crashed(f"The agent's process ended unexpectedly: {how}.")
         event = stamp(pb.Event(seq=self._cutter.count + 1, agent=self.work.agent))
         if isinstance(verdict, pb.AgentFailed):

@@ -66,6 +66,7 @@ async def _live(
         return
     signal.alarm(math.ceil(seconds + 2 * GRACE))
     sink = ChannelSink(connection)
+    os.register_at_fork(after_in_child=connection.close)  # whatever the agent forks is not this run
     outlet = Outlet(sink, max_event_bytes)
     context = RunContext(work, work.agent, outlet, agents)
     task = asyncio.create_task(perform(agents[work.agent], context, work.input, outlet))
@@ -133,7 +134,7 @@ class ChannelSink:
 
     def _send(self, data: bytes) -> bytes:
         try:
-            return data[self._connection.send(data) :]
+            return bytes(memoryview(data)[self._connection.send(data) :])
         except BlockingIOError:
             return data
         except OSError:  # the engine is gone, and with it whoever would read this

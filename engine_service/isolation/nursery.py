@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -37,19 +37,17 @@ class Nursery:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
         self._output = Output(structlog.get_logger().bind(process="zygote"))
-        with theirs:
-            self._zygote = subprocess.Popen(  # noqa: S603 - our own command
-                [sys.executable, "-m", "engine_service.isolation.zygote", str(theirs.fileno()), terms.encoded()],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=self._output.writer,
-                stderr=self._output.writer,
-                env={name: value for name, value in os.environ.items() if not name.startswith(OWN)},
-                start_new_session=True,  # Ctrl-C in a terminal is for the engine alone
-            )
-        self._output.handed_over()
+        try:
+            self._zygote = self._exec(theirs, terms)
+        except OSError:
+            self._control.close()
+            self._output.close()
+            raise
+        finally:
+            theirs.close()
+            self._output.handed_over()
         self._turn = asyncio.Semaphore(FORKS)
-        self._births = deque[asyncio.Future[tuple[int, int]]]()
+        self._births = deque[tuple[ProcessPlace, asyncio.Future[None]]]()
         self._waiting = deque[ProcessPlace]()
         self._places: dict[int, ProcessPlace] = {}
         self._growing = set[asyncio.Task[None]]()
@@ -58,19 +56,30 @@ class Nursery:
         self._introduced: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self.died: asyncio.Future[None] = self._loop.create_future()
         """Done once the zygote is gone."""
-        self.agents: Mapping[str, dict[str, str]] = {}
+        self.agents: dict[str, dict[str, str]] = {}
         """What is known of each agent, by name."""
         self.files: tuple[str, ...] = ()
         """The files that an agents' author may change."""
         self._loop.add_reader(self._control, self._hear)
 
+    def _exec(self, control: socket.socket, terms: Terms) -> subprocess.Popen[bytes]:
+        """Start the zygote: with exec, since a process that has gRPC must not be forked."""
+        return subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", "engine_service.isolation.zygote", str(control.fileno()), terms.encoded()],
+            pass_fds=(control.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=self._output.writer,
+            stderr=self._output.writer,
+            env={name: value for name, value in os.environ.items() if not name.startswith(OWN)},
+            start_new_session=True,  # Ctrl-C in a terminal is for the engine alone
+        )
+
     async def introduce(self) -> None:
         """Wait until the zygote has imported the agents. Raises RegistryError when it cannot."""
         told = await self._introduced
-        if "agents" not in told:
+        if told.get("say") != "ready":
             await self.end()
             raise RegistryError(told.get("error", "the process that imports the agents died"))
-        self.agents, self.files = told["agents"], tuple(told["files"])
         if told["threads"]:
             structlog.get_logger().warning(
                 "agents' modules start threads; no run will have them", threads=told["threads"]
@@ -81,21 +90,24 @@ class Nursery:
         """Give a run a process. Raises PlaceError."""
         while self._waiting:
             place = self._waiting.popleft()
-            try:
-                await place.begin(work)
-            except OSError:  # it died while it waited
-                self._drop(place)
-                continue
-            self._grow_soon()
-            return place
+            if await self._begin(place, work):
+                return place
         place = await self._fork()
+        if not await self._begin(place, work):
+            raise PlaceError("a process died before it had its run")
+        return place
+
+    async def _begin(self, place: ProcessPlace, work: Work) -> bool:
+        """Give a process its run; False when it died while it waited."""
         self._grow_soon()
         try:
             await place.begin(work)
-        except OSError as error:
+        except BaseException as error:
             self._drop(place)
-            raise PlaceError("a process died before it had its run") from error
-        return place
+            if isinstance(error, OSError):
+                return False
+            raise
+        return True
 
     def retire(self) -> None:
         """Take no more runs, and end with the last that there is."""
@@ -136,19 +148,21 @@ class Nursery:
         async with self._turn:
             if self._retired or self.died.done():
                 raise PlaceError("the zygote is gone")
-            place = ProcessPlace()
-            birth: asyncio.Future[tuple[int, int]] = self._loop.create_future()
+            try:
+                place = ProcessPlace()
+            except OSError as error:
+                raise PlaceError(f"there are no descriptors for it: {error}") from error
+            birth: asyncio.Future[None] = self._loop.create_future()
             try:
                 socket.send_fds(self._control, [FORK], [place.child_end.fileno(), place.output.writer])
+                self._births.append((place, birth))
                 place.handed_over()
-                self._births.append(birth)
-                place.born(*await birth)
+                await birth
             except BaseException as error:
-                place.discard()
+                self._drop(place)
                 if isinstance(error, OSError):
                     raise PlaceError(f"the zygote cannot be asked: {error}") from error
                 raise
-            self._places[place.pid] = place
             return place
 
     def _hear(self) -> None:
@@ -163,25 +177,47 @@ class Nursery:
             self._bury()
             return
         told: dict[str, Any] = json.loads(message)
-        if "forked" in told:
-            self._welcome(told["forked"], *descriptors)
-        elif "failed" in told:
-            birth = self._births.popleft()
-            if not birth.done():
-                birth.set_exception(PlaceError(f"the zygote cannot fork: {told['failed']}"))
-        elif "exited" in told:
-            if place := self._places.pop(told["exited"], None):
-                place.exited(told["status"])
-            self._end_if_empty()
-        elif not self._introduced.done():
-            self._introduced.set_result(told)
+        hear: dict[str, Callable[..., None]] = {
+            "agent": self._meet,
+            "file": self._watch,
+            "ready": self._introduce,
+            "error": self._introduce,
+            "forked": self._welcome,
+            "failed": self._regret,
+            "exited": self._mourn,
+        }
+        hear[told["say"]](told, descriptors)
 
-    def _welcome(self, pid: int, pidfd: int) -> None:
-        birth = self._births.popleft()
+    def _meet(self, told: dict[str, Any], _: list[int]) -> None:
+        self.agents[told["agent"]["name"]] = told["agent"]
+
+    def _watch(self, told: dict[str, Any], _: list[int]) -> None:
+        self.files += (told["file"],)
+
+    def _introduce(self, told: dict[str, Any], _: list[int]) -> None:
+        self._introduced.set_result(told)
+
+    def _welcome(self, told: dict[str, Any], descriptors: list[int]) -> None:
+        """Hear of a birth. Births come in the order they were asked for."""
+        place, birth = self._births.popleft()
         if birth.done():  # whoever asked has left; the child sees its channel closed, and ends
-            os.close(pidfd)
-        else:
-            birth.set_result((pid, pidfd))
+            for descriptor in descriptors:
+                os.close(descriptor)
+        elif descriptors:
+            place.born(told["pid"], *descriptors)
+            self._places[place.pid] = place
+            birth.set_result(None)
+        else:  # we had no room for the descriptor that names it
+            _disappoint(birth, "there are no descriptors for it")
+
+    def _regret(self, told: dict[str, Any], _: list[int]) -> None:
+        birth = self._births.popleft()[1]
+        _disappoint(birth, f"the zygote cannot fork: {told['error']}")
+
+    def _mourn(self, told: dict[str, Any], _: list[int]) -> None:
+        if place := self._places.pop(told["pid"], None):
+            place.exited(told["status"])
+        self._end_if_empty()
 
     def _drop(self, place: ProcessPlace) -> None:
         self._places.pop(place.pid, None)
@@ -196,9 +232,8 @@ class Nursery:
         self._loop.remove_reader(self._control)
         self._control.close()
         self._retired = True
-        for birth in self._births:
-            if not birth.done():
-                birth.set_exception(PlaceError("the zygote died"))
+        for _, birth in self._births:
+            _disappoint(birth, "the zygote died")
         while self._waiting:
             self._drop(self._waiting.popleft())
         for place in self._places.values():
@@ -207,3 +242,8 @@ class Nursery:
             self._introduced.set_result({})
         self._output.close()
         self.died.set_result(None)
+
+
+def _disappoint(birth: asyncio.Future[None], why: str) -> None:
+    if not birth.done():
+        birth.set_exception(PlaceError(why))

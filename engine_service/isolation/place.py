@@ -75,12 +75,9 @@ class ProcessPlace:
         """Wait until nothing of the run is left, and say how its process ended. What it still says is dropped."""
         if self._timer is None:
             self.stop(GRACE)
-        dropping = asyncio.create_task(self._drop())  # an agent that cleans up is not to wait for a reader
-        try:
-            status = await asyncio.shield(self._exited)
-        finally:
-            dropping.cancel()
-            await asyncio.wait((dropping,))
+        while await self.read():  # an agent that cleans up is not to wait for a reader
+            pass
+        status = await self._exited
         self._let_go()
         return _how(status)
 
@@ -88,6 +85,8 @@ class ProcessPlace:
         """Learn that the process is gone, and with what exit status if that can be known."""
         if not self._exited.done():
             self._exited.set_result(status)
+            with suppress(OSError):  # what it said is read to its end, even if a process it left holds the channel
+                self._channel.shutdown(socket.SHUT_RD)
 
     def orphaned(self) -> None:
         """Go on without the zygote: its child is not ours to wait for, but we still see it end."""
@@ -105,10 +104,6 @@ class ProcessPlace:
     def is_alive(self) -> bool:
         """Whether the process is there."""
         return not self._exited.done()
-
-    async def _drop(self) -> None:
-        while await self.read():
-            pass
 
     async def _readable(self) -> None:
         waiter = self._loop.create_future()
@@ -141,4 +136,9 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 def _how(status: int | None) -> str:
     if status is None:
         return "its end is not known"
-    return f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal has no name
+        return f"killed by signal {-status}"

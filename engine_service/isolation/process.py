@@ -2,9 +2,9 @@
 
 import asyncio
 import functools
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import structlog
 
@@ -31,14 +31,15 @@ class OnChange(Protocol):
 class ProcessIsolation:
     """Gives every run a process of its own."""
 
-    def __init__(self, terms: Terms, on_change: OnChange, *, reload: bool = False) -> None:
+    def __init__(self, terms: Terms, on_change: OnChange) -> None:
         self._terms = terms
         self._on_change = on_change
-        self._reload = reload
         self._log = structlog.get_logger()
         self._nursery: Nursery
-        self._old = set[Nursery]()
-        self._keepers: tuple[asyncio.Task[None], ...] = ()
+        self._nurseries = set[Nursery]()  # with those that are retired and still have runs
+        self._keeping = set[asyncio.Task[None]]()
+        self._changing = asyncio.Lock()
+        self._ending = False
 
     @property
     def agents(self) -> Mapping[str, dict[str, str]]:
@@ -47,68 +48,82 @@ class ProcessIsolation:
 
     async def __aenter__(self) -> Self:
         """Start the first zygote. Raises RegistryError when the agents cannot be had."""
-        self._nursery = await self._new()
-        self._keepers = (asyncio.create_task(self._replace_the_dead()),)
-        if self._reload:
-            self._keepers += (asyncio.create_task(self._replace_the_outdated()),)
+        await self._renew()
+        if self._terms.reload:
+            self._keep(self._replace_the_outdated())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """End every process there is."""
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
-        await asyncio.gather(*(nursery.end() for nursery in (self._nursery, *self._old)))
+        self._ending = True
+        for task in self._keeping:
+            task.cancel()
+        await asyncio.gather(*self._keeping, return_exceptions=True)
+        await asyncio.gather(*(nursery.end() for nursery in self._nurseries))
 
     async def start(self, work: Work) -> ProcessPlace:
         """Give a run a process. Raises PlaceError."""
         return await self._nursery.start(work)
 
-    def _forget(self, nursery: Nursery, _: object) -> None:
-        self._old.discard(nursery)
-
-    async def _new(self) -> Nursery:
+    async def _renew(self) -> None:
+        """Have a new nursery. Raises OSError and RegistryError, and then the one before stays."""
         nursery = Nursery(self._terms)
         await nursery.introduce()
-        return nursery
+        self._nursery = nursery
+        self._nurseries.add(nursery)
+        nursery.died.add_done_callback(functools.partial(self._bury, nursery))
 
-    async def _replace_the_dead(self) -> None:
-        while True:
-            nursery = self._nursery
-            await asyncio.shield(nursery.died)
-            if nursery is not self._nursery:
-                continue  # it was retired, and has ended as it should
+    def _bury(self, nursery: Nursery, _: object) -> None:
+        """Hear of a zygote's end. One that was retired has ended as it should; the one in use is missed."""
+        if nursery is self._nursery and not self._ending:
             self._on_change(is_serving=False)
             self._log.error("the zygote died")
-            while self._nursery is nursery:
-                try:
-                    self._nursery = await self._new()
-                except (OSError, RegistryError) as error:
-                    self._log.error("no zygote can be had", error=str(error))
-                    await asyncio.sleep(PAUSE)
-            self._on_change(is_serving=True)
+            self._keep(self._replace_the_dead(nursery))
+        else:
+            self._nurseries.discard(nursery)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+
+    async def _replace_the_dead(self, dead: Nursery) -> None:
+        while self._nursery is dead:
+            try:
+                async with self._changing:
+                    if self._nursery is dead:
+                        await self._renew()
+            except (OSError, RegistryError) as error:
+                self._log.error("no zygote can be had", error=str(error))
+                await asyncio.sleep(PAUSE)
+        self._nurseries.discard(dead)
+        self._on_change(is_serving=True)
 
     async def _replace_the_outdated(self) -> None:
         seen = _times(self._nursery.files)
         while True:
             await asyncio.sleep(LOOK)
-            now = _times(self._nursery.files)
-            if now == seen:
+            if (now := _times(self._nursery.files)) == seen:
                 continue
-            seen = now
             try:
-                young = await self._new()
-            except RegistryError as error:
+                async with self._changing:
+                    old = self._nursery
+                    await self._renew()
+                    old.retire()
+                self._log.info("agents reloaded", agents=list(self.agents))
+                now = _times(self._nursery.files)
+            except (OSError, RegistryError) as error:
                 self._log.error("agents not reloaded", error=str(error))
-                continue
-            old, self._nursery = self._nursery, young
-            seen = _times(young.files)
-            self._old.add(old)
-            old.died.add_done_callback(functools.partial(self._forget, old))
-            old.retire()
-            self._log.info("agents reloaded", agents=list(young.agents))
+            seen = now
 
 
 def _times(files: tuple[str, ...]) -> dict[str, float]:
-    """Return when each file was last changed; 0 for one that is not there."""
-    return {file: path.stat().st_mtime if (path := Path(file)).exists() else 0 for file in files}
+    """Return when each file was last changed; 0 for one that is not there, as while it is being saved."""
+
+    def time(file: str) -> float:
+        try:
+            return Path(file).stat().st_mtime
+        except OSError:
+            return 0
+
+    return {file: time(file) for file in files}

@@ -40,11 +40,21 @@ class TaskIsolation:
 
     def _new_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
         """Make a task, and remember whose it is: what an agent starts and forgets ends with its run."""
-        task = asyncio.Task(coro, loop=loop, **options)
-        if place := self._place.get(None):
-            place.strays.add(task)
-            task.add_done_callback(place.strays.discard)
+        place = self._place.get(None)
+        if place is None:
+            return asyncio.Task(coro, loop=loop, **options)
+        task = asyncio.Task(_contained(coro), loop=loop, **options)
+        place.strays.add(task)
+        task.add_done_callback(place.strays.discard)
         return task
+
+
+async def _contained(coro: Any) -> Any:
+    """Keep an agent's wish to end its process to itself: asyncio would let it end the engine's loop."""
+    try:
+        return await coro
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError("a task of the agent's wanted to end the process") from error
 
 
 class TaskPlace:
@@ -55,7 +65,6 @@ class TaskPlace:
         self.strays = set[asyncio.Task[Any]]()
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._closed = False
 
     def begin(self, performance: Coroutine[Any, Any, None], context: contextvars.Context) -> None:
         """Start the agent."""
@@ -76,9 +85,6 @@ class TaskPlace:
 
     async def close(self) -> str:
         """Cancel whatever of the run is left, and wait for its end, but not for ever. What it still says is dropped."""
-        if self._closed:
-            return _how(self._task)
-        self._closed = True
         if self._timer is None:
             self.stop(GRACE)
         dropping = asyncio.create_task(self._drop())  # an agent that cleans up is not to wait for a reader
@@ -107,6 +113,7 @@ class Pipe:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self._lock = threading.Lock()
         self._buffer = bytearray()
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
@@ -120,7 +127,8 @@ class Pipe:
     def write(self, frame: bytes) -> None:
         """Take a frame."""
         if not self._closed:
-            self._buffer += frame
+            with self._lock:
+                self._buffer += frame
             if threading.get_ident() == self._thread:
                 self._readable.set()
             else:
@@ -142,8 +150,9 @@ class Pipe:
         if not self._buffer and not self._closed:
             self._readable.clear()
             await self._readable.wait()
-        data = bytes(self._buffer)
-        self._buffer.clear()
+        with self._lock:  # against an agent's threads
+            data = bytes(self._buffer)
+            self._buffer.clear()
         self._writable.set()
         return data
 

@@ -40,6 +40,7 @@ class Terms:
     max_event_bytes: int
     memory: int
     seconds: float
+    reload: bool = False
 
     def encoded(self) -> str:
         """Write the terms for a command line."""
@@ -57,17 +58,18 @@ class Zygote:
         for end in (self._woken, wake):
             end.setblocking(False)
         self._wake = wake
-        signal.signal(signal.SIGCHLD, _wake)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the engine, which drains
-        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
 
     def serve(self) -> None:
         """Import the agents, say which there are, and fork until the engine is gone."""
         try:
             self._agents = registry.load(registry.sources(self._terms.modules))
         except registry.RegistryError as error:
-            self._tell(error=str(error))
+            self._tell("error", error=str(error))
             return
+        # Only now: a module may have set handlers of its own at its import.
+        signal.signal(signal.SIGCHLD, _wake)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the engine, which drains
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         libc = ctypes.CDLL(None)
         # Siblings cannot read one another's memory through /proc; what a child leaves behind comes to us.
         libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -76,9 +78,26 @@ class Zygote:
         # What is here now stays for good: a child that collects garbage need not copy every page of it.
         gc.collect()
         gc.freeze()
-        agents = {name: registry.described(agent) for name, agent in self._agents.items()}
         self._own = _below()  # what the agents' modules started at their import
-        self._tell(agents=agents, files=_files(), threads=threading.active_count() - 1)
+        # What the modules printed at their import is said here, and not once more by each child.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._introduce()
+        try:
+            self._attend()
+        finally:
+            self._end()
+
+    def _introduce(self) -> None:
+        """Say who we are, in pieces: a message has a size that it can have."""
+        for agent in self._agents.values():
+            self._tell("agent", agent=registry.described(agent))
+        for file in _files() if self._terms.reload else ():
+            self._tell("file", file=file)
+        self._tell("ready", threads=threading.active_count() - 1)
+
+    def _attend(self) -> None:
+        """Do what the engine says, and take in the dead, until the engine is gone."""
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._woken, select.POLLIN)
@@ -87,18 +106,20 @@ class Zygote:
                 if descriptor == self._woken.fileno():
                     self._reap()
                 elif not self._obey():
-                    self._end()
                     return
 
     def _obey(self) -> bool:
         """Do what the engine says; False when it is gone."""
-        message, descriptors, *_ = socket.recv_fds(self._control, len(FORK), 2)
+        try:
+            message, descriptors, *_ = socket.recv_fds(self._control, len(FORK), 2)
+        except OSError:
+            return False
         if message != FORK:
             return False
         try:
             self._fork(*descriptors)
         except OSError as error:
-            self._tell(failed=str(error))
+            self._tell("failed", error=str(error))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -110,7 +131,7 @@ class Zygote:
             self._become_child(channel, output)
         self._children.add(pid)
         pidfd = os.pidfd_open(pid)
-        self._tell(pidfd, forked=pid)
+        self._tell("forked", pidfd, pid=pid)
         os.close(pidfd)
 
     def _become_child(self, channel: int, output: int) -> NoReturn:
@@ -121,6 +142,7 @@ class Zygote:
             for end in (self._control, self._woken, self._wake):
                 end.close()
             os.setsid()
+            os.set_inheritable(channel, False)  # it came through a socket, which makes it inheritable
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.close(output)
@@ -143,7 +165,7 @@ class Zygote:
             _, status = os.waitpid(dead, 0)
             if dead in self._children:
                 self._children.remove(dead)
-                self._tell(exited=dead, status=os.waitstatus_to_exitcode(status))
+                self._tell("exited", pid=dead, status=os.waitstatus_to_exitcode(status))
         for stray in _below() - self._children - self._own:  # it left its group, and its parent is dead
             with contextlib.suppress(ProcessLookupError):
                 os.kill(stray, signal.SIGKILL)
@@ -160,9 +182,9 @@ class Zygote:
             select.select([self._woken], [], [], 0.1)
             self._reap()
 
-    def _tell(self, *descriptors: int, **said: Any) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the engine is gone: its end is noticed where we listen
-            socket.send_fds(self._control, [json.dumps(said).encode()], descriptors)
+    def _tell(self, say: str, *descriptors: int, **more: Any) -> None:
+        with contextlib.suppress(OSError):  # the engine is gone: its end is noticed where we listen
+            socket.send_fds(self._control, [json.dumps({"say": say, **more}).encode()], descriptors)
 
 
 def _wake(_: int, __: FrameType | None) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from engine_service import Agent, AgentError, RunContext
 
@@ -160,6 +161,49 @@ async def write_garbage(context: RunContext) -> str:
     connection.send(b"\x00\x01garbage")
     await asyncio.sleep(3600)
     return ""
+
+
+async def write_endless_length(context: RunContext) -> str:
+    connection = context._outlet._sink._connection  # type: ignore[attr-defined]
+    connection.send(b"\x12" + b"\x80" * 100_000)
+    await asyncio.sleep(3600)
+    return ""
+
+
+async def die_of_a_nameless_signal(_: RunContext) -> str:
+    os.kill(os.getpid(), 40)
+    return ""
+
+
+async def fail_at_length(_: RunContext) -> str:
+    raise AgentError("x" * 2_000_000)
+
+
+async def tool_fails_at_length(context: RunContext) -> str:
+    return await context.call(fail_at_length, _=context)
+
+
+async def raise_interrupt_in_task(_: RunContext) -> str:
+    async def leave() -> None:
+        raise KeyboardInterrupt
+
+    await asyncio.create_task(leave())
+    return ""
+
+
+async def go_on_in_two_processes(context: RunContext) -> str:
+    os.fork()
+    await context.say("who am I?")
+    return "twice"
+
+
+async def report_deeply(context: RunContext) -> str:
+    for depth in (25, 33, 40, 200):
+        deep: dict[str, Any] = {}
+        for _level in range(depth):
+            deep = {"deeper": deep}
+        await context.report("deep", deep)
+    return "deep"
 
 
 async def fork_itself(_: RunContext) -> str:

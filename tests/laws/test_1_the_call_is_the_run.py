@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 
 import grpc
+import psutil
 import pytest
 from google.protobuf.json_format import MessageToDict
 from runwire.v1 import engine_pb2 as pb
@@ -159,3 +160,50 @@ async def test_the_zygotes_death(service: Service) -> None:
                 break
             except grpc.aio.AioRpcError as error:
                 assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.fixture
+def roomy() -> Iterator[Service]:
+    """An engine with room for all that is still ending."""
+    with start_engine(MAX_RUNS_PER_USER="100") as started:
+        yield started
+
+
+async def test_leaving_at_the_end(roomy: Service) -> None:
+    """A caller who leaves on seeing the terminal event, while the process still ends, leaves nothing open either."""
+    engine = psutil.Process(roomy.pid)
+    async with caller(roomy.address, "yann") as yann:
+
+        async def leave_at_the_end() -> None:
+            call = yann.call("echo", "hi")
+            async for response in call:
+                if kinds(response.events)[-1] == "agent_completed":
+                    call.cancel()
+                    break
+
+        for _ in range(5):
+            await leave_at_the_end()
+        await until(lambda: not working(roomy))
+        before = engine.num_fds()
+        for _ in range(30):
+            await leave_at_the_end()
+        await until(lambda: engine.num_fds() <= before)
+
+
+async def test_leaving_while_the_work_is_handed_over(roomy: Service) -> None:
+    """A caller who leaves before a large request has reached the process leaves no process behind."""
+    engine = psutil.Process(roomy.pid)
+    async with caller(roomy.address, "xaver") as xaver:
+        await xaver.run("echo", "x" * 1_000_000)
+        await until(lambda: not working(roomy))
+        before = len(engine.children(recursive=True))
+        for pause in range(30):
+            call = xaver.call("echo", "x" * 1_000_000)
+            await asyncio.sleep(pause / 5000)  # at another moment each time
+            call.cancel()
+        await until(lambda: len(engine.children(recursive=True)) <= before)
+
+
+def working(engine: Service) -> bool:
+    """Tell whether there are more processes than the zygote and the four that wait."""
+    return len(psutil.Process(engine.pid).children(recursive=True)) != 5

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,3 +92,13 @@ def test_the_zygote_has_no_grpc(engine: Service) -> None:
 def maps(pid: int) -> str:
     """Return what a process has mapped: its compiled modules among it."""
     return Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_the_engine_is_not_dumpable(engine: Service) -> None:
+    """No process of the engine's user, and so no agent, can read its memory or its environment, where keys may be."""
+    probe = (
+        "import asyncio, ctypes, signal; from engine_service import app;"
+        "app._close_memory(); assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0"
+    )
+    subprocess.run([sys.executable, "-c", probe], check=True)
+    assert Path(f"/proc/{engine.pid}/environ").stat().st_uid == 0  # what is not dumpable is root's, whoever runs it

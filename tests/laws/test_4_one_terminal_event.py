@@ -40,6 +40,10 @@ FAILURES = {
     "return_too_much": (RESOURCE_LIMIT, "an event of"),
     "tool_returns_too_much": (RESOURCE_LIMIT, "an event of"),
     "write_garbage": (CRASHED, "no event"),
+    "write_endless_length": (CRASHED, "no event"),
+    "die_of_a_nameless_signal": (CRASHED, "killed by signal 40"),
+    "fail_at_length": (AGENT_ERROR, "xxxx"),
+    "tool_fails_at_length": (AGENT_ERROR, "xxxx"),
 }
 ENDINGS = {
     "behave": "well",
@@ -52,6 +56,8 @@ ENDINGS = {
     "print_a_lot": "printed",
     "tool_fails": "went on",
     "tool_times_out": "went on",
+    "go_on_in_two_processes": "twice",
+    "report_deeply": "deep",
 }
 
 
@@ -86,14 +92,20 @@ async def test_completing(impatient: Service, way: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "way", ["fail", "raise_error", "raise_strange", "sys_exit", "sleep", "swallow_cancellation", "behave"]
+    "way",
+    [
+        *("fail", "raise_error", "raise_strange", "sys_exit", "sys_exit_in_task", "raise_interrupt_in_task"),
+        *("sleep", "swallow_cancellation", "slow_tool", "behave", "say_from_threads"),
+    ],
 )
 async def test_in_the_engines_own_process(impatient: Service, way: str) -> None:
     """In task isolation the same holds for an agent that does not block."""
     async with caller(impatient.address) as alice:
         end = terminal(await alice.run("task_rogue", way))
-        if way == "behave":
-            assert end.agent_completed.output == "well"
+        if way in ENDINGS:
+            assert end.agent_completed.output == ENDINGS[way]
+        elif way.endswith("_in_task"):
+            assert end.agent_failed.reason == AGENT_ERROR
         else:
             assert (end.agent_failed.reason, FAILURES[way][1] in end.agent_failed.message) == (FAILURES[way][0], True)
         assert terminal(await alice.run("task_rogue", "behave")).agent_completed.output == "well"
@@ -132,15 +144,18 @@ async def test_what_it_prints_is_in_the_log(impatient: Service) -> None:
         call = alice.call("rogue", "print_a_lot")
         [run_id] = {response.run_id async for response in call}
     impatient.wait_for(lambda record: record.get("run_id") == run_id and "more than is logged" in record["event"])
-    lines = [record["line"] for record in impatient.records if record.get("run_id") == run_id and "line" in record]
-    assert lines[:2] == ["hello from the agent", "and this goes to standard error"] or "hello from the agent" in lines
-    assert sum(map(len, lines)) < 300_000
+    printed = [record for record in impatient.records if record.get("run_id") == run_id and "text" in record]
+    lines = "".join(record["text"] for record in printed).splitlines()
+    assert "hello from the agent" in lines
+    assert "and this goes to standard error" in lines
+    assert sum(map(len, lines)) <= 256 * 1024
+    assert len(printed) < 50
 
 
 async def test_every_tool_call_is_completed(impatient: Service) -> None:
     """`tool_executing` is always followed by its `tool_completed`: when it raises, times out, or is cancelled."""
     async with caller(impatient.address) as alice:
-        for way in ("tool_fails", "tool_times_out", "slow_tool", "tool_returns_too_much"):
+        for way in ("tool_fails", "tool_times_out", "slow_tool", "tool_returns_too_much", "tool_fails_at_length"):
             events = await alice.run("rogue", way)
             [executing] = [event.tool_executing for event in events if kind(event) == "tool_executing"]
             [completed] = [event.tool_completed for event in events if kind(event) == "tool_completed"]

@@ -31,7 +31,8 @@ async def test_a_quiet_run_sends_heartbeats() -> None:
                 if len(beats) == 5:
                     break
     gaps = [later - earlier for earlier, later in itertools.pairwise(beats)]
-    assert all(0.09 < gap < 1 for gap in gaps), gaps
+    assert max(gaps) < 1, gaps
+    assert sum(gaps) > 4 * 0.09, gaps  # one that was held up on its way is followed the sooner by the next
 
 
 async def test_draining() -> None:
