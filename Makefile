@@ -10,7 +10,7 @@ PROTOS  := protos/runwire/v1
 MAIN    := $(shell git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify main)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check protos format tools readme
+.PHONY: help setup run test check protos format tools readme pictures
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,10 +52,18 @@ protos: setup ## generate the code of the contract again
 readme: setup ## write the tables of settings in the README anew
 	@$(BIN)/python scripts/settings_table.py
 
-# Tools that tests use and no package index of ours has. A test whose tool can't be had is skipped, and says so last.
+pictures: setup tools ## take the pictures of the console
+	@$(BIN)/python scripts/screenshots.py
+
+# Tools that tests use and no package index of ours has. A test whose tool can't be had is skipped, and the run's last
+# line says so.
 tools: .tools/.ready
 
 .tools/.ready: Makefile
-	@mkdir -p .tools readme
+	@mkdir -p .tools
 	@if command -v go >/dev/null; then GOBIN=$(CURDIR)/.tools go install $(GRPCURL) || echo "grpcurl cannot be had"; fi
+	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+	    [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "setting up Chromium, once …" && \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
+	} || echo "Chromium cannot be had"
 	@touch $@

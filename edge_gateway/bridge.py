@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -177,7 +178,7 @@ async def close(socket: ServerConnection, end: Closing) -> None:
 
 def _metadata(frame: ClientFrame, socket: ServerConnection) -> Metadata:
     """Say who calls, and as part of which trace: what the frame says, or else the browser's own request."""
-    headers = socket.request.headers if socket.request else {}
+    headers: Mapping[str, str] = socket.request.headers if socket.request else {}
     token = f"Bearer {frame.access_token}" if frame.access_token else headers.get("Authorization", "")
     named = (("authorization", token), ("traceparent", frame.traceparent or headers.get("traceparent", "")))
     return tuple((key, value) for key, value in named if value)

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
+from tests.support.browser import browser, chromium
 from tests.support.services import ROOT, Service
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
@@ -44,6 +46,17 @@ def grpcurl() -> Path:
 @pytest.fixture(scope="session")
 def buf() -> Path:
     return Path(tool("buf"))
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Browser]:
+    """A real Chromium. It has the main thread's loop as long as it is there: its modules have no async tests."""
+    executable = chromium()
+    if executable is None:
+        LEFT_OUT.append("chromium")
+        pytest.skip("Chromium cannot be had on this machine")
+    with browser(executable) as started:
+        yield started
 
 
 @pytest.hookimpl(trylast=True)

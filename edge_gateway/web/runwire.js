@@ -100,7 +100,7 @@ class Run {
       while (!ended) {
         signal?.throwIfAborted();
         this.#tell(attempt ? "reconnecting" : "connecting");
-        const frames = new Frames((this.#socket = await this.#open()), this.#options);
+        const frames = await this.#open();
         let open = false;
         for await (const frame of frames) {
           position.runId = frame.runId;
@@ -146,7 +146,8 @@ class Run {
     const socket = new WebSocket(url ?? new URL("/v1/stream", location.href.replace(/^http/, "ws")), "runwire.v1.json");
     const frame = begun ? { resume: { runId, afterSeq: seq } } : { run: asked };
     socket.addEventListener("open", () => this.#send({ accessToken, ...frame }));
-    return socket;
+    this.#socket = socket;
+    return new Frames(socket, this.#options); // at once, or it could be closed before anybody listens
   }
 
   #tell(state, more) {
@@ -166,7 +167,6 @@ class Frames {
   #wake = () => {};
 
   constructor(socket, { signal, onframe }) {
-    this.socket = socket;
     socket.addEventListener("message", ({ data }) => {
       onframe?.(data);
       this.#waiting.push(data);

@@ -292,7 +292,7 @@ async def test_a_slow_browser_is_not() -> None:
             until_then = time.monotonic() + 5
             while time.monotonic() < until_then:
                 await connection.recv()
-                await asyncio.sleep(0.1)  # slow on purpose, not to wait for anything
+                await asyncio.sleep(0.005)  # slow on purpose, not to wait for anything
             assert not is_gone(pid)
 
 

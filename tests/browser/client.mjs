@@ -1,0 +1,102 @@
+// Checks of runwire.js that run in Node and in Chromium alike. Each is a sentence, and throws when it isn't true.
+export const checks = (runwire, url) => ({
+  async "events have a type, their fields, seq, time and agent"() {
+    const events = await all(runwire.run({ agent: "echo", input: "hi", parameters: { times: 2 } }, { url }));
+    same(events.map(({ type }) => type), ["agent_started", "agent_message", "agent_message", "agent_completed"]);
+    same(events.map(({ seq }) => seq), [1, 2, 3, 4]);
+    same([events[0].input, events[0].threadId, events[1].delta, events[3].output], ["hi", "", "hi", "hi"]);
+    same(events.every(({ time, agent }) => agent === "echo" && !Number.isNaN(Date.parse(time))), true);
+  },
+
+  async "breaking out of the loop cancels the run"() {
+    let pid;
+    for await (const event of runwire.run({ agent: "pid" }, { url })) if ((pid = event.delta)) break;
+    same(Number(pid) > 0, true);
+    return { pid: Number(pid) };
+  },
+
+  async "aborting the signal cancels the run, and throws its reason"() {
+    const abort = new AbortController();
+    let pid;
+    try {
+      for await (const event of runwire.run({ agent: "pid" }, { url, signal: abort.signal })) {
+        pid = event.delta ?? pid;
+        if (pid) abort.abort(new Error("enough"));
+      }
+      throw new Error("it went on");
+    } catch (error) {
+      same(error.message, "enough");
+    }
+    return { pid: Number(pid) };
+  },
+
+  async "cancel() stops the run, which still says so"() {
+    const run = runwire.run({ agent: "waiter" }, { url });
+    const types = [];
+    for await (const { type } of run) {
+      types.push(type);
+      if (type === "agent_message") run.cancel();
+    }
+    same(types, ["agent_started", "agent_message", "agent_cancelled"]);
+  },
+
+  async "a failing agent is an event, and no error"() {
+    const events = await all(runwire.run({ agent: "rogue", input: "fail" }, { url }));
+    same([events.at(-1).type, events.at(-1).message], ["agent_failed", "The shop is closed."]);
+  },
+
+  async "errors have a code, whether to retry, and a sentence"() {
+    for (const [request, code] of [[{ agent: "nobody" }, 4005], [{ agent: "echo", threadId: "x".repeat(300) }, 4003]]) {
+      const error = await all(runwire.run(request, { url })).catch((caught) => caught);
+      same([error instanceof runwire.RunwireError, error.code, error.retry], [true, code, false]);
+      same(error.message.length > 10, true);
+    }
+    const error = await all(runwire.run({ agent: "echo" }, { url, token: "nonsense" })).catch((caught) => caught);
+    same([error.code, error.retry], [4016, false]);
+  },
+
+  async "a token may be a function"() {
+    const events = await all(runwire.run({ agent: "echo", input: "hi" }, { url, token: async () => "dev:carol" }));
+    same(events.at(-1).type, "agent_completed");
+  },
+
+  async "it comes back by itself, with growing pauses, until it is told to stop"() {
+    const pauses = [];
+    const abort = new AbortController();
+    const onconnection = ({ state, pause, error }) => {
+      if (state !== "waiting") return;
+      same([error.code, error.retry], [1006, true]);
+      pauses.push(pause);
+      if (pauses.length === 4) abort.abort();
+    };
+    const nowhere = "ws://127.0.0.1:1/v1/stream";
+    const error = await all(runwire.run({ agent: "echo" }, { url: nowhere, onconnection, signal: abort.signal })).catch((caught) => caught);
+    same(error.name, "AbortError");
+    pauses.forEach((pause, attempt) => same(pause >= 125 * 2 ** attempt && pause <= 250 * 2 ** attempt, true));
+  },
+
+  async "a run without a window that breaks off is told lost"() {
+    const run = runwire.run({ agent: "waiter" }, { url });
+    const seen = [];
+    try {
+      for await (const { type } of run) {
+        seen.push(type);
+        if (type === "agent_message") run.cut();
+      }
+      throw new Error("it went on");
+    } catch (error) {
+      same([error.name, error.code, error.retry, run.seq], ["RunwireError", 1006, true, 2]);
+    }
+  },
+});
+
+async function all(run) {
+  const events = [];
+  for await (const event of run) events.push(event);
+  return events;
+}
+
+function same(found, expected) {
+  const [a, b] = [JSON.stringify(found), JSON.stringify(expected)];
+  if (a !== b) throw new Error(`${a} is not ${b}`);
+}

