@@ -287,7 +287,11 @@ async def test_a_stalled_browser_is_closed() -> None:
 async def test_a_slow_browser_is_not() -> None:
     """A browser that reads slowly is waited for: as long as it takes a byte now and then, its run goes on."""
     with start_engine(agents=AGENTS) as back, start_gateway(back.address, STALL_TIMEOUT="2") as front:
-        async with socket(front.address, max_queue=1) as connection:
+        # What its kernel has taken already, a browser can read for long without our hearing of it: let that be little.
+        raw = sockets.socket()
+        raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 16 * 1024)
+        raw.connect(("127.0.0.1", front.port))
+        async with socket(front.address, max_queue=1, sock=raw) as connection:
             pid = await begun(connection, "flood")
             until_then = time.monotonic() + 5
             while time.monotonic() < until_then:
