@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from runwire.v1.engine_pb2 import RunResponse
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
+from websockets.frames import Frame, Opcode
 
 from tests.support.clients import JSON, PROTO, events_of, frames, kind, opening, socket, terminal
 from tests.support.services import Service, both, is_gone, until
@@ -30,6 +31,13 @@ TOLD = 0.1
 def services() -> Iterator[tuple[Service, Service]]:
     with both(AGENTS=AGENTS, MAX_RUNS_PER_USER="100", HEARTBEAT="1") as (back, front):
         yield back, front
+
+
+HANDSHAKE = (
+    b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+FLOOD = b'{"run": {"agent": "flood"}}'
 
 
 def reset(connection: ClientConnection) -> None:
@@ -286,18 +294,21 @@ async def test_a_stalled_browser_is_closed() -> None:
 
 async def test_a_slow_browser_is_not() -> None:
     """A browser that reads slowly is waited for: as long as it takes a byte now and then, its run goes on."""
-    with start_engine(agents=AGENTS) as back, start_gateway(back.address, STALL_TIMEOUT="2") as front:
-        # What its kernel has taken already, a browser can read for long without our hearing of it: let that be little.
-        raw = sockets.socket()
-        raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 16 * 1024)
-        raw.connect(("127.0.0.1", front.port))
-        async with socket(front.address, max_queue=1, sock=raw) as connection:
-            pid = await begun(connection, "flood")
-            until_then = time.monotonic() + 5
+    with start_engine(agents=AGENTS) as back, start_gateway(back.address, STALL_TIMEOUT="1") as front:
+        loop = asyncio.get_running_loop()
+        # A plain socket, since a client with a buffer of its own takes much at once, and then nothing for long.
+        with sockets.socket() as browser:
+            browser.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 64 * 1024)
+            browser.setblocking(False)
+            await loop.sock_connect(browser, ("127.0.0.1", front.port))
+            await loop.sock_sendall(browser, HANDSHAKE)
+            await loop.sock_sendall(browser, Frame(Opcode.TEXT, FLOOD).serialize(mask=True))
+            until_then = time.monotonic() + 4
             while time.monotonic() < until_then:
-                await connection.recv()
-                await asyncio.sleep(0.005)  # slow on purpose, not to wait for anything
-            assert not is_gone(pid)
+                assert await loop.sock_recv(browser, 16 * 1024)
+                await asyncio.sleep(0.02)  # slow on purpose, not to wait for anything
+            assert back.records[-1]["event"] == "run started"
+        back.wait_for(lambda record: record["event"] == "run left by its caller")
 
 
 async def test_memory_with_a_stalled_browser(services: tuple[Service, Service]) -> None:
