@@ -1,6 +1,7 @@
 """The composition root: reads downwards as the boot, upwards as the shutdown."""
 
 import asyncio
+import ipaddress
 import os
 import resource
 import signal
@@ -18,9 +19,11 @@ from websockets.typing import Subprotocol
 
 from edge_gateway.bridge import Bridge, close
 from edge_gateway.close_codes import RESTARTING, Closing
+from edge_gateway.doors import Doors
 from edge_gateway.engine import OPTIONS, Engines
 from edge_gateway.frames import CODECS
 from edge_gateway.pages import Pages
+from edge_gateway.rates import Rates
 from edge_gateway.settings import BootError, Settings
 
 UNSENT = 128 * 1024
@@ -36,13 +39,23 @@ async def serve(settings: Settings) -> None:
     stop = _stop_signal()
     _raise_descriptor_limit()
     tls = _tls(settings)
+    credentials = _credentials(settings)
+    if tls is None and not settings.is_loopback:
+        log.warning("no TLS on a public address: something in front must provide it", address=settings.listen)
     async with AsyncExitStack() as stack:
-        channels = [grpc.aio.insecure_channel(address, OPTIONS) for address in settings.engine]
+        channels = [_channel(address, credentials) for address in settings.engine]
         for channel in channels:
             await stack.enter_async_context(channel)
         engines = Engines(channels)
         bridge = Bridge(engines, open_timeout=settings.open_timeout, stall_timeout=settings.stall_timeout)
-        pages = Pages(engines, lambda: (bridge.sockets, bridge.carried), settings.max_connections)
+        doors = Doors(
+            origins=settings.origins,
+            trusted_proxies=[ipaddress.ip_network(network, strict=False) for network in settings.trusted_proxies],
+            rates=Rates(settings.sockets_per_minute),
+            max_connections=settings.max_connections,
+            connections=lambda: bridge.sockets,
+        )
+        pages = Pages(engines, doors, lambda: (bridge.sockets, bridge.carried))
         server = await _listen(settings, bridge, pages, tls)
         log.info("serving", address=_bound(server), engine=settings.engine, tls=tls is not None)
 
@@ -75,16 +88,50 @@ def _raise_descriptor_limit() -> None:
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if not (settings.tls_cert or settings.tls_key):
+    cert, key = settings.tls_cert, settings.tls_key
+    if not (cert and key):
+        if cert or key:
+            raise BootError("TLS_CERT and TLS_KEY go together: set both, or none")
         return None
-    if not (settings.tls_cert and settings.tls_key):
-        raise BootError("TLS_CERT and TLS_KEY go together: set both, or none")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # TLS 1.2 or newer, by Python's own default
     try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        context.load_cert_chain(cert, key)
     except OSError as error:
         raise BootError(f"the certificate {settings.tls_cert} or its key cannot be used: {error}") from error
+
+    def reload() -> None:
+        try:
+            context.load_cert_chain(cert, key)  # for the connections that come after
+            structlog.get_logger().info("certificates read again")
+        except OSError as error:
+            structlog.get_logger().error("certificates not read again", error=str(error))
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
     return context
+
+
+def _credentials(settings: Settings) -> grpc.ChannelCredentials | None:
+    """Return how we speak to the engine: encrypted when its CA is named, and with a name of our own if there is one."""
+    if not settings.engine_ca:
+        if settings.engine_cert or settings.engine_key:
+            raise BootError("ENGINE_CERT and ENGINE_KEY need ENGINE_CA")
+        return None
+    if bool(settings.engine_cert) != bool(settings.engine_key):
+        raise BootError("ENGINE_CERT and ENGINE_KEY go together: set both, or none")
+    try:
+        context = ssl.create_default_context(cafile=settings.engine_ca)
+        if settings.engine_cert and settings.engine_key:
+            context.load_cert_chain(settings.engine_cert, settings.engine_key)
+    except OSError as error:
+        raise BootError(f"the engine's CA or our certificate for it cannot be used: {error}") from error
+    ours = [path.read_bytes() if path else None for path in (settings.engine_key, settings.engine_cert)]
+    return grpc.ssl_channel_credentials(settings.engine_ca.read_bytes(), *ours)
+
+
+def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, OPTIONS)
+    return grpc.aio.secure_channel(address, credentials, OPTIONS)
 
 
 async def _listen(settings: Settings, bridge: Bridge, pages: Pages, tls: ssl.SSLContext | None) -> Server:

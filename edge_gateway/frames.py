@@ -72,7 +72,9 @@ class JsonCodec:
             raise FrameError("A frame is a JSON object.")
         try:
             return json_format.Parse(frame, ClientFrame())
-        except (json_format.ParseError, RecursionError, ValueError) as error:
+        except json_format.ParseError as error:
+            raise FrameError(f"That is no ClientFrame as proto3 JSON: {error}") from error
+        except (RecursionError, ValueError) as error:
             raise FrameError("That is no ClientFrame as proto3 JSON.") from error
 
     def encode(self, response: bytes) -> bytes:

@@ -11,6 +11,7 @@ def configure() -> None:
     terminal = sys.stderr.isatty()
     renderer = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
     shared: list[structlog.types.Processor] = [
+        _name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
         *(() if terminal else (structlog.processors.format_exc_info,)),
@@ -26,3 +27,8 @@ def configure() -> None:
     formatter = structlog.stdlib.ProcessorFormatter(processors=[remove, renderer], foreign_pre_chain=shared)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+
+
+def _name(_: object, __: str, record: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Say whose line it is, and that first of all."""
+    return {"service": "gateway", "event": record.pop("event"), **record}

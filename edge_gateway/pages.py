@@ -1,6 +1,7 @@
 """What is served to a plain HTTP request: the console, the browser client, and how the gateway is."""
 
 import http
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from edge_gateway.doors import Doors, NotAdmittedError
 from edge_gateway.engine import Engines, UnreachableError
 from edge_gateway.proto_json import encoder
 
+STREAM = "/v1/stream"
 WEB = Path(__file__).parent / "web"
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -37,36 +40,37 @@ TEXT = "text/plain; charset=utf-8"
 class Pages:
     """Answers requests that are no WebSocket handshake, and lets those pass that are."""
 
-    def __init__(self, engines: Engines, sockets: Callable[[], tuple[int, int]], max_connections: int) -> None:
+    def __init__(self, engines: Engines, doors: Doors, sockets: Callable[[], tuple[int, int]]) -> None:
         self._engines = engines
+        self._doors = doors
         self._sockets = sockets
-        self._max_connections = max_connections
         self._agents = encoder(ListAgentsResponse.DESCRIPTOR)
         self._files = {f"/{file.name}": (TYPES[file.suffix], file.read_bytes()) for file in WEB.iterdir()}
         self._files["/"] = self._files.pop("/console.html")
         self._states = {"/healthz": self._healthy, "/readyz": self._ready, "/metrics": self._metrics}
 
-    async def answer(self, _: ServerConnection, request: Request) -> Response | None:
+    async def answer(self, socket: ServerConnection, request: Request) -> Response | None:
         """Answer a request; None lets the handshake go on."""
         path = request.path.partition("?")[0]
         if path in self._files:
             return _response(http.HTTPStatus.OK, *self._files[path])
-        if path == "/v1/stream":
-            return self._stream()
+        if path == STREAM:
+            return self._let_in(socket, request)
         if path == "/v1/agents":
             return await self._list(request)
         if path in self._states:
             return await self._states[path]()
         return _text(http.HTTPStatus.NOT_FOUND, "There is nothing here.\n")
 
-    def _stream(self) -> Response | None:
-        """Let a socket in, as long as there is room."""
-        now, _ = self._sockets()
-        if now < self._max_connections:
-            return None
-        response = _text(http.HTTPStatus.SERVICE_UNAVAILABLE, "There is no room. Come back in a moment.\n")
-        response.headers["Retry-After"] = "5"
-        return response
+    def _let_in(self, socket: ServerConnection, request: Request) -> Response | None:
+        try:
+            self._doors.check(socket, request)
+        except NotAdmittedError as refused:
+            response = _text(refused.status, f"{refused.sentence}\n")
+            if refused.retry_after:
+                response.headers["Retry-After"] = str(math.ceil(refused.retry_after))
+            return response
+        return None
 
     async def _list(self, request: Request) -> Response:
         """Say which agents there are, to whoever may know."""

@@ -1,6 +1,7 @@
 """What can be set, from the environment and as flags. The one place that reads the environment."""
 
 import difflib
+import ipaddress
 import os
 from collections.abc import Sequence
 from typing import Annotated
@@ -43,6 +44,12 @@ def _addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(_address(address) for address in addresses)
 
 
+def _networks(items: tuple[str, ...]) -> tuple[str, ...]:
+    for item in items:
+        ipaddress.ip_network(item, strict=False)
+    return items
+
+
 Address = Annotated[str, AfterValidator(_address)]
 Items = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_items)]
 Size = Annotated[ByteSize, Field(ge=SHORTEST)]
@@ -74,8 +81,25 @@ class Settings(BaseSettings):
         30, description="seconds that sockets have to finish when the gateway is told to stop"
     )
     max_frame_bytes: Size = Field(ByteSize(1024 * 1024), description="size that one frame of a browser may have")
+    origins: Items = Field((), description="pages that may open sockets, besides our own; like https://example.com")
+    sockets_per_minute: PositiveInt = Field(240, description="sockets that one address may open in a minute")
+    trusted_proxies: Annotated[Items, AfterValidator(_networks)] = Field(
+        (), description="addresses or networks of proxies whose X-Forwarded-For is believed"
+    )
+    engine_ca: FilePath | None = Field(None, description="PEM file with who signs the engine's certificate")
+    engine_cert: FilePath | None = Field(None, description="PEM file with the certificate to show to the engine")
+    engine_key: FilePath | None = Field(None, description="PEM file with that certificate's key")
     tls_cert: FilePath | None = Field(None, description="PEM file with the certificate to serve with")
     tls_key: FilePath | None = Field(None, description="PEM file with the certificate's key")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody outside this machine can reach the gateway."""
+        host = self.listen.rpartition(":")[0].strip("[]")
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
 
 
 def load(arguments: Sequence[str]) -> Settings:
@@ -90,6 +114,6 @@ def load(arguments: Sequence[str]) -> Settings:
     except ValidationError as error:
         problem = error.errors()[0]
         name = PREFIX + "_".join(str(part) for part in problem["loc"][:1]).upper()
-        raise BootError(f"{name}={problem['input']}: {problem['msg']}") from error
+        raise BootError(f"{name}={problem['input']}: {problem['msg'].removeprefix('Value error, ')}") from error
     except SettingsError as error:
         raise BootError(" ".join(str(error).split())) from error

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import grpc
 
+from engine_service.rates import Rates
 from engine_service.refusal import Refusal, too_many, unavailable
 from engine_service.run import Run
 
@@ -14,7 +15,8 @@ from engine_service.run import Run
 class Admission:
     """Lets runs in as long as there are places, and gives each place back exactly once."""
 
-    def __init__(self, max_runs: int, max_runs_per_user: int) -> None:
+    def __init__(self, max_runs: int, max_runs_per_user: int, rates: Rates) -> None:
+        self._rates = rates
         self._max_runs = max_runs
         self._max_runs_per_user = max_runs_per_user
         self._runs: dict[tuple[str, str], Run] = {}
@@ -36,6 +38,9 @@ class Admission:
             raise too_many(sentence, "TOO_MANY_RUNS_OF_USER")
         if len(self._runs) >= self._max_runs:
             raise too_many("The engine is busy. Try again in a moment.", "TOO_MANY_RUNS")
+        if wait := self._rates.take(user_id):
+            sentence = "You have started as many runs as one may in a minute. Try again in a moment."
+            raise too_many(sentence, "TOO_MANY_RUNS_PER_MINUTE", wait)
         self._runs[key] = run
         self._users[user_id] += 1
         self._empty.clear()

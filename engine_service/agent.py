@@ -20,6 +20,8 @@ from engine_service.plain import struct, text, value
 from engine_service.threads import in_thread
 
 T = TypeVar("T")
+Isolation = Literal["process", "task"]
+"""Where a run can happen."""
 INCIDENT = "_runwire_incident"
 MAX_SENTENCE = 4096
 """Characters of a sentence that a failing agent or tool has for its user."""
@@ -70,7 +72,7 @@ class Agent(ABC):
     """
 
     name: ClassVar[str]
-    isolation: ClassVar[Literal["process", "task"]] = "process"
+    isolation: ClassVar[Isolation] = "process"
 
     def __init_subclass__(cls) -> None:
         """Give the class its name."""
@@ -177,7 +179,7 @@ class RunContext:
     async def delegate(self, agent: str, input: str) -> str:
         """Run another agent inside this run, and return its answer. Its failure is raised as an AgentError."""
         if agent not in self._agents:
-            raise AgentError(f"There is no agent named {agent!r}.")
+            raise LookupError(f"there is no agent named {agent!r} to delegate to; there are {', '.join(self._agents)}")
         context = RunContext(self._work, f"{self._path}/{agent}", self._outlet, self._agents)
         return await perform(self._agents[agent], context, input, self._outlet)
 

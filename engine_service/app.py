@@ -5,7 +5,6 @@ import ctypes
 import os
 import resource
 import signal
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -16,23 +15,28 @@ import structlog
 from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
-from grpc_reflection.v1alpha import reflection
 
 from engine_service import registry
 from engine_service.admission import Admission
 from engine_service.agent import Work
-from engine_service.identity import DevelopmentIdentity
+from engine_service.identity import DevelopmentIdentity, Identity, JwtIdentity
 from engine_service.isolation import GRACE, Isolation, PlaceError
 from engine_service.isolation.process import ProcessIsolation
 from engine_service.isolation.task import TaskIsolation
 from engine_service.isolation.zygote import PR_SET_DUMPABLE, Terms
+from engine_service.keys import KeyFile, KeyFileError, Secret
+from engine_service.rates import Rates
+from engine_service.reflection import SERVICE_NAME, GuardedReflection
 from engine_service.run import DRAINED, Run
 from engine_service.servicer import SERVICE, Servicer
 from engine_service.settings import BootError, Settings
+from engine_service.transport import CertificateError, Certificates
 
-SERVICES = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+SERVICES = (SERVICE, health.SERVICE_NAME, SERVICE_NAME)
 
 OPTIONS = (
+    ("grpc.max_metadata_size", 128 * 1024),  # a token that is too long is refused as others are, and not by gRPC
+    ("grpc.absolute_max_metadata_size", 128 * 1024),
     ("grpc.so_reuseport", 0),  # or a second engine on the same port would start silently, and take half of the calls
     # A caller that is gone without a word is noticed; and callers may look whether we are, as often as gateways do.
     ("grpc.keepalive_time_ms", 20_000),
@@ -49,7 +53,7 @@ async def serve(settings: Settings) -> None:
     stop = _stop_signal()
     _raise_descriptor_limit()
     _close_memory()
-    credentials = _credentials(settings)
+    certificates = _certificates(settings)
     identity = _identity(settings)
     checkup: Any = cast("Any", health).aio.HealthServicer()  # its stubs know no aio
     telling = set[asyncio.Task[None]]()
@@ -70,7 +74,7 @@ async def serve(settings: Settings) -> None:
     )
     async with ProcessIsolation(terms, tell) as processes:
         isolations: dict[str, Isolation] = {"process": processes, **_tasks(settings, processes.agents)}
-        admission = Admission(settings.max_runs, settings.max_runs_per_user)
+        admission = Admission(settings.max_runs, settings.max_runs_per_user, Rates(settings.runs_per_minute))
 
         def make_run(work: Work, isolation: str) -> Run:
             if isolation not in isolations:
@@ -89,11 +93,11 @@ async def serve(settings: Settings) -> None:
         server.add_generic_rpc_handlers((servicer.handler(),))
         add_HealthServicer_to_server(checkup, server)
         if settings.reflection:
-            reflection.enable_server_reflection(SERVICES, server)
-        address = _listen(server, settings.listen, credentials)
+            GuardedReflection(SERVICES, identity).add_to(server)
+        address = _listen(server, settings.listen, certificates.credentials() if certificates else None)
         await server.start()
         tell(is_serving=True)
-        log.info("serving", address=address, agents=list(processes.agents), tls=credentials is not None)
+        log.info("serving", address=address, agents=list(processes.agents), tls=certificates is not None)
 
         await stop.wait()
 
@@ -146,23 +150,43 @@ def _tasks(settings: Settings, known: Mapping[str, dict[str, str]]) -> dict[str,
     return {"task": TaskIsolation(ours, settings.max_event_bytes)}
 
 
-def _identity(settings: Settings) -> DevelopmentIdentity:
-    if not settings.is_loopback:
-        raise BootError(f"{settings.listen} is not a loopback address, and without keys the engine believes everybody")
-    return DevelopmentIdentity()
-
-
-def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    if not (settings.tls_cert or settings.tls_key):
-        return None
-    if not (settings.tls_cert and settings.tls_key):
-        raise BootError("TLS_CERT and TLS_KEY go together: set both, or none")
+def _identity(settings: Settings) -> Identity:
+    secret, file = settings.jwt_secret, settings.jwt_key_file
+    if secret and file:
+        raise BootError("JWT_SECRET and JWT_KEY_FILE exclude each other: set one")
+    if not (secret or file):
+        if not settings.is_loopback:
+            raise BootError(
+                f"without keys the engine believes everybody, and so does not listen on {settings.listen}, "
+                "which is not loopback: set RUNWIRE_ENGINE_JWT_KEY_FILE or RUNWIRE_ENGINE_JWT_SECRET"
+            )
+        return DevelopmentIdentity()
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
-        pair = (Path(settings.tls_key).read_bytes(), Path(settings.tls_cert).read_bytes())
-    except OSError as error:
-        raise BootError(f"the certificate {settings.tls_cert} or its key cannot be used: {error}") from error
-    return grpc.ssl_server_credentials([pair])
+        keys = Secret(secret.get_secret_value()) if secret else KeyFile(Path(file or ""))
+    except KeyFileError as error:
+        raise BootError(str(error)) from error
+    return JwtIdentity(keys, settings.jwt_issuer, settings.jwt_audience)
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    if not (settings.tls_cert and settings.tls_key):
+        if settings.tls_cert or settings.tls_key or settings.tls_client_ca:
+            raise BootError("TLS_CERT and TLS_KEY go together, and TLS_CLIENT_CA with both")
+        return None
+    try:
+        certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    except CertificateError as error:
+        raise BootError(str(error)) from error
+
+    def reload() -> None:
+        try:
+            certificates.reload()
+            structlog.get_logger().info("certificates read again")
+        except CertificateError as error:
+            structlog.get_logger().error("certificates not read again", error=str(error))
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+    return certificates
 
 
 def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:

@@ -4,12 +4,18 @@ from collections.abc import Iterable
 from typing import Protocol
 
 import grpc
+import jwt
 
+from engine_service.keys import Keys
 from engine_service.refusal import Refusal
 
 ANONYMOUS = "anonymous"
 PREFIX = "Bearer "
 DEV = "dev:"
+LEEWAY = 30
+"""Seconds that clocks may differ."""
+MAX_TOKEN = 16 * 1024
+MAX_USER = 256
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
@@ -30,9 +36,43 @@ class DevelopmentIdentity:
         token = bearer(metadata)
         if token is None:
             return ANONYMOUS
-        if token.startswith(DEV) and token != DEV:
+        if token.startswith(DEV) and len(DEV) < len(token) <= MAX_USER:
             return token.removeprefix(DEV)
         raise unauthenticated()
+
+
+class JwtIdentity:
+    """Believes a JSON Web Token that is signed with a key of ours, for us, by whom we expect, and not expired."""
+
+    def __init__(self, keys: Keys, issuer: str | None, audience: str | None) -> None:
+        self._keys = keys
+        self._issuer = issuer
+        self._audience = audience
+
+    def user(self, metadata: Metadata) -> str:
+        """Return the token's subject. Raises UNAUTHENTICATED, whatever is wrong with it."""
+        token = bearer(metadata)
+        if token is None or len(token) > MAX_TOKEN:
+            raise unauthenticated()
+        try:
+            key = self._keys.find(jwt.get_unverified_header(token).get("kid"))
+            if key is None:
+                raise unauthenticated()
+            claims = jwt.decode(
+                token,
+                key.key,
+                algorithms=[key.algorithm],
+                issuer=self._issuer,
+                audience=self._audience,
+                leeway=LEEWAY,
+                options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
+            )
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            raise unauthenticated() from error
+        user = str(claims["sub"])
+        if not user or len(user) > MAX_USER:
+            raise unauthenticated()
+        return user
 
 
 def bearer(metadata: Metadata) -> str | None:

@@ -6,6 +6,7 @@ import grpc
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+from grpc_status.rpc_status import to_status
 
 DOMAIN = "runwire"
 
@@ -19,12 +20,12 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error
         self.message = message
         self.details = details
 
-    def status(self) -> Status:
+    def status(self) -> grpc.Status:
         """Return what the caller gets."""
         status = Status(code=self.code.value[0], message=self.message)
         for detail in self.details:
             status.details.add().Pack(detail)
-        return status
+        return to_status(status)
 
 
 def invalid(violations: Mapping[str, str]) -> Refusal:

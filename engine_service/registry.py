@@ -3,14 +3,17 @@
 import importlib
 import importlib.metadata
 import inspect
+import traceback
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
-from engine_service.agent import Agent
+from engine_service.agent import Agent, Isolation
 
 BUILT_IN = ("engine_service.agents.triage",)
 GROUP = "runwire.agents"
-ISOLATIONS = ("process", "task")
+ISOLATIONS: tuple[str, ...] = get_args(Isolation)
 
 
 class RegistryError(Exception):
@@ -58,18 +61,32 @@ def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:
-        raise RegistryError(
-            f"the agents module {name!r} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+        raise RegistryError(f"the agents module {name!r} cannot be imported: {_why(name, error)}") from error
+
+
+def _why(name: str, error: Exception) -> str:
+    """Say what went wrong, and where in the author's own files."""
+    if isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name):
+        return f"there is no module {error.name!r}; is its folder on PYTHONPATH?"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    ours = [frame for frame in frames if frame.filename != __file__]
+    where = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def _check(agent: type[Agent]) -> None:
     if agent.isolation not in ISOLATIONS:
-        raise RegistryError(f"{_path(agent)}: isolation must be 'process' or 'task', not {agent.isolation!r}")
+        raise RegistryError(
+            f"{_path(agent)}: isolation must be {' or '.join(map(repr, ISOLATIONS))}, not {agent.isolation!r}"
+        )
     if not agent.name or "/" in agent.name:
         raise RegistryError(f"{_path(agent)}: {agent.name!r} cannot be an agent's name")
     if not inspect.iscoroutinefunction(agent.run):
         raise RegistryError(f"{_path(agent)}: run must be an async function")
+    try:
+        inspect.signature(agent.run).bind("self", "context", "input")
+    except TypeError as error:
+        raise RegistryError(f"{_path(agent)}: run must take a context and an input") from error
     try:
         inspect.signature(agent).bind()
     except TypeError as error:

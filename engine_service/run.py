@@ -12,6 +12,9 @@ from engine_service.isolation import GRACE, Isolation, Place, PlaceError
 MAX_NOTES = 20
 """Tracebacks of one run that are logged."""
 
+MAX_MESSAGE = 500
+"""Characters of a failure's sentence that are logged."""
+
 Verdict = pb.AgentFailed | pb.AgentCancelled
 """How a run ends that does not end by itself."""
 
@@ -120,7 +123,7 @@ class Run:
         """Say the terminal event: this is the one place in the engine that lets one out."""
         self._over = True
         if self._verdict is None and self._cutter.last is not None:
-            self._log.info("run ended by its agent", events=self._cutter.count + 1)
+            self._say_how(pb.Event.FromString(self._cutter.last))
             return frame(EVENT, self._cutter.last)
         if self._cutter.last is None:
             place.stop(0)  # it closed its channel: whatever it still does, nobody will hear of it
@@ -131,8 +134,17 @@ class Run:
             event.agent_failed.CopyFrom(verdict)
         else:
             event.agent_cancelled.CopyFrom(verdict)
-        self._log.info("run ended", events=event.seq, ending=event.WhichOneof("kind"), how=how)
+        self._log.info("process ended", how=how)
+        self._say_how(event)
         return event_frame(event)
+
+    def _say_how(self, event: pb.Event) -> None:
+        """Tell the log how the run ended. The terminal event is the one event that the engine reads."""
+        about: dict[str, str] = {}
+        if event.HasField("agent_failed"):
+            reason = pb.FailureReason.Name(event.agent_failed.reason).removeprefix("FAILURE_REASON_").lower()
+            about = {"reason": reason, "message": event.agent_failed.message[:MAX_MESSAGE]}
+        self._log.info("run ended", ending=event.WhichOneof("kind"), events=event.seq, **about)
 
 
 def _crashed(message: str) -> pb.AgentFailed:

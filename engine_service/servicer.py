@@ -10,7 +10,6 @@ from typing import Any
 import grpc
 import grpc.aio
 import structlog
-from grpc_status.rpc_status import to_status
 from runwire.v1 import engine_pb2 as pb
 
 from engine_service.admission import Admission
@@ -117,11 +116,12 @@ class Servicer:
         try:
             yield
         except Refusal as refusal:
-            await context.abort_with_status(to_status(refusal.status()))
+            self._log.info("call refused", status=refusal.code.name, message=refusal.message)
+            await context.abort_with_status(refusal.status())
         except PlaceError as error:
             self._log.error("no place for a run", error=str(error))
             answer = unavailable("The engine cannot start a run right now. Try again.", "NO_PLACE")
-            await context.abort_with_status(to_status(answer.status()))
+            await context.abort_with_status(answer.status())
         except grpc.aio.AbortError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is: told as INTERNAL, and logged

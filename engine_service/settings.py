@@ -14,6 +14,7 @@ from pydantic import (
     FilePath,
     PositiveFloat,
     PositiveInt,
+    SecretStr,
     ValidationError,
 )
 from pydantic_settings import BaseSettings, CliImplicitFlag, NoDecode, SettingsConfigDict, SettingsError
@@ -70,8 +71,14 @@ class Settings(BaseSettings):
     max_event_bytes: Size = Field(ByteSize(1024 * 1024), description="size that one event may have")
     reload: CliImplicitFlag[bool] = Field(default=False, description="use agents anew when their files change")
     reflection: bool = Field(default=True, description="let grpcurl and its like ask what can be called")
+    runs_per_minute: PositiveInt = Field(120, description="runs that one user may start in a minute")
+    jwt_secret: SecretStr | None = Field(None, description="secret that tokens are signed with (HS256)")
+    jwt_key_file: FilePath | None = Field(None, description="PEM key or JWKS file for tokens (RS256, ES256, EdDSA)")
+    jwt_issuer: str | None = Field(None, description="who must have issued a token")
+    jwt_audience: str | None = Field(None, description="whom a token must be for")
     tls_cert: FilePath | None = Field(None, description="PEM file with the certificate to serve with")
     tls_key: FilePath | None = Field(None, description="PEM file with the certificate's key")
+    tls_client_ca: FilePath | None = Field(None, description="PEM file with who signs callers' certificates")
 
     @property
     def is_loopback(self) -> bool:
@@ -95,6 +102,7 @@ def load(arguments: Sequence[str]) -> Settings:
     except ValidationError as error:
         problem = error.errors()[0]
         name = PREFIX + "_".join(str(part) for part in problem["loc"][:1]).upper()
-        raise BootError(f"{name}={problem['input']}: {problem['msg']}") from error
+        given = "" if "SECRET" in name else f"={problem['input']}"
+        raise BootError(f"{name}{given}: {problem['msg'].removeprefix('Value error, ')}") from error
     except SettingsError as error:
         raise BootError(" ".join(str(error).split())) from error

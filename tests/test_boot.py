@@ -36,10 +36,11 @@ def test_the_gateways_port_is_taken(gateway: Service) -> None:
 @pytest.mark.parametrize(
     ("agents", "says"),
     [
-        ("no.such.module", "the agents module 'no.such.module' cannot be imported"),
+        ("no.such.module", "the agents module 'no.such.module' cannot be imported: there is no module 'no'; is its"),
         ("json", "there is no agent in the module 'json'"),
         ("tests.agents.twins", "two agents are named 'twin': tests.agents.twins."),
         ("tests.agents.raises", "the agents module 'tests.agents.raises' cannot be imported: ZeroDivisionError"),
+        ("tests.agents.raises", "(raises.py, line 3)"),
         ("tests.agents.needy", "its constructor must need no arguments"),
         ("tests.agents.sync", "run must be an async function"),
         ("tests.agents.elsewhere", "isolation must be 'process' or 'task', not 'moon'"),
@@ -62,7 +63,7 @@ def test_agents_that_cannot_be_had(agents: str, says: str) -> None:
         ({"TLS_CERT": "/no/such/file", "TLS_KEY": "/no/such/file"}, "RUNWIRE_ENGINE_TLS_CERT=/no/such/file: "),
         ({"TLS_CERT": str(ROOT / "LICENSE"), "TLS_KEY": str(ROOT / "LICENSE")}, "cannot be used"),
         ({"TLS_CERT": str(ROOT / "LICENSE")}, "TLS_CERT and TLS_KEY go together"),
-        ({"LISTEN": "0.0.0.0:0"}, "is not a loopback address"),
+        ({"LISTEN": "0.0.0.0:0"}, "which is not loopback"),
     ],
 )
 def test_engine_settings_that_are_wrong(settings: dict[str, str], says: str) -> None:

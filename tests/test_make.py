@@ -1,5 +1,6 @@
 """The commands of the README."""
 
+import asyncio
 import os
 import re
 import signal
@@ -7,7 +8,8 @@ import socket
 import subprocess
 import time
 
-from tests.support.services import PATIENCE, ROOT
+from tests.support.clients import caller, said
+from tests.support.services import PATIENCE, ROOT, Service
 
 
 def free_address() -> str:
@@ -15,8 +17,8 @@ def free_address() -> str:
         return f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_make_run() -> None:
-    """`make run` serves, says where within 3 seconds once all is set up, and stops both services on Ctrl-C."""
+async def test_make_run() -> None:
+    """`make run` serves, says where within 3 seconds once all is set up, and lets runs finish on Ctrl-C."""
     engine, gateway = free_address(), free_address()
     env = {"RUNWIRE_ENGINE_LISTEN": engine, "RUNWIRE_GATEWAY_ENGINE": engine, "RUNWIRE_GATEWAY_LISTEN": gateway}
     started = time.monotonic()
@@ -24,16 +26,38 @@ def test_make_run() -> None:
         ["make", "run"], cwd=ROOT, env=os.environ | env, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as make:
         assert make.stdout
-        said = next(line for line in make.stdout if "ready" in line)
+        said_ready = next(line for line in make.stdout if "ready" in line)
         took = time.monotonic() - started
-        assert f"http://{gateway}" in said
-        os.killpg(make.pid, signal.SIGINT)  # as a terminal does
-        assert make.wait(PATIENCE) in {0, 2, -signal.SIGINT}  # make itself may say that it was interrupted
+        assert f"http://{gateway}" in said_ready
+        async with caller(engine) as alice:
+            call = alice.call("triage", "Where is my parcel?", parameters={"pace": 0.1})
+            await said(call)
+            os.killpg(make.pid, signal.SIGINT)  # as a terminal does
+            rest = [event async for response in call for event in response.events]
+            assert rest[-1].agent_completed.output
+        assert await asyncio.to_thread(make.wait, PATIENCE) in {0, 2, -signal.SIGINT}  # make may say that it was told
     assert took < 3, took
     for address in (engine, gateway):
         host, port = address.split(":")
         with socket.socket() as probe:
             assert probe.connect_ex((host, int(port))) != 0
+
+
+def test_make_run_twice(engine: Service) -> None:
+    """A second `make run` on the same ports says what is wrong, and not that it is ready."""
+    taken = {"RUNWIRE_ENGINE_LISTEN": engine.address, "RUNWIRE_GATEWAY_ENGINE": engine.address}
+    done = subprocess.run(
+        ["make", "run"],
+        cwd=ROOT,
+        env=os.environ | taken | {"RUNWIRE_GATEWAY_LISTEN": free_address()},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"cannot listen on {engine.address}" in done.stderr
+    assert "ready" not in done.stdout
 
 
 def test_make_help() -> None:

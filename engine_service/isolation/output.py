@@ -59,7 +59,8 @@ class Output:
             self._end()
             return False
         if self._left > 0:
-            self.log.info("agent printed", text=data[: self._left].decode(errors="replace"))
+            if text := data[: self._left].decode(errors="replace").strip("\n"):
+                self.log.info("agent printed", text=text)
             self._left -= len(data)
             if self._left <= 0:
                 self.log.warning("agent printed more than is logged", limit=MAX_OUTPUT)

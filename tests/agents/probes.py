@@ -64,6 +64,6 @@ class Parent(Agent):
             name, _, order = child.partition(":")
             try:
                 return await context.delegate(name, order)
-            except AgentError as error:
+            except (AgentError, LookupError) as error:
                 await context.say(str(error))
         return "nobody could"

@@ -177,7 +177,8 @@ async def test_sub_agents() -> None:
         ("parent/rogue", "agent_started"),
         ("parent/rogue", "agent_completed"),
     ]
-    assert "There is no agent named 'nobody'." in [event.agent_message.delta for event in events]
+    said = [event.agent_message.delta for event in events if kind(event) == "agent_message"]
+    assert "there is no agent named 'nobody' to delegate to" in said[1]
 
 
 async def test_a_run_that_cannot_start_has_no_event(engine: Service) -> None:

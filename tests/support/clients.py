@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 JSON = "runwire.v1.json"
 PROTO = "runwire.v1.proto"
+HANDSHAKE = (
+    b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+"""What opens a socket, for clients that do it by hand."""
 TERMINAL = {"agent_completed", "agent_failed", "agent_cancelled"}
 
 

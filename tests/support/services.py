@@ -124,14 +124,14 @@ class Service:
 
 def engine(*flags: str, agents: str = "tests.agents.probes", folder: str = "", **env: str) -> Service:
     """Start an engine with the tests' agents, or those in a folder. Settings are given as `MAX_RUNS="3"`."""
-    settings = {"LISTEN": "127.0.0.1:0", "AGENTS": agents, "DRAIN_GRACE": "1"} | env
+    settings = {"LISTEN": "127.0.0.1:0", "AGENTS": agents, "DRAIN_GRACE": "1", "RUNS_PER_MINUTE": "1000000"} | env
     named = {f"RUNWIRE_ENGINE_{name}": value for name, value in settings.items()}
     return Service("engine-service", *flags, env=named | {"PYTHONPATH": f"{ROOT}:{folder}"})
 
 
 def gateway(engine: str, *flags: str, **env: str) -> Service:
     """Start a gateway in front of an engine's address."""
-    settings = {"LISTEN": "127.0.0.1:0", "ENGINE": engine, "DRAIN_GRACE": "1"} | env
+    settings = {"LISTEN": "127.0.0.1:0", "ENGINE": engine, "DRAIN_GRACE": "1", "SOCKETS_PER_MINUTE": "1000000"} | env
     return Service("edge-gateway", *flags, env={f"RUNWIRE_GATEWAY_{name}": value for name, value in settings.items()})
 
 

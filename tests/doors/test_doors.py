@@ -1,0 +1,193 @@
+"""Who may come in, and how often."""
+
+import asyncio
+import contextlib
+import signal
+import socket as sockets
+import ssl
+import statistics
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from tests.support.certificates import Authority
+from tests.support.clients import HANDSHAKE, JSON, PROTO, caller, events_of, frames, opening, socket, terminal
+from tests.support.services import Service
+from tests.support.services import engine as start_engine
+from tests.support.services import gateway as start_gateway
+
+
+async def status(address: str, **headers: str) -> int:
+    """Return what a handshake gets."""
+    try:
+        async with connect(f"ws://{address}/v1/stream", additional_headers=headers):
+            return 101
+    except InvalidStatus as error:
+        return error.response.status_code
+
+
+async def test_origins() -> None:
+    """Our own page and those that are named may open sockets; others may not; what is no browser may."""
+    with start_gateway("127.0.0.1:1", ORIGINS="https://app.example,http://localhost:3000") as front:
+        for origin, expected in (
+            (f"http://{front.address}", 101),
+            ("https://app.example", 101),
+            ("http://localhost:3000", 101),
+            ("https://app.example.evil.example", 403),
+            ("https://evil.example", 403),
+            ("http://app.example", 403),
+            ("null", 403),
+            ("", 403),
+        ):
+            assert await status(front.address, Origin=origin) == expected, origin
+        assert await status(front.address) == 101
+
+
+async def test_sockets_per_minute() -> None:
+    """An address may open so many sockets a minute; X-Forwarded-For counts only behind proxies that are trusted."""
+    with start_gateway("127.0.0.1:1", SOCKETS_PER_MINUTE="3") as front:
+        assert [await status(front.address) for _ in range(4)] == [101, 101, 101, 429]
+        assert await status(front.address, **{"X-Forwarded-For": "10.0.0.1"}) == 429
+        with pytest.raises(InvalidStatus) as caught:
+            async with connect(f"ws://{front.address}/v1/stream"):
+                pass
+        assert 0 < int(caught.value.response.headers["Retry-After"]) <= 20
+    with start_gateway("127.0.0.1:1", SOCKETS_PER_MINUTE="1", TRUSTED_PROXIES="127.0.0.0/8") as front:
+        for address in ("10.0.0.1", "10.0.0.2"):
+            assert await status(front.address, **{"X-Forwarded-For": address}) == 101
+            assert await status(front.address, **{"X-Forwarded-For": address}) == 429
+            # What stands before the first that isn't trusted is anybody's invention.
+            assert await status(front.address, **{"X-Forwarded-For": f"10.9.9.9, {address}"}) == 429
+
+
+async def test_runs_per_minute() -> None:
+    """A user may start so many runs a minute, and is told when the next may come; others are not concerned."""
+    with start_engine(RUNS_PER_MINUTE="3") as back:
+        async with caller(back.address, "alice") as alice, caller(back.address, "bob") as bob:
+            for _ in range(3):
+                terminal(await alice.run("echo"))
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await alice.run("echo")
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "grpc-status-details-bin" in dict(caught.value.trailing_metadata() or ())
+            terminal(await bob.run("echo"))
+
+
+def tls(front: Service) -> Any:
+    return ssl.get_server_certificate(("127.0.0.1", front.port))
+
+
+async def test_tls_everywhere(tmp_path: Path) -> None:
+    """TLS on both, the gateway known to the engine by its certificate; nobody else gets through; SIGHUP reads anew."""
+    ours, foreign = Authority(tmp_path, "ours"), Authority(tmp_path, "foreign")
+    engine, gateway, stranger = ours.issue("engine"), ours.issue("gateway"), foreign.issue("stranger")
+    back_tls = {"TLS_CERT": engine.certificate, "TLS_KEY": engine.key, "TLS_CLIENT_CA": ours.file}
+    front_tls = {"TLS_CERT": gateway.certificate, "TLS_KEY": gateway.key, "ENGINE_CA": ours.file}
+    known = {"ENGINE_CERT": gateway.certificate, "ENGINE_KEY": gateway.key}
+    unknown = {"ENGINE_CERT": stranger.certificate, "ENGINE_KEY": stranger.key}
+
+    def text(settings: dict[str, Path]) -> dict[str, str]:
+        return {name: str(value) for name, value in settings.items()}
+
+    trusting = ssl.create_default_context(cafile=str(ours.file))
+
+    async def close_code(front: Service) -> int:
+        async with connect(f"wss://{front.address}/v1/stream", ssl=trusting) as connection:
+            await connection.send(opening(JSON, "echo"))
+            await frames(connection)
+            return connection.close_code or 0
+
+    with start_engine(**text(back_tls)) as back:
+        with start_gateway(back.address, **text(front_tls | known)) as front:
+            assert await close_code(front) == 1000
+            with warnings.catch_warnings():  # Python warns of what is too old for us, too
+                warnings.simplefilter("ignore", DeprecationWarning)
+                old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+                old.maximum_version = ssl.TLSVersion.TLSv1_1
+            with pytest.raises((ssl.SSLError, ConnectionResetError)):
+                await asyncio.open_connection("127.0.0.1", front.port, ssl=old)
+
+            before = tls(front)
+            ours.issue("gateway")  # the same files, with a new certificate in them
+            front.signal(signal.SIGHUP)
+            front.wait_for(lambda record: record["event"] == "certificates read again")
+            assert tls(front) != before
+            before = tls(back)
+            ours.issue("engine")
+            back.signal(signal.SIGHUP)
+            back.wait_for(lambda record: record["event"] == "certificates read again")
+            assert tls(back) != before
+            assert await close_code(front) == 1000
+        for settings in (front_tls, front_tls | unknown):  # without a certificate, and with a foreign one
+            with start_gateway(back.address, **text(settings)) as front:
+                assert await close_code(front) == 4014
+        async with caller(back.address) as plain:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await plain.run("echo")
+
+
+def test_a_public_address() -> None:
+    """An engine without keys does not listen in public, and says what to set; a gateway without TLS says so once."""
+    with start_engine(LISTEN="0.0.0.0:0") as back:
+        assert back.wait() == 2
+        assert "JWT_KEY_FILE" in back.lines[0]
+    with start_engine(LISTEN="0.0.0.0:0", JWT_SECRET="x" * 40) as back:
+        assert back.address
+    with start_gateway("127.0.0.1:1", LISTEN="0.0.0.0:0") as front:
+        assert front.address
+        assert sum(record["level"] == "warning" for record in front.records) == 1
+
+
+async def test_idle_attackers() -> None:
+    """2,000 sockets that never say a word are all closed after `OPEN_TIMEOUT`, and nobody else feels them."""
+    with start_engine() as back, start_gateway(back.address, OPEN_TIMEOUT="8") as front:
+        loop = asyncio.get_running_loop()
+
+        async def first_event() -> float:
+            started = time.perf_counter()
+            async with socket(front.address, PROTO) as connection:
+                await connection.send(opening(PROTO, "echo"))
+                await connection.recv()
+                return time.perf_counter() - started
+
+        async def attack() -> sockets.socket:
+            attacker = sockets.socket()
+            attacker.setblocking(False)
+            await loop.sock_connect(attacker, ("127.0.0.1", front.port))
+            await loop.sock_sendall(attacker, HANDSHAKE)
+            assert (await loop.sock_recv(attacker, 4096)).startswith(b"HTTP/1.1 101")
+            return attacker
+
+        usual = statistics.median([await first_event() for _ in range(31)])
+        attackers = [await attack() for _ in range(2000)]
+        beside = statistics.median([await first_event() for _ in range(31)])
+        for attacker in attackers:
+            closing = await asyncio.wait_for(loop.sock_recv(attacker, 4096), 30)
+            assert int.from_bytes(closing[2:4], "big") == 4004
+            attacker.close()
+    print(f"first event {usual * 1e3:.1f} ms, beside 2,000 idle sockets {beside * 1e3:.1f} ms")
+    assert beside < 2 * usual
+
+
+async def test_slow_handshakes() -> None:
+    """A handshake, or a frame, that comes a byte at a time holds nothing but its own connection, and not for long."""
+    with start_engine() as back, start_gateway(back.address, OPEN_TIMEOUT="1") as front:
+        writers = []
+        for request in (b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 10, b"GET / HT"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+            writers.append((reader, writer))
+            writer.write(request)
+        async with socket(front.address, PROTO) as connection:
+            await connection.send(opening(PROTO, "echo", "hi"))
+            assert terminal(events_of(await frames(connection))).agent_completed.output == "hi"
+        for reader, writer in writers:
+            with contextlib.suppress(ConnectionResetError):
+                await asyncio.wait_for(reader.read(), 5)
+            writer.close()

@@ -1,0 +1,221 @@
+"""Law 6: identity is a verified credential. What is attempted against it, as a table."""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
+from runwire.v1 import engine_pb2 as pb
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from tests.support.certificates import public_pem
+from tests.support.clients import caller, frames, kind, said, socket
+from tests.support.services import PATIENCE, Service
+from tests.support.services import engine as start_engine
+from tests.support.services import gateway as start_gateway
+
+SECRET = "a secret that is long enough for HS256, and for HS512 too, to be worth something"
+RSA = rsa.generate_private_key(65537, 2048)
+EC = ec.generate_private_key(ec.SECP256R1())
+ED = ed25519.Ed25519PrivateKey.generate()
+SENTENCE = "You are not signed in, or your sign-in has expired."
+OURS = {"JWT_ISSUER": "https://issuer.example", "JWT_AUDIENCE": "runwire"}
+
+
+def claims(**changed: Any) -> dict[str, Any]:
+    good = {"sub": "alice", "iss": "https://issuer.example", "aud": "runwire", "exp": time.time() + 600}
+    return {name: value for name, value in (good | changed).items() if value is not None}
+
+
+def token(key: Any = RSA, algorithm: str = "RS256", headers: dict[str, str] | None = None, **changed: Any) -> str:
+    return jwt.encode(claims(**changed), key, algorithm, headers)
+
+
+def unsigned() -> str:
+    parts = ({"alg": "none", "typ": "JWT"}, claims())
+    return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + "."
+
+
+def signed_with_the_public_key() -> str:
+    """Make what a careless verifier takes: HS256, with the public key's text as the secret."""
+    parts = ({"alg": "HS256", "typ": "JWT"}, claims())
+    body = b".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts)
+    mac = hmac.new(public_pem(RSA), body, hashlib.sha256).digest()
+    return (body + b"." + base64.urlsafe_b64encode(mac).rstrip(b"=")).decode()
+
+
+ATTACKS: dict[str, Callable[[], str | None]] = {
+    "no token": lambda: None,
+    "an empty token": lambda: "",
+    "no JWT": lambda: "nonsense",
+    "a development token": lambda: "dev:alice",
+    "alg none": unsigned,
+    "HS256 signed with the public key": signed_with_the_public_key,
+    "another's key": lambda: token(rsa.generate_private_key(65537, 2048)),
+    "another algorithm": lambda: token(EC, "ES256"),
+    "expired": lambda: token(exp=time.time() - 31),
+    "without an end": lambda: token(exp=None),
+    "not yet valid": lambda: token(nbf=time.time() + 60),
+    "wrong audience": lambda: token(aud="somebody else"),
+    "without audience": lambda: token(aud=None),
+    "wrong issuer": lambda: token(iss="https://elsewhere.example"),
+    "without issuer": lambda: token(iss=None),
+    "without subject": lambda: token(sub=None),
+    "an empty subject": lambda: token(sub=""),
+    "a long subject": lambda: token(sub="x" * 1000),
+    "64 KiB": lambda: token(padding="x" * 64 * 1024),
+    "a broken signature": lambda: token()[:-6] + "AAAAAA",
+}
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Service]]:
+    key = tmp_path_factory.mktemp("keys") / "key.pem"
+    key.write_bytes(public_pem(RSA))
+    with start_engine(JWT_KEY_FILE=str(key), **OURS) as back, start_gateway(back.address) as front:
+        yield back, front
+
+
+async def attempt(address: str, credential: str | None, agent: str = "echo") -> Any:
+    """Return how a run with a credential ends: an event, or an error."""
+    metadata = () if credential is None else (("authorization", f"Bearer {credential}"),)
+    async with caller(address) as somebody:
+        try:
+            call = somebody.stub.Run(pb.RunRequest(agent=agent), metadata=metadata)
+            return [kind(event) async for response in call for event in response.events][-1]
+        except grpc.aio.AioRpcError as error:
+            return error
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_attacks(guarded: tuple[Service, Service], attack: str) -> None:
+    """Each is refused with the same sentence, over gRPC and through a socket, and tells nothing of what was wrong."""
+    back, front = guarded
+    credential = ATTACKS[attack]()
+    error = await attempt(back.address, credential)
+    assert (error.code(), error.details()) == (grpc.StatusCode.UNAUTHENTICATED, SENTENCE)
+    async with socket(front.address) as connection:
+        await connection.send(json.dumps({"accessToken": credential or "", "run": {"agent": "echo"}}))
+        assert await frames(connection) == []
+        assert (connection.close_code, connection.close_reason) == (4016, SENTENCE)
+
+
+async def test_a_good_token(guarded: tuple[Service, Service]) -> None:
+    """A token that is signed, for us, from whom we expect, and in its time lets its subject in, however it arrives."""
+    back, front = guarded
+    assert await attempt(back.address, token()) == "agent_completed"
+    assert await attempt(back.address, token(exp=time.time() - 20)) == "agent_completed"  # clocks differ
+    for opening, headers in (
+        ({"accessToken": token(), "run": {"agent": "echo"}}, {}),
+        ({"run": {"agent": "echo"}}, {"Authorization": f"Bearer {token()}"}),
+    ):
+        async with socket(front.address, additional_headers=headers) as connection:
+            await connection.send(json.dumps(opening))
+            await frames(connection)
+            assert connection.close_code == 1000
+
+
+async def test_a_token_in_the_address(guarded: tuple[Service, Service]) -> None:
+    """A token in the query string is refused, so that nobody gets used to it."""
+    with pytest.raises(InvalidStatus) as caught:
+        async with connect(f"ws://{guarded[1].address}/v1/stream?access_token={token()}"):
+            pass
+    assert caught.value.response.status_code == 400
+
+
+async def test_anothers_run(guarded: tuple[Service, Service]) -> None:
+    """Another user's run does not exist: NOT_FOUND, and never PERMISSION_DENIED."""
+    run_id = "123e4567-e89b-42d3-a456-426614174000"
+    alice = (("authorization", f"Bearer {token()}"),)
+    mallory = (("authorization", f"Bearer {token(sub='mallory')}"),)
+    async with caller(guarded[0].address) as both:
+        call = both.stub.Run(pb.RunRequest(agent="waiter", run_id=run_id), metadata=alice)
+        assert await said(call) == "waiting"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await both.stub.Cancel(pb.CancelRequest(run_id=run_id), metadata=mallory)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await both.stub.Cancel(pb.CancelRequest(run_id=run_id.replace("1", "2")), metadata=mallory)
+        assert caught.value.details() == "You have no such run."
+        call.cancel()
+
+
+async def test_what_needs_no_token(guarded: tuple[Service, Service]) -> None:
+    """Health is for everybody; reflection, and the list of agents, are not."""
+    async with caller(guarded[0].address) as stranger:
+        health: Any = HealthStub(stranger.channel)
+        assert (await health.Check(HealthCheckRequest())).status == 1
+        reflection: Any = ServerReflectionStub(stranger.channel)  # type: ignore[arg-type]
+        for credential, allowed in ((None, False), (token(), True)):
+            metadata = () if credential is None else (("authorization", f"Bearer {credential}"),)
+            call = reflection.ServerReflectionInfo(iter([ServerReflectionRequest(list_services="")]), metadata=metadata)
+            try:
+                assert (await call.read()).list_services_response.service
+                assert allowed
+            except grpc.aio.AioRpcError as error:
+                assert not allowed
+                assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stranger.stub.ListAgents(pb.ListAgentsRequest())
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize(("key", "algorithm"), [(RSA, "RS256"), (EC, "ES256"), (ED, "EdDSA")])
+async def test_each_kind_of_key(tmp_path: Path, key: Any, algorithm: str) -> None:
+    """RSA, P-256 and Ed25519 keys work, as PEM and in a JWKS file, whose keys can be rotated without a restart."""
+    file = tmp_path / "keys"
+    file.write_bytes(public_pem(key))
+    with start_engine(JWT_KEY_FILE=str(file)) as back:
+        assert await attempt(back.address, token(key, algorithm)) == "agent_completed"
+        described = json.loads(jwt.get_algorithm_by_name(algorithm).to_jwk(key.public_key()))
+        file.write_text(json.dumps({"keys": [described | {"kid": "new"}]}))
+        rotated = token(key, algorithm, {"kid": "new"})
+        patience = time.monotonic() + PATIENCE
+        while await attempt(back.address, rotated) != "agent_completed":
+            assert time.monotonic() < patience
+        assert (await attempt(back.address, token(key, algorithm, {"kid": "old"}))).code().name == "UNAUTHENTICATED"
+        file.write_text("half writ")  # as while it is being saved: the keys from before still are good
+        assert await attempt(back.address, rotated) == "agent_completed"
+
+
+async def test_a_shared_secret() -> None:
+    """With `JWT_SECRET`, HS256 tokens are verified, and development tokens are nothing any more."""
+    with start_engine(JWT_SECRET=SECRET) as back:
+        assert await attempt(back.address, token(SECRET, "HS256")) == "agent_completed"
+        for wrong in (token(SECRET + "!", "HS256"), token(SECRET, "HS512"), token(), "dev:alice", None):
+            assert (await attempt(back.address, wrong)).code() is grpc.StatusCode.UNAUTHENTICATED
+    assert not [record for record in back.records if SECRET in str(record)]
+
+
+async def test_a_token_that_expires_during_a_run() -> None:
+    """A run that was let in goes on: its token is asked for once."""
+    with start_engine(JWT_SECRET=SECRET) as back:
+        soon = token(SECRET, "HS256", exp=time.time() - 26)
+        async with caller(back.address) as somebody:
+            request = pb.RunRequest(agent="ticker")
+            call = somebody.stub.Run(request, metadata=(("authorization", f"Bearer {soon}"),))
+            assert [kind(event) async for response in call for event in response.events][-1] == "agent_completed"
+            patience = time.monotonic() + PATIENCE
+            while await attempt(back.address, soon) == "agent_completed":  # the 30 s that clocks may differ aren't over
+                assert time.monotonic() < patience
+
+
+def test_nothing_secret_is_logged(guarded: tuple[Service, Service]) -> None:
+    """No token, input or output is in either log."""
+    for service in guarded:
+        text = json.dumps(service.records)
+        assert "eyJ" not in text
+        assert "Bearer" not in text
