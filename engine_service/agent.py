@@ -63,6 +63,12 @@ class Work:
     history: tuple[Message, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict[str, Any])
     deadline: datetime.datetime | None = None
+    trace_id: str = ""
+
+    def labels(self) -> dict[str, str]:
+        """Say in the log which run it is, whose, and as part of which trace."""
+        labels = {"run_id": self.run_id, "user_id": self.user_id, "agent": self.agent}
+        return labels | {"trace_id": self.trace_id} if self.trace_id else labels
 
 
 class Agent(ABC):

@@ -3,6 +3,7 @@
 import datetime
 import re
 import uuid
+from collections.abc import Iterable
 
 from google.protobuf.json_format import MessageToDict
 from runwire.v1 import engine_pb2 as pb
@@ -15,10 +16,13 @@ MAX_TEXT = 1024 * 1024
 MAX_MESSAGES = 10_000
 MAX_PARAMETERS = 256 * 1024
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 ROLES = {pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
 
 
-def work_of(request: pb.RunRequest, user_id: str, deadline: datetime.datetime | None) -> Work:
+def work_of(
+    request: pb.RunRequest, user_id: str, deadline: datetime.datetime | None = None, trace_id: str = ""
+) -> Work:
     """Check a request, and return what is to be done. Raises INVALID_ARGUMENT, naming every field that is wrong."""
     if violations := _violations(request):
         raise invalid(violations)
@@ -35,7 +39,15 @@ def work_of(request: pb.RunRequest, user_id: str, deadline: datetime.datetime | 
         history=tuple(Message(ROLES[message.role], message.text) for message in request.history),  # type: ignore[arg-type]
         parameters=parameters,
         deadline=deadline,
+        trace_id=trace_id,
     )
+
+
+def trace_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    """Return the trace that a call is part of, by its W3C traceparent; nothing if it has none that can be read."""
+    parent = str(dict(metadata).get("traceparent", ""))
+    found = TRACEPARENT.fullmatch(parent)
+    return found[1] if found else ""
 
 
 def checked_run_id(run_id: str) -> str:

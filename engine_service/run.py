@@ -40,7 +40,7 @@ class Run:
         self._over = False
         self._leaving: asyncio.Task[str] | None = None
         self._notes = MAX_NOTES
-        self._log = structlog.get_logger().bind(run_id=work.run_id, user_id=work.user_id, agent=work.agent)
+        self._log = structlog.get_logger().bind(**work.labels())
 
     async def start(self, seconds: float, grace: float = GRACE) -> None:
         """Begin, and end by oneself after so many seconds. Raises PlaceError, and then nothing has begun."""

@@ -17,7 +17,7 @@ from engine_service.agent import Work
 from engine_service.identity import Identity
 from engine_service.isolation import GRACE, PlaceError
 from engine_service.refusal import Refusal, unavailable
-from engine_service.requests import checked_run_id, work_of
+from engine_service.requests import checked_run_id, trace_of, work_of
 from engine_service.run import CANCELLED, Run
 
 SERVICE = pb.DESCRIPTOR.services_by_name["EngineService"].full_name
@@ -62,10 +62,13 @@ class Servicer:
     async def run(self, request: pb.RunRequest, context: Context) -> None:
         """Run one agent, and stream what happens until the run ends or the caller leaves."""
         async with self._answering(context):
-            user_id = self._identity.user(context.invocation_metadata() or ())
+            metadata = context.invocation_metadata() or ()
+            user_id = self._identity.user(metadata)
             timeout, grace = self._time(context.time_remaining())
             deadline = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=timeout)
-            run = self._make_run(work_of(request, user_id, deadline), self._isolation(request.agent))
+            run = self._make_run(
+                work_of(request, user_id, deadline, trace_of(metadata)), self._isolation(request.agent)
+            )
             with self._admission.admit(run):
                 try:
                     await run.start(timeout, grace)

@@ -43,7 +43,7 @@ class ProcessPlace:
 
     async def begin(self, work: Work) -> None:
         """Give the process its run. Raises OSError when it died while it waited."""
-        self.output.log = self._log.bind(run_id=work.run_id, user_id=work.user_id, agent=work.agent)
+        self.output.log = self._log.bind(**work.labels())
         data = pickle.dumps(work)
         await self._loop.sock_sendall(self._channel, LENGTH.pack(len(data)) + data)
 

@@ -219,3 +219,15 @@ def test_nothing_secret_is_logged(guarded: tuple[Service, Service]) -> None:
         text = json.dumps(service.records)
         assert "eyJ" not in text
         assert "Bearer" not in text
+
+
+async def test_the_log_says_whose_and_which(guarded: tuple[Service, Service]) -> None:
+    """Each line about a run has its id, its user's, and its trace's."""
+    back, front = guarded
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    opening = {"accessToken": token(), "traceparent": f"00-{trace}-00f067aa0ba902b7-01", "run": {"agent": "echo"}}
+    async with socket(front.address) as connection:
+        await connection.send(json.dumps(opening))
+        [run_id] = {json.loads(frame)["runId"] for frame in await frames(connection)}
+    record = back.wait_for(lambda record: record["event"] == "run ended" and record.get("trace_id") == trace)
+    assert (record["run_id"], record["user_id"], record["agent"]) == (run_id, "alice", "echo")

@@ -8,7 +8,16 @@ from runwire.v1.engine_pb2 import ROLE_ASSISTANT, ROLE_USER, Message, RunRequest
 
 from engine_service.agent import Message as Said
 from engine_service.refusal import Refusal
-from engine_service.requests import MAX_TEXT, work_of
+from engine_service.requests import MAX_TEXT, trace_of, work_of
+
+
+def test_the_trace_is_found() -> None:
+    """A W3C traceparent says which trace a call is part of; one that cannot be read says nothing."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert trace_of([("traceparent", f"00-{trace}-00f067aa0ba902b7-01")]) == trace
+    for other in ("", "nonsense", f"00-{trace}"):
+        assert trace_of([("traceparent", other)]) == ""
+    assert trace_of([]) == ""
 
 
 def violations(request: RunRequest) -> set[str]:
