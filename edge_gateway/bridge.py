@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -10,10 +9,11 @@ import grpc
 import grpc.aio
 from runwire.v1.gateway_pb2 import ClientFrame
 from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 
 from edge_gateway.close_codes import Closing, closing
-from edge_gateway.engine import Engine, Engines, Metadata, Stream, UnreachableError
+from edge_gateway.engine import Engine, Engines, Metadata, Stream, UnreachableError, metadata
 from edge_gateway.frames import CODECS, Codec, FrameError
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -46,8 +46,8 @@ class Bridge:
         codec = self._codecs[socket.subprotocol or CODECS[0].subprotocol]
         try:
             first = await self._first(socket, codec)
-            metadata = _metadata(first, socket)
-            ride = Ride(socket, codec, await self._engines.next(), first, metadata, self._stall_timeout)
+            engine = await self._engines.next()
+            ride = Ride(socket, codec, engine, first, _metadata(first, socket), self._stall_timeout)
             await ride.go()
         except FrameError as error:
             await dismiss(socket, closing(INVALID, str(error)))
@@ -80,16 +80,16 @@ class Ride:
         codec: Codec,
         engine: Engine,
         first: ClientFrame,
-        metadata: Metadata,
+        said: Metadata,
         stall_timeout: float,
     ) -> None:
         self._socket = socket
         self._codec = codec
         self._engine = engine
-        self._metadata = metadata
+        self._metadata = said
         self._run_id = first.run.run_id or first.resume.run_id
         self._stall_timeout = stall_timeout
-        self._stream: Stream = engine.open(first, metadata)
+        self._stream: Stream = engine.open(first, said)
         self._begun = asyncio.Event()
 
     async def go(self) -> None:
@@ -178,10 +178,10 @@ async def close(socket: ServerConnection, end: Closing) -> None:
 
 def _metadata(frame: ClientFrame, socket: ServerConnection) -> Metadata:
     """Say who calls, and as part of which trace: what the frame says, or else the browser's own request."""
-    headers: Mapping[str, str] = socket.request.headers if socket.request else {}
-    token = f"Bearer {frame.access_token}" if frame.access_token else headers.get("Authorization", "")
-    named = (("authorization", token), ("traceparent", frame.traceparent or headers.get("traceparent", "")))
-    return tuple((key, value) for key, value in named if value)
+    headers = socket.request.headers if socket.request else Headers()
+    # Two of a kind are joined, which makes them what nobody accepts.
+    authorization = f"Bearer {frame.access_token}" if frame.access_token else ",".join(headers.get_all("Authorization"))
+    return metadata(authorization, frame.traceparent or ",".join(headers.get_all("traceparent")))
 
 
 def _sentence(error: grpc.aio.AioRpcError) -> str | None:

@@ -62,7 +62,7 @@ class Doors:
             return False
         origin = origins[0].lower()
         host = urlsplit(origin).netloc
-        return origin in self._origins or bool(host and host == request.headers.get("Host", "").lower())
+        return origin in self._origins or bool(host and host == ",".join(request.headers.get_all("Host")).lower())
 
     def _address(self, socket: ServerConnection, request: Request) -> str:
         """Return who calls: the peer, or whom the proxies that we trust say they speak for."""

@@ -1,6 +1,7 @@
 """The engines, as the gateway calls them: bytes come back, and stay bytes."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -34,9 +35,24 @@ OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
 )
 
+SENDABLE = re.compile(r"[ -~]{1,65536}")
+"""What metadata can carry."""
+UNSENDABLE = "Bearer -"
+"""What is sent for a token that metadata can't carry: the engine refuses it as any other that is none."""
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[ -~]{0,200})?")
 Metadata = Sequence[tuple[str, str]]
 Stream = grpc.aio.UnaryStreamCall[Any, bytes]
 StreamMethod = grpc.aio.UnaryStreamMultiCallable[T, bytes]
+
+
+def metadata(authorization: str, traceparent: str = "") -> Metadata:
+    """Say who calls, and as part of which trace."""
+    said = (
+        [("authorization", authorization if SENDABLE.fullmatch(authorization) else UNSENDABLE)] if authorization else []
+    )
+    if TRACEPARENT.fullmatch(traceparent):
+        said.append(("traceparent", traceparent))
+    return said
 
 
 class UnreachableError(Exception):

@@ -14,7 +14,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from edge_gateway.doors import Doors, NotAdmittedError
-from edge_gateway.engine import Engines, UnreachableError
+from edge_gateway.engine import Engines, UnreachableError, metadata
 from edge_gateway.proto_json import encoder
 
 STREAM = "/v1/stream"
@@ -74,10 +74,9 @@ class Pages:
 
     async def _list(self, request: Request) -> Response:
         """Say which agents there are, to whoever may know."""
-        token = request.headers.get("Authorization")
         try:
             engine = await self._engines.next()
-            agents = await engine.list_agents((("authorization", token),) if token else ())
+            agents = await engine.list_agents(metadata(",".join(request.headers.get_all("Authorization"))))
         except UnreachableError:
             return _text(http.HTTPStatus.SERVICE_UNAVAILABLE, "The engine cannot be reached.\n")
         except grpc.aio.AioRpcError as error:

@@ -1,5 +1,6 @@
 """Who is calling."""
 
+import re
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from engine_service.refusal import Refusal
 
 ANONYMOUS = "anonymous"
 PREFIX = "Bearer "
-DEV = "dev:"
+DEV = re.compile(r"dev:([\w.@+-]{1,64})")
 LEEWAY = 30
 """Seconds that clocks may differ."""
 MAX_TOKEN = 16 * 1024
@@ -36,8 +37,8 @@ class DevelopmentIdentity:
         token = bearer(metadata)
         if token is None:
             return ANONYMOUS
-        if token.startswith(DEV) and len(DEV) < len(token) <= MAX_USER:
-            return token.removeprefix(DEV)
+        if found := DEV.fullmatch(token):
+            return found[1]
         raise unauthenticated()
 
 

@@ -49,6 +49,23 @@ async def test_origins() -> None:
         assert await status(front.address) == 101
 
 
+async def test_headers_that_come_twice() -> None:
+    """A header that may come once and comes twice is refused where it matters, and breaks nothing."""
+    with start_engine() as back, start_gateway(back.address) as front:
+        twice = [("Authorization", "Bearer dev:alice"), ("Authorization", "Bearer dev:bob"), ("traceparent", "x")] * 2
+        async with connect(f"ws://{front.address}/v1/stream", additional_headers=twice) as connection:
+            await connection.send('{"run": {"agent": "echo"}}')
+            assert await frames(connection) == []
+            assert connection.close_code == 4016
+        reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+        for header in (b"Host: a", b"Host: b", b"Origin: http://a", b"Authorization: x", b"Authorization: y"):
+            writer.write((b"" if header != b"Host: a" else b"GET /v1/agents HTTP/1.1\r\n") + header + b"\r\n")
+        writer.write(b"\r\n")
+        assert b" 401 " in await reader.readline()
+        writer.close()
+        assert [record["event"] for record in front.records] == ["serving"]
+
+
 async def test_sockets_per_minute() -> None:
     """An address may open so many sockets a minute; X-Forwarded-For counts only behind proxies that are trusted."""
     with start_gateway("127.0.0.1:1", SOCKETS_PER_MINUTE="3") as front:

@@ -77,6 +77,7 @@ ATTACKS: dict[str, Callable[[], str | None]] = {
     "an empty subject": lambda: token(sub=""),
     "a long subject": lambda: token(sub="x" * 1000),
     "64 KiB": lambda: token(padding="x" * 64 * 1024),
+    "what no header can carry": lambda: "line\nbreak, and \u00e9",
     "a broken signature": lambda: token()[:-6] + "AAAAAA",
 }
 
@@ -105,8 +106,9 @@ async def test_attacks(guarded: tuple[Service, Service], attack: str) -> None:
     """Each is refused with the same sentence, over gRPC and through a socket, and tells nothing of what was wrong."""
     back, front = guarded
     credential = ATTACKS[attack]()
-    error = await attempt(back.address, credential)
-    assert (error.code(), error.details()) == (grpc.StatusCode.UNAUTHENTICATED, SENTENCE)
+    if credential is None or (credential.isascii() and credential.isprintable()):  # or gRPC's own client refuses it
+        error = await attempt(back.address, credential)
+        assert (error.code(), error.details()) == (grpc.StatusCode.UNAUTHENTICATED, SENTENCE)
     async with socket(front.address) as connection:
         await connection.send(json.dumps({"accessToken": credential or "", "run": {"agent": "echo"}}))
         assert await frames(connection) == []
