@@ -43,10 +43,9 @@ async def serve(settings: Settings) -> None:
     if tls is None and not settings.is_loopback:
         log.warning("no TLS on a public address: something in front must provide it", address=settings.listen)
     async with AsyncExitStack() as stack:
-        channels = [_channel(address, credentials) for address in settings.engine]
-        for channel in channels:
-            await stack.enter_async_context(channel)
-        engines = Engines(channels)
+        engines = Engines([_channel(address, credentials) for address in settings.engine])
+        stack.push_async_callback(engines.close)
+        _reload_on_hangup(settings, tls, engines)
         bridge = Bridge(engines, open_timeout=settings.open_timeout, stall_timeout=settings.stall_timeout)
         doors = Doors(
             origins=settings.origins,
@@ -54,6 +53,8 @@ async def serve(settings: Settings) -> None:
             rates=Rates(settings.sockets_per_minute),
             max_connections=settings.max_connections,
             connections=lambda: bridge.sockets,
+            is_tls=tls is not None,
+            is_loopback=settings.is_loopback,
         )
         pages = Pages(engines, doors, lambda: (bridge.sockets, bridge.carried))
         server = await _listen(settings, bridge, pages, tls)
@@ -98,15 +99,6 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
         context.load_cert_chain(cert, key)
     except OSError as error:
         raise BootError(f"the certificate {settings.tls_cert} or its key cannot be used: {error}") from error
-
-    def reload() -> None:
-        try:
-            context.load_cert_chain(cert, key)  # for the connections that come after
-            structlog.get_logger().info("certificates read again")
-        except OSError as error:
-            structlog.get_logger().error("certificates not read again", error=str(error))
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
     return context
 
 
@@ -126,6 +118,27 @@ def _credentials(settings: Settings) -> grpc.ChannelCredentials | None:
         raise BootError(f"the engine's CA or our certificate for it cannot be used: {error}") from error
     ours = [path.read_bytes() if path else None for path in (settings.engine_key, settings.engine_cert)]
     return grpc.ssl_channel_credentials(settings.engine_ca.read_bytes(), *ours)
+
+
+def _reload_on_hangup(settings: Settings, tls: ssl.SSLContext | None, engines: Engines) -> None:
+    """Read every certificate again on SIGHUP, for the connections that come after."""
+
+    def reload() -> None:
+        log = structlog.get_logger()
+        try:
+            # Looked at first: a pair that doesn't fit would leave the context that serves with half of it.
+            _tls(settings)
+            credentials = _credentials(settings)
+        except BootError as error:
+            log.error("certificates not read again", error=str(error))  # noqa: TRY400 - its text says it all
+            return
+        if tls and settings.tls_cert and settings.tls_key:
+            tls.load_cert_chain(settings.tls_cert, settings.tls_key)
+        if credentials:
+            engines.renew([_channel(address, credentials) for address in settings.engine])
+        log.info("certificates read again")
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
 def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
@@ -149,13 +162,16 @@ async def _listen(settings: Settings, bridge: Bridge, pages: Pages, tls: ssl.SSL
             server_header=None,
             open_timeout=settings.open_timeout,
             ping_interval=settings.ping,
-            ping_timeout=max(settings.ping, settings.stall_timeout),  # whoever reads slowly answers slowly
+            ping_timeout=None,  # a ping waits behind what is sent; whether the browser is there, TCP knows: see below
             max_size=settings.max_frame_bytes,
         )
     except OSError as error:
         raise BootError(f"cannot listen on {settings.listen}: it is taken, or no address of this machine") from error
     for listening in server.sockets:  # those that are accepted inherit it
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+        # Pings make sure that there is something to answer; a browser whose machine doesn't for so long is gone.
+        gone = settings.ping + settings.stall_timeout
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(gone * 1000))
     return server
 
 

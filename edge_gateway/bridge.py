@@ -112,16 +112,23 @@ class Ride:
             await asyncio.wait(tasks)
 
     async def _obey(self, frame: str | bytes) -> None:
-        """Do what a later frame says: there is only one that may come."""
+        """Do what a later frame says: there is only one that may come. One that is refused ends the socket."""
         try:
-            if not self._codec.decode(frame).HasField("cancel"):
+            later = self._codec.decode(frame)
+            if not later.HasField("cancel"):
                 raise FrameError("Only cancel can follow the first frame.")  # noqa: TRY301 - it is refused as others are
+            await self._begun.wait()  # what the engine doesn't know yet cannot be cancelled
+            # The first frame's token may have expired: a run outlives it.
+            said = _metadata(later, self._socket) if later.access_token else self._metadata
+            await self._engine.cancel(self._run_id, said)
         except FrameError as error:
-            self._stream.cancel()
-            await close(self._socket, closing(INVALID, str(error)))
+            end = closing(INVALID, str(error))
+        except grpc.aio.AioRpcError as error:
+            end = closing(error.code(), _sentence(error))
+        else:
             return
-        await self._begun.wait()  # what the engine doesn't know yet cannot be cancelled
-        await self._engine.cancel(self._run_id, self._metadata)
+        self._stream.cancel()
+        await close(self._socket, end)
 
     async def _forward(self) -> None:
         """Send what the engine streams, one frame a message, then close the socket as the stream ended."""

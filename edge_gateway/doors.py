@@ -2,13 +2,16 @@
 
 import http
 import ipaddress
+import re
 from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
 
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request
 
 from edge_gateway.rates import Rates
+
+LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
+"""What a page on this machine calls us."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -34,7 +37,11 @@ class Doors:
         rates: Rates,
         max_connections: int,
         connections: Callable[[], int],
+        is_tls: bool = False,
+        is_loopback: bool = False,
     ) -> None:
+        self._is_tls = is_tls
+        self._is_loopback = is_loopback
         self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
         self._trusted_proxies = trusted_proxies
         self._rates = rates
@@ -58,25 +65,33 @@ class Doors:
         origins = request.headers.get_all("Origin")
         if not origins:
             return True
-        if len(origins) > 1:
-            return False
-        origin = origins[0].lower()
-        host = urlsplit(origin).netloc
-        return origin in self._origins or bool(host and host == ",".join(request.headers.get_all("Host")).lower())
+        host = ",".join(request.headers.get_all("Host")).lower()
+        ours = {f"https://{host}"} if self._is_tls else {f"https://{host}", f"http://{host}"}
+        if self._is_loopback and not self._trusted_proxies and LOOPBACK.fullmatch(host) is None:
+            # A name that somebody made point here, so that their page may pass for ours.
+            ours = set()
+        return len(origins) == 1 and origins[0].lower() in self._origins | ours
 
     def _address(self, socket: ServerConnection, request: Request) -> str:
         """Return who calls: the peer, or whom the proxies that we trust say they speak for."""
-        address = str(socket.remote_address[0]) if socket.remote_address else ""
+        address = _parsed(str(socket.remote_address[0])) if socket.remote_address else None
         forwarded = ",".join(request.headers.get_all("X-Forwarded-For")).split(",")
-        for earlier in reversed([part.strip() for part in forwarded if part.strip()]):
-            if not self._is_trusted(address):
+        for part in reversed([part.strip() for part in forwarded if part.strip()]):
+            earlier = _parsed(part)
+            if address is None or earlier is None or not any(address in known for known in self._trusted_proxies):
                 break
             address = earlier
-        return address[:64]
+        if isinstance(address, ipaddress.IPv6Address):  # who has one has them all, up to here
+            return str(ipaddress.ip_network((address, 64), strict=False))
+        return str(address)
 
-    def _is_trusted(self, address: str) -> bool:
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._trusted_proxies)
+
+def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Read an address as proxies write it: with a port, in brackets, or as IPv4 inside IPv6."""
+    bracketed = re.fullmatch(r"\[([^\]]*)\](:\d+)?", text)
+    bare = bracketed[1] if bracketed else re.sub(r"^([\d.]+):\d+$", r"\1", text)
+    try:
+        address = ipaddress.ip_address(bare.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address

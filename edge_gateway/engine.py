@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import grpc
@@ -18,6 +17,8 @@ SERVICE = pb.DESCRIPTOR.services_by_name["EngineService"].full_name
 
 REACH = 1.5
 """Seconds until an engine that cannot be reached is given up. A browser hears of it within two."""
+BACKENDS = 16
+"""Engines behind one name that are asked for a run."""
 CHECK = 1.0
 """Seconds that an engine has to answer how it is."""
 
@@ -40,6 +41,9 @@ SENDABLE = re.compile(r"[ -~]{1,65536}")
 UNSENDABLE = "Bearer -"
 """What is sent for a token that metadata can't carry: the engine refuses it as any other that is none."""
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[ -~]{0,200})?")
+LONG = 24 * 3600.0
+"""Seconds that a channel which is not used any more may still carry what goes through it."""
+
 Metadata = Sequence[tuple[str, str]]
 Stream = grpc.aio.UnaryStreamCall[Any, bytes]
 StreamMethod = grpc.aio.UnaryStreamMultiCallable[T, bytes]
@@ -81,9 +85,19 @@ class Engine:
         return self._resume(frame.resume, metadata=metadata)
 
     async def cancel(self, run_id: str, metadata: Metadata) -> None:
-        """Stop a run. How it went is told by the run's own stream."""
-        with suppress(grpc.aio.AioRpcError):
-            await self._cancel(pb.CancelRequest(run_id=run_id), metadata=metadata)
+        """Stop a run. How it went is told by the run's own stream. Raises AioRpcError.
+
+        A name may stand for several engines, which are asked in turn: one that doesn't have the run says NOT_FOUND, and
+        the next call goes to another. When none has it, it is over.
+        """
+        for _ in range(BACKENDS):
+            try:
+                await self._cancel(pb.CancelRequest(run_id=run_id), metadata=metadata, timeout=CHECK)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.NOT_FOUND:
+                    raise
+            else:
+                return
 
     async def list_agents(self, metadata: Metadata) -> pb.ListAgentsResponse:
         """List the agents there are. Raises AioRpcError."""
@@ -115,6 +129,21 @@ class Engines:
     def __init__(self, channels: Sequence[grpc.aio.Channel]) -> None:
         self._engines = [Engine(channel) for channel in channels]
         self._turn = 0
+        self._leaving = set[asyncio.Task[None]]()
+
+    def renew(self, channels: Sequence[grpc.aio.Channel]) -> None:
+        """Use other channels from now on. What goes through those from before goes on to its end."""
+        for engine in self._engines:
+            task = asyncio.create_task(engine.channel.close(grace=LONG))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+        self._engines = [Engine(channel) for channel in channels]
+
+    async def close(self) -> None:
+        """End every channel."""
+        for task in self._leaving:
+            task.cancel()
+        await asyncio.gather(*(engine.channel.close() for engine in self._engines))
 
     async def next(self) -> Engine:
         """Return the next engine that is connected. Raises UnreachableError when there is none for a while."""

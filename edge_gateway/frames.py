@@ -1,6 +1,6 @@
 """Browser frames and the contract: the only place that knows both."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 from google.protobuf import json_format
@@ -9,6 +9,9 @@ from runwire.v1.engine_pb2 import RunResponse
 from runwire.v1.gateway_pb2 import ClientFrame
 
 from edge_gateway.proto_json import encoder
+
+MAX_DEPTH = 64
+"""Levels of JSON. What the standard library's parser does at the end of its stack is not always an exception."""
 
 
 class FrameError(Exception):
@@ -68,13 +71,19 @@ class JsonCodec:
         """Read a browser's frame."""
         if isinstance(frame, bytes):
             raise FrameError("A binary frame came where text was agreed on.")
-        if not frame.lstrip().startswith("{"):  # json_format takes [] for an empty message
+        try:
+            document = orjson.loads(frame)
+        except orjson.JSONDecodeError as error:
+            raise FrameError("That is no JSON.") from error
+        if not isinstance(document, dict):  # json_format takes [] for an empty message
             raise FrameError("A frame is a JSON object.")
+        if _is_deep(document):
+            raise FrameError(f"That is nested more than {MAX_DEPTH} levels deep.")
         try:
             return json_format.Parse(frame, ClientFrame())
         except json_format.ParseError as error:
             raise FrameError(f"That is no ClientFrame as proto3 JSON: {error}") from error
-        except (RecursionError, ValueError) as error:
+        except ValueError as error:
             raise FrameError("That is no ClientFrame as proto3 JSON.") from error
 
     def encode(self, response: bytes) -> bytes:
@@ -83,3 +92,14 @@ class JsonCodec:
 
 
 CODECS: tuple[Codec, ...] = (JsonCodec(), ProtoCodec())
+
+
+def _is_deep(document: Any) -> bool:
+    """Tell whether a document has too many levels, without a stack that could end."""
+    level: list[Any] = [document]
+    for _ in range(MAX_DEPTH):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [each for values in inner for each in values if isinstance(each, dict | list)]
+        if not level:
+            return False
+    return True

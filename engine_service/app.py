@@ -155,6 +155,8 @@ def _identity(settings: Settings) -> Identity:
     if secret and file:
         raise BootError("JWT_SECRET and JWT_KEY_FILE exclude each other: set one")
     if not (secret or file):
+        if settings.jwt_issuer or settings.jwt_audience:
+            raise BootError("JWT_ISSUER and JWT_AUDIENCE need a key: set JWT_KEY_FILE or JWT_SECRET")
         if not settings.is_loopback:
             raise BootError(
                 f"without keys the engine believes everybody, and so does not listen on {settings.listen}, "
@@ -172,6 +174,7 @@ def _certificates(settings: Settings) -> Certificates | None:
     if not (settings.tls_cert and settings.tls_key):
         if settings.tls_cert or settings.tls_key or settings.tls_client_ca:
             raise BootError("TLS_CERT and TLS_KEY go together, and TLS_CLIENT_CA with both")
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)  # there is nothing to read again
         return None
     try:
         certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)

@@ -98,13 +98,28 @@ def _pem(data: bytes) -> dict[str | None, Key]:
 def _jwks(data: bytes) -> dict[str | None, Key]:
     keys: dict[str | None, Key] = {}
     for described in json.loads(data)["keys"]:
-        if described.get("kty") == "oct" or described.get("use", "sig") != "sig":
-            continue  # a shared secret in a file of public keys would let whoever reads it make tokens
-        key = jwt.PyJWK.from_dict(described).key
-        key = key.public_key() if hasattr(key, "public_key") else key
-        if algorithm := _algorithm(key):
-            keys[described.get("kid")] = Key(algorithm, key)
+        key = _jwk(described)
+        if key is None:
+            continue
+        if described.get("kid") in keys:
+            raise ValueError("two of its keys have the same kid")
+        keys[described.get("kid")] = key
     return keys
+
+
+def _jwk(described: dict[str, Any]) -> Key | None:
+    """Return a key that tokens can be verified with. Beside it a file may have others, for encryption or new ones."""
+    if described.get("kty") == "oct" or described.get("use", "sig") != "sig":
+        return None  # a shared secret in a file of public keys would let whoever reads it make tokens
+    if "verify" not in described.get("key_ops", ["verify"]):
+        return None
+    try:
+        key = jwt.PyJWK.from_dict(described).key
+    except jwt.PyJWTError:
+        return None
+    key = key.public_key() if hasattr(key, "public_key") else key
+    algorithm = _algorithm(key)
+    return Key(algorithm, key) if algorithm and described.get("alg", algorithm) == algorithm else None
 
 
 def _algorithm(key: Any) -> str | None:

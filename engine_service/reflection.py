@@ -30,6 +30,8 @@ class GuardedReflection:
         try:
             self._identity.user(context.invocation_metadata() or ())
         except Refusal as refusal:
+            async for _ in requests:  # a call that is refused before it was read is told as broken, now and then
+                break
             await context.abort_with_status(refusal.status())
         async for response in self._servicer.ServerReflectionInfo(requests, context):
             yield response

@@ -34,6 +34,8 @@ export interface Options {
   token?: string | (() => string | Promise<string>);
   /** Aborting it cancels the run, and throws its reason. */
   signal?: AbortSignal;
+  /** Seconds without a frame until a connection is taken for lost; 60 unless said. The engine's heartbeat must be shorter. */
+  silence?: number;
   /** Hears how the connection is. */
   onconnection?: (connection: Connection) => void;
   /** Hears that the run is alive and quiet. */

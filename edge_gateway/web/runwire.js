@@ -7,6 +7,7 @@
 const FIRST_PAUSE = 250; // milliseconds; each further one is twice as long
 const LONGEST_PAUSE = 10_000;
 const PATIENCE = 60; // seconds without a frame, until it is given up; longer for a run whose window is longer
+const SILENCE = 60; // seconds without a frame, heartbeats among them, until a connection is taken for lost
 const LOST = 1006;
 const NORMAL = 1000;
 const EXISTS = 4006;
@@ -116,9 +117,10 @@ class Run {
             position.seq = event.seq;
             ended = TERMINAL.has(event.type) && !event.agent.includes("/");
             yield event;
+            if (ended) return;
           }
         }
-        if (ended) return;
+        if (this.#cancelling && !position.begun) return;
         signal?.throwIfAborted();
         const error = new RunwireError(...frames.end);
         if (error.code === EXISTS && attempt && position.window) {
@@ -166,26 +168,48 @@ class Frames {
   #closed = false;
   #wake = () => {};
 
-  constructor(socket, { signal, onframe }) {
+  #timer;
+
+  constructor(socket, { signal, onframe, silence = SILENCE }) {
+    this.socket = socket;
     socket.addEventListener("message", ({ data }) => {
+      this.#watch(silence);
       onframe?.(data);
       this.#waiting.push(data);
       this.#wake();
     });
     socket.addEventListener("close", ({ code, reason }) => {
-      this.end = [code === CUT ? LOST : code, reason];
+      if (!this.#closed) this.end = [code === CUT ? LOST : code, reason];
       this.#closed = true;
       this.#wake();
     });
-    signal?.addEventListener("abort", () => this.#wake(), { once: true });
-    this.aborted = () => signal?.aborted;
+    signal?.addEventListener("abort", this.#abort);
+    this.signal = signal;
+    this.#watch(silence);
+  }
+
+  #abort = () => this.#wake();
+
+  /** Takes a connection for lost on which nothing comes any more: not even the heartbeats of a quiet run. */
+  #watch(silence) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      this.#closed = true;
+      this.socket.close();
+      this.#wake();
+    }, silence * 1000);
   }
 
   async *[Symbol.asyncIterator]() {
-    for (;;) {
-      while (this.#waiting.length) yield JSON.parse(this.#waiting.shift());
-      if (this.#closed || this.aborted()) return;
-      await new Promise((resolve) => (this.#wake = resolve));
+    try {
+      for (;;) {
+        while (this.#waiting.length) yield JSON.parse(this.#waiting.shift());
+        if (this.#closed || this.signal?.aborted) return;
+        await new Promise((resolve) => (this.#wake = resolve));
+      }
+    } finally {
+      clearTimeout(this.#timer);
+      this.signal?.removeEventListener("abort", this.#abort);
     }
   }
 }
@@ -199,7 +223,12 @@ function shaped({ seq, time, agent = "", ...kind }) {
 
 function sleep(milliseconds, signal) {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal?.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, milliseconds);
+    signal?.addEventListener("abort", done);
   });
 }

@@ -75,6 +75,12 @@ export const checks = (runwire, url) => ({
     pauses.forEach((pause, attempt) => same(pause >= 125 * 2 ** attempt && pause <= 250 * 2 ** attempt, true));
   },
 
+  async "a connection on which nothing comes any more is taken for lost"() {
+    const run = runwire.run({ agent: "waiter" }, { url, silence: 0.3 });
+    const error = await all(run).catch((caught) => caught);
+    same([error.name, error.code, run.seq], ["RunwireError", 1006, 2]);
+  },
+
   async "a run without a window that breaks off is told lost"() {
     const run = runwire.run({ agent: "waiter" }, { url });
     const seen = [];

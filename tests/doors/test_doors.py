@@ -43,10 +43,31 @@ async def test_origins() -> None:
             ("https://evil.example", 403),
             ("http://app.example", 403),
             ("null", 403),
+            ("http://[", 403),
             ("", 403),
         ):
             assert await status(front.address, Origin=origin) == expected, origin
         assert await status(front.address) == 101
+        # A name that was made to point here is not ours, though its page says the same name twice.
+        assert await raw(front, b"Host: evil.example:1", b"Origin: http://evil.example:1") == 403
+        assert [record["event"] for record in front.records] == ["serving"]
+
+
+async def raw(front: Service, *headers: bytes, start: bytes = b"GET /v1/stream HTTP/1.1") -> int:
+    """Return the status of a handshake whose headers are written by hand."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+    writer.write(b"\r\n".join([start, *HANDSHAKE.split(b"\r\n")[2:-2], *headers, b"", b""]))
+    line = await reader.readline()
+    writer.close()
+    return int(line.split()[1])
+
+
+async def test_methods() -> None:
+    """Nothing here is for anything but GET."""
+    with start_gateway("127.0.0.1:1") as front:
+        for method in (b"POST", b"DELETE", b"OPTIONS"):
+            assert await raw(front, b"Host: x", start=method + b" /v1/agents HTTP/1.1") == 405
+        assert await raw(front, b"Host: x", start=b"GET /healthz HTTP/1.1") == 200
 
 
 async def test_headers_that_come_twice() -> None:
@@ -79,6 +100,7 @@ async def test_sockets_per_minute() -> None:
         for address in ("10.0.0.1", "10.0.0.2"):
             assert await status(front.address, **{"X-Forwarded-For": address}) == 101
             assert await status(front.address, **{"X-Forwarded-For": address}) == 429
+            assert await status(front.address, **{"X-Forwarded-For": f"{address}:4711"}) == 429  # with its port
             # What stands before the first that isn't trusted is anybody's invention.
             assert await status(front.address, **{"X-Forwarded-For": f"10.9.9.9, {address}"}) == 429
 
@@ -142,6 +164,11 @@ async def test_tls_everywhere(tmp_path: Path) -> None:
             back.wait_for(lambda record: record["event"] == "certificates read again")
             assert tls(back) != before
             assert await close_code(front) == 1000
+            gateway.key.write_text("half writ")  # a pair that doesn't fit: what serves goes on as it is
+            front.signal(signal.SIGHUP)
+            front.wait_for(lambda record: record["event"] == "certificates not read again")
+            assert await close_code(front) == 1000
+        gateway = ours.issue("gateway")
         for settings in (front_tls, front_tls | unknown):  # without a certificate, and with a foreign one
             with start_gateway(back.address, **text(settings)) as front:
                 assert await close_code(front) == 4014

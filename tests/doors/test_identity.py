@@ -183,7 +183,8 @@ async def test_each_kind_of_key(tmp_path: Path, key: Any, algorithm: str) -> Non
     with start_engine(JWT_KEY_FILE=str(file)) as back:
         assert await attempt(back.address, token(key, algorithm)) == "agent_completed"
         described = json.loads(jwt.get_algorithm_by_name(algorithm).to_jwk(key.public_key()))
-        file.write_text(json.dumps({"keys": [described | {"kid": "new"}]}))
+        strange = [{"kty": "oct", "k": "c2VjcmV0"}, {"kty": "XYZ"}, described | {"kid": "enc", "use": "enc"}]
+        file.write_text(json.dumps({"keys": [*strange, described | {"kid": "new"}]}))
         rotated = token(key, algorithm, {"kid": "new"})
         patience = time.monotonic() + PATIENCE
         while await attempt(back.address, rotated) != "agent_completed":
@@ -200,6 +201,13 @@ async def test_a_shared_secret() -> None:
         for wrong in (token(SECRET + "!", "HS256"), token(SECRET, "HS512"), token(), "dev:alice", None):
             assert (await attempt(back.address, wrong)).code() is grpc.StatusCode.UNAUTHENTICATED
     assert not [record for record in back.records if SECRET in str(record)]
+
+
+def test_issuer_and_audience_need_a_key() -> None:
+    """Settings that would say nothing without a key stop the boot."""
+    with start_engine(JWT_ISSUER="https://issuer.example") as back:
+        assert back.wait() == 2
+        assert "need a key" in back.lines[0]
 
 
 async def test_a_token_that_expires_during_a_run() -> None:
