@@ -10,7 +10,7 @@ PROTOS  := protos/runwire/v1
 MAIN    := $(shell git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify main)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check protos format tools readme pictures fuzz
+.PHONY: help setup run test check protos format tools readme pictures fuzz bench
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,15 @@ protos: setup ## generate the code of the contract again
 
 readme: setup ## write the tables of settings in the README anew
 	@$(BIN)/python scripts/settings_table.py
+
+bench: setup .venv-fastapi/.ready ## measure side by side with what people would use instead
+	@$(BIN)/python benchmarks/neighbour.py
+
+.venv-fastapi/.ready: benchmarks/fastapi.txt
+	@echo "setting up .venv-fastapi, once …"
+	@$(PYTHON) -m venv .venv-fastapi
+	@.venv-fastapi/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 fuzz: setup ## send 100,000 hostile frames and 20,000 strings through the real services
 	@FUZZ_FRAMES=100000 FUZZ_STRINGS=20000 $(BIN)/python -m pytest tests/doors/test_fuzz.py --timeout 3000 -s
