@@ -68,9 +68,9 @@ def frame(tag: int, body: bytes) -> bytes:
     return bytes(head) + body
 
 
-def event_frame(event: pb.Event, tag: int = EVENT) -> bytes:
+def event_frame(event: pb.Event) -> bytes:
     """Encode an event."""
-    return frame(tag, event.SerializeToString())
+    return frame(EVENT, event.SerializeToString())
 
 
 def stamp(event: pb.Event) -> pb.Event:

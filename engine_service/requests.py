@@ -16,6 +16,7 @@ MAX_TEXT = 1024 * 1024
 MAX_MESSAGES = 10_000
 MAX_PARAMETERS = 256 * 1024
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+NO_UUID = "must be a UUID, like 123e4567-e89b-42d3-a456-426614174000"
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 ROLES = {pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
 
@@ -53,7 +54,7 @@ def trace_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
 def checked_run_id(run_id: str) -> str:
     """Check a run id that has to be there."""
     if not UUID.fullmatch(run_id.lower()):
-        raise invalid({"run_id": "must be a UUID, like 123e4567-e89b-42d3-a456-426614174000"})
+        raise invalid({"run_id": NO_UUID})
     return run_id.lower()
 
 
@@ -61,7 +62,7 @@ def _violations(request: pb.RunRequest) -> dict[str, str]:
     checks = {
         "run_id": (
             bool(request.run_id) and not UUID.fullmatch(request.run_id.lower()),
-            "must be a UUID, like 123e4567-e89b-42d3-a456-426614174000",
+            NO_UUID,
         ),
         "thread_id": (_size(request.thread_id) > MAX_THREAD_ID, f"must be at most {MAX_THREAD_ID} bytes"),
         "input": (_size(request.input) > MAX_TEXT, f"must be at most {MAX_TEXT} bytes"),

@@ -100,11 +100,6 @@ class ProcessPlace:
         if not self._exited.done():
             self._loop.add_reader(self._pidfd, gone)
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether the process is there."""
-        return not self._exited.done()
-
     async def _readable(self) -> None:
         waiter = self._loop.create_future()
         self._loop.add_reader(self._channel, _wake, waiter)
