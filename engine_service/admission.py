@@ -5,10 +5,8 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 
-import grpc
-
 from engine_service.rates import Rates
-from engine_service.refusal import Refusal, too_many, unavailable
+from engine_service.refusal import exists, too_many, unavailable
 from engine_service.run import Run
 
 
@@ -29,10 +27,10 @@ class Admission:
     def admit(self, run: Run) -> Generator[Run]:
         """Hold a place for a run, or raise the reason why there is none."""
         user_id, key = run.work.user_id, (run.work.user_id, run.work.run_id)
+        if key in self._runs:  # before all else: a caller who lost it is to hear that it is there, whatever else is so
+            raise exists(run.work.run_id)
         if self._closed:
             raise unavailable("The engine is shutting down. Try again.", "DRAINING")
-        if key in self._runs:
-            raise Refusal(grpc.StatusCode.ALREADY_EXISTS, f"There is a run with the id {run.work.run_id} already.")
         if self._users[user_id] >= self._max_runs_per_user:
             sentence = f"You have {self._max_runs_per_user} runs already, which is as many as one may have."
             raise too_many(sentence, "TOO_MANY_RUNS_OF_USER")

@@ -24,8 +24,10 @@ from engine_service.isolation import GRACE, Isolation, PlaceError
 from engine_service.isolation.process import ProcessIsolation
 from engine_service.isolation.task import TaskIsolation
 from engine_service.isolation.zygote import PR_SET_DUMPABLE, Terms
+from engine_service.journal import MemoryJournals
 from engine_service.keys import KeyFile, KeyFileError, Secret
 from engine_service.rates import Rates
+from engine_service.recording import Recordings
 from engine_service.reflection import SERVICE_NAME, GuardedReflection
 from engine_service.run import DRAINED, Run
 from engine_service.servicer import SERVICE, Servicer
@@ -79,15 +81,21 @@ async def serve(settings: Settings) -> None:
         def make_run(work: Work, isolation: str) -> Run:
             if isolation not in isolations:
                 raise PlaceError("agents in task isolation come and go with the engine, not with --reload")
-            heartbeat, max_event_bytes = settings.heartbeat, settings.max_event_bytes
-            return Run(work, isolations[isolation], heartbeat=heartbeat, max_event_bytes=max_event_bytes)
+            return Run(work, isolations[isolation], max_event_bytes=settings.max_event_bytes)
+
+        # What one user's runs leave behind is bounded by what they could hold at once: it takes no other's room.
+        per_user = settings.max_runs_per_user * settings.resume_buffer
+        journals = MemoryJournals(settings.resume_buffer, per_user, settings.resume_memory)
 
         servicer = Servicer(
             agents=lambda: processes.agents,
             identity=identity,
             admission=admission,
+            recordings=Recordings(admission, journals.open),
             make_run=make_run,
             run_timeout=settings.run_timeout,
+            heartbeat=settings.heartbeat,
+            max_resume_window=settings.max_resume_window,
         )
         server = grpc.aio.server(options=OPTIONS)
         server.add_generic_rpc_handlers((servicer.handler(),))

@@ -14,6 +14,8 @@ from typing import Any, Protocol, cast
 from google.protobuf.message import Message
 from runwire.v1 import events_pb2 as pb
 
+RUN_ID = 0x0A
+"""The run's id: field 1 of RunResponse. It never comes from an agent."""
 EVENT = 0x12
 """An event: field 2, length-delimited, as in RunResponse."""
 LAST = 0x1A
@@ -77,6 +79,22 @@ def stamp(event: pb.Event) -> pb.Event:
     """Write the time of day on an event."""
     event.time.seconds, event.time.nanos = divmod(time.time_ns(), NANOSECONDS)
     return event
+
+
+def head(run_id: str) -> bytes:
+    """Encode what every RunResponse begins with. Alone, it is a heartbeat; with event frames behind it, it has them."""
+    return frame(RUN_ID, run_id.encode())
+
+
+def skip(frames: bytes | bytearray, at: int, count: int) -> int:
+    """Return where so many frames, whole ones, end."""
+    for _ in range(count):
+        length = shift = 0
+        while frames[at := at + 1] >= MORE:
+            length |= frames[at] % MORE << shift
+            shift += 7
+        at += 1 + (length | frames[at] << shift)
+    return at
 
 
 class Outlet:

@@ -37,6 +37,11 @@ def invalid(violations: Mapping[str, str]) -> Refusal:
     return Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"The request is not valid. {sentence}", details)
 
 
+def exists(run_id: str) -> Refusal:
+    """Say that a run's id is taken."""
+    return Refusal(grpc.StatusCode.ALREADY_EXISTS, f"There is a run with the id {run_id} already.")
+
+
 def too_many(message: str, reason: str, retry_after: float = 1.0) -> Refusal:
     """Say that a limit is reached, which one, and when to come back."""
     return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, message, _info(reason), _retry(retry_after))

@@ -1,6 +1,7 @@
 """What a caller may ask: requests, checked, to work."""
 
 import datetime
+import math
 import re
 import uuid
 from collections.abc import Iterable
@@ -22,10 +23,14 @@ ROLES = {pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
 
 
 def work_of(
-    request: pb.RunRequest, user_id: str, deadline: datetime.datetime | None = None, trace_id: str = ""
+    request: pb.RunRequest,
+    user_id: str,
+    deadline: datetime.datetime | None = None,
+    trace_id: str = "",
+    max_resume_window: float = math.inf,
 ) -> Work:
     """Check a request, and return what is to be done. Raises INVALID_ARGUMENT, naming every field that is wrong."""
-    if violations := _violations(request):
+    if violations := _violations(request, max_resume_window):
         raise invalid(violations)
     try:
         parameters = MessageToDict(request.parameters)
@@ -51,6 +56,11 @@ def trace_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     return found[1] if found else ""
 
 
+def window_of(request: pb.RunRequest) -> float:
+    """Return for how many seconds a run is to outlive its caller."""
+    return request.resume_window.seconds + request.resume_window.nanos / 1e9
+
+
 def checked_run_id(run_id: str) -> str:
     """Check a run id that has to be there."""
     if not UUID.fullmatch(run_id.lower()):
@@ -58,7 +68,7 @@ def checked_run_id(run_id: str) -> str:
     return run_id.lower()
 
 
-def _violations(request: pb.RunRequest) -> dict[str, str]:
+def _violations(request: pb.RunRequest, max_resume_window: float) -> dict[str, str]:
     checks = {
         "run_id": (
             bool(request.run_id) and not UUID.fullmatch(request.run_id.lower()),
@@ -76,8 +86,8 @@ def _violations(request: pb.RunRequest) -> dict[str, str]:
         ),
         "parameters": (request.parameters.ByteSize() > MAX_PARAMETERS, f"must be at most {MAX_PARAMETERS} bytes"),
         "resume_window": (
-            request.resume_window.seconds < 0 or request.resume_window.nanos < 0,
-            "must not be negative",
+            not 0 <= window_of(request) <= max_resume_window,
+            f"must be between 0 and {max_resume_window:g} seconds",
         ),
     }
     return {field: description for field, (wrong, description) in checks.items() if wrong}

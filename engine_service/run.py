@@ -1,6 +1,7 @@
 """One run's life: started, numbered, ended once."""
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 from runwire.v1 import events_pb2 as pb
@@ -28,15 +29,15 @@ CANCELLED = pb.AgentCancelled(reason="Cancelled by its user.")
 class Run:
     """One run. Whoever holds it calls `start` once, `next` until there is nothing more, and `close` in every case."""
 
-    def __init__(self, work: Work, isolation: Isolation, *, max_event_bytes: int, heartbeat: float) -> None:
+    def __init__(self, work: Work, isolation: Isolation, *, max_event_bytes: int) -> None:
         self.work = work
+        self.on_stop: Callable[[], None] = _nothing
+        """Called when it is told to stop."""
         self._isolation = isolation
-        self._heartbeat = heartbeat
         self._cutter = Cutter(max_event_bytes)
         self._place: Place | None = None
         self._verdict: Verdict | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._head = frame(0x0A, work.run_id.encode())  # field 1 of RunResponse
         self._over = False
         self._leaving: asyncio.Task[str] | None = None
         self._notes = MAX_NOTES
@@ -62,27 +63,55 @@ class Run:
             self._verdict = verdict
             if self._place:
                 self._place.stop(grace)
+            self.on_stop()
 
     async def next(self) -> bytes:
-        """Wait for what happens, and return it as one RunResponse; nothing once the terminal event was returned.
+        """Wait for what happens, and return it as event frames; nothing once the terminal event was returned.
 
-        After `heartbeat` seconds without an event it is one without events. Cancelling the wait loses nothing.
+        Cancelling the wait loses nothing.
         """
-        if self._over:
-            return b""
         assert self._place, "a run is started before it is read"  # noqa: S101 - for the reader, and mypy
-        beat = asyncio.get_running_loop().time() + self._heartbeat
-        while True:
-            try:
-                async with asyncio.timeout_at(beat):
-                    data = await self._place.read()
-            except TimeoutError:
-                return self._head
+        while not self._over:
+            data = await self._place.read() if self._cutter.last is None else b""
             events = self._cut(data)
-            if not data or self._cutter.last is not None:
-                return self._head + events + await self._end(self._place)
+            last = self._cutter.last
+            if last is not None and self._verdict is None:
+                return events + self._end(pb.Event.FromString(last), frame(EVENT, last))
             if events:
-                return self._head + events
+                return events
+            if not data:
+                if last is None:
+                    self._place.stop(0)  # it closed its channel: whatever it still does, nobody will hear of it
+                return await self.finish()
+        return b""
+
+    async def finish(self) -> bytes:
+        """Wait for the end of an agent that is told to stop, whatever it still says, and return the terminal event."""
+        assert self._place, "a run is started before it is ended"  # noqa: S101 - for the reader, and mypy
+        how = await self._leave(self._place)
+        verdict = self._verdict or _crashed(f"The agent's process ended unexpectedly: {how}.")
+        event = stamp(pb.Event(seq=self.count + 1, agent=self.work.agent))
+        if isinstance(verdict, pb.AgentFailed):
+            event.agent_failed.CopyFrom(verdict)
+        else:
+            event.agent_cancelled.CopyFrom(verdict)
+        self._log.info("process ended", how=how)
+        return self._end(event, event_frame(event))
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was told to stop."""
+        return self._verdict is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the terminal event was returned."""
+        return self._over
+
+    @property
+    def count(self) -> int:
+        """The number of the newest event that was returned."""
+        return self._cutter.count + self._over
 
     async def close(self) -> None:
         """Leave nothing behind. A run that is still going on is told to stop, since nobody listens any more."""
@@ -119,32 +148,19 @@ class Run:
         self._cutter.notes.clear()
         return events
 
-    async def _end(self, place: Place) -> bytes:
-        """Say the terminal event: this is the one place in the engine that lets one out."""
+    def _end(self, event: pb.Event, encoded: bytes) -> bytes:
+        """Say the terminal event, the one event that the engine reads: this is the one place that lets one out."""
         self._over = True
-        if self._verdict is None and self._cutter.last is not None:
-            self._say_how(pb.Event.FromString(self._cutter.last))
-            return frame(EVENT, self._cutter.last)
-        if self._cutter.last is None:
-            place.stop(0)  # it closed its channel: whatever it still does, nobody will hear of it
-        how = await self._leave(place)
-        verdict = self._verdict or _crashed(f"The agent's process ended unexpectedly: {how}.")
-        event = stamp(pb.Event(seq=self._cutter.count + 1, agent=self.work.agent))
-        if isinstance(verdict, pb.AgentFailed):
-            event.agent_failed.CopyFrom(verdict)
-        else:
-            event.agent_cancelled.CopyFrom(verdict)
-        self._log.info("process ended", how=how)
-        self._say_how(event)
-        return event_frame(event)
-
-    def _say_how(self, event: pb.Event) -> None:
-        """Tell the log how the run ended. The terminal event is the one event that the engine reads."""
         about: dict[str, str] = {}
         if event.HasField("agent_failed"):
             reason = pb.FailureReason.Name(event.agent_failed.reason).removeprefix("FAILURE_REASON_").lower()
             about = {"reason": reason, "message": event.agent_failed.message[:MAX_MESSAGE]}
         self._log.info("run ended", ending=event.WhichOneof("kind"), events=event.seq, **about)
+        return encoded
+
+
+def _nothing() -> None:
+    pass
 
 
 def _crashed(message: str) -> pb.AgentFailed:

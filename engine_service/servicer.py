@@ -1,9 +1,9 @@
-"""gRPC to runs: one call of `Run` is one run."""
+"""gRPC to runs: one call of `Run` is one run, and a resumable one goes on in calls of `Resume`."""
 
 import asyncio
 import datetime
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,10 +14,12 @@ from runwire.v1 import engine_pb2 as pb
 
 from engine_service.admission import Admission
 from engine_service.agent import Work
+from engine_service.events import head
 from engine_service.identity import Identity
 from engine_service.isolation import GRACE, PlaceError
-from engine_service.refusal import Refusal, unavailable
-from engine_service.requests import checked_run_id, trace_of, work_of
+from engine_service.recording import Recordings
+from engine_service.refusal import Refusal, exists, unavailable
+from engine_service.requests import checked_run_id, trace_of, window_of, work_of
 from engine_service.run import CANCELLED, Run
 
 SERVICE = pb.DESCRIPTOR.services_by_name["EngineService"].full_name
@@ -35,14 +37,20 @@ class Servicer:
         agents: Agents,
         identity: Identity,
         admission: Admission,
+        recordings: Recordings,
         make_run: Callable[[Work, str], Run],
         run_timeout: float,
+        heartbeat: float,
+        max_resume_window: float,
     ) -> None:
         self._agents = agents
         self._identity = identity
         self._admission = admission
+        self._recordings = recordings
         self._make_run = make_run
         self._run_timeout = run_timeout
+        self._heartbeat = heartbeat
+        self._max_resume_window = max_resume_window
         self._log = structlog.get_logger()
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -52,6 +60,7 @@ class Servicer:
             SERVICE,
             {
                 "Run": stream(self.run, pb.RunRequest.FromString, None),
+                "Resume": stream(self.resume, pb.ResumeRequest.FromString, None),
                 "Cancel": unary(self.cancel, pb.CancelRequest.FromString, pb.CancelResponse.SerializeToString),
                 "ListAgents": unary(
                     self.list_agents, pb.ListAgentsRequest.FromString, pb.ListAgentsResponse.SerializeToString
@@ -64,19 +73,38 @@ class Servicer:
         async with self._answering(context):
             metadata = context.invocation_metadata() or ()
             user_id = self._identity.user(metadata)
-            timeout, grace = self._time(context.time_remaining())
+            window = window_of(request)
+            # A run that outlives its call outlives the call's deadline too.
+            timeout, grace = self._time(None if window else context.time_remaining())
             deadline = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=timeout)
-            run = self._make_run(
-                work_of(request, user_id, deadline, trace_of(metadata)), self._isolation(request.agent)
-            )
+            work = work_of(request, user_id, deadline, trace_of(metadata), self._max_resume_window)
+            run = self._make_run(work, self._isolation(work.agent))
+            if self._recordings.find(user_id, work.run_id):
+                raise exists(work.run_id)
+            if window:
+                recording = await self._recordings.begin(run, window, timeout)
+                async with recording.attached(0) as read:
+                    await self._stream(context, work.run_id, read)
+                return
             with self._admission.admit(run):
                 try:
                     await run.start(timeout, grace)
-                    while message := await run.next():
-                        await _write(context, message)
+                    await self._stream(context, work.run_id, run.next)
                 finally:
                     # The caller may be gone: its place is given back only when nothing of the run is left.
                     await run.close()
+
+    async def resume(self, request: pb.ResumeRequest, context: Context) -> None:
+        """Join one of the caller's resumable runs again, after the last event that was seen."""
+        async with self._answering(context):
+            user_id = self._identity.user(context.invocation_metadata() or ())
+            run_id = checked_run_id(request.run_id)
+            recording = self._recordings.find(user_id, run_id)
+            if recording is None:
+                raise _no_such_run()
+            async with recording.attached(request.after_seq) as read:
+                # Where there is nothing to say yet, a heartbeat says that the caller is attached.
+                await self._stream(context, run_id, read, patience=0)
 
     async def list_agents(self, _: pb.ListAgentsRequest, context: Context) -> pb.ListAgentsResponse:
         """List the agents there are."""
@@ -88,11 +116,29 @@ class Servicer:
         """Stop one of the caller's own runs. Its stream says how it ended."""
         async with self._answering(context):
             user_id = self._identity.user(context.invocation_metadata() or ())
-            run = self._admission.find(user_id, checked_run_id(request.run_id))
-            if run is None:
-                raise Refusal(grpc.StatusCode.NOT_FOUND, "You have no such run.")
-            run.stop(CANCELLED)
+            run_id = checked_run_id(request.run_id)
+            if run := self._admission.find(user_id, run_id):
+                run.stop(CANCELLED)
+            elif self._recordings.find(user_id, run_id) is None:
+                raise _no_such_run()
         return pb.CancelResponse()
+
+    async def _stream(
+        self, context: Context, run_id: str, read: Callable[[], Awaitable[bytes]], patience: float | None = None
+    ) -> None:
+        """Write what happens until there is no more of it, and a heartbeat whenever there was nothing for a while."""
+        start = head(run_id)
+        while True:
+            try:
+                async with asyncio.timeout(self._heartbeat if patience is None else patience):
+                    events = await read()
+            except TimeoutError:
+                await _write(context, start)
+            else:
+                if not events:
+                    return
+                await _write(context, start + events)
+            patience = None
 
     def _isolation(self, name: str) -> str:
         agents = self._agents()
@@ -132,6 +178,10 @@ class Servicer:
             self._log.exception("call failed", incident=incident)
             sentence = f"Something went wrong inside the engine (incident {incident})."
             await context.abort(grpc.StatusCode.INTERNAL, sentence)
+
+
+def _no_such_run() -> Refusal:
+    return Refusal(grpc.StatusCode.NOT_FOUND, "You have no such run.")
 
 
 def _info(agent: Mapping[str, str]) -> pb.AgentInfo:
