@@ -70,10 +70,11 @@ class Mark(NamedTuple):
 
 
 class Shelf:
-    """Journals that share a bound. What has been sent is pushed out when there is no room, of the oldest run first."""
+    """Journals that share a bound. Where there is no room, what has been sent is pushed out, the oldest first."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, keep: int = 0) -> None:
         self._limit = limit
+        self._keep = keep
         self.held = 0
         self.journals = dict["MemoryJournal", None]()
         self.waiting = dict["MemoryJournal", None]()
@@ -81,10 +82,11 @@ class Shelf:
 
     def fits(self, size: int) -> bool:
         """Make room if that is possible, and tell whether there is."""
-        for journal in tuple(self.journals):
-            if self.held + size <= self._limit:
-                break
-            journal.push_out(self.held + size - self._limit)
+        if self.held + size > self._limit:
+            for journal in sorted(self.journals, key=_goes_on):  # what is over needs its past least
+                journal.push_out(self.held + size - self._limit, self._keep)
+                if self.held + size <= self._limit:
+                    break
         return self.held + size <= self._limit
 
     def ring(self) -> None:
@@ -111,7 +113,9 @@ class MemoryJournals:
             if not user.journals and self._users.get(user_id) is user:
                 del self._users[user_id]
 
-        return MemoryJournal((Shelf(self._per_run), user, self._all), closed)
+        # What was sent may not have arrived. Half of the room is for that, if the run has said so much.
+        own = Shelf(self._per_run, keep=self._per_run // 2)
+        return MemoryJournal((own, user, self._all), closed)
 
 
 class MemoryJournal:
@@ -125,8 +129,8 @@ class MemoryJournal:
         self._start = Mark(0, 0)  # what came up to here was pushed out
         self._end = Mark(0, 0)
         self._read = Mark(0, 0)  # where the reader went on last: found without looking for it
-        self._sent = 0
-        self._sealed = self._forgotten = False
+        self._sent = Mark(0, 0)
+        self.is_sealed = self._forgotten = False
         self._news = asyncio.Event()
         self.look = asyncio.Event()
         """Set when there may be room."""
@@ -144,7 +148,7 @@ class MemoryJournal:
         A run all of whose events were sent need not wait: while somebody listens, other runs can't hold it up.
         """
         try:
-            while self._sent < self.last and (full := self._full(len(events))):
+            while (full := self._full(len(events))) and self._sent.seq < self.last:
                 full.waiting[self] = None
                 self.look.clear()
                 await self.look.wait()
@@ -171,7 +175,7 @@ class MemoryJournal:
 
     def seal(self) -> None:
         """Say that there will be no more."""
-        self._sealed = True
+        self.is_sealed = True
         self._news.set()
 
     def check(self, after: int) -> None:
@@ -182,24 +186,24 @@ class MemoryJournal:
     async def read(self, after: int) -> tuple[bytes, int]:
         """Wait for what follows a position, and return it with its own; nothing once there will be no more."""
         self.check(after)
-        if after > self._sent:
-            self._sent = after
+        begin = self._find(after)
+        if after > self._sent.seq:
+            self._sent = Mark(after, begin)
             self.look.set()
             for shelf in self._shelves:
                 shelf.ring()
-        while after == self.last and not self._sealed:
+        while after == self.last and not self.is_sealed:
             self._news.clear()
             await self._news.wait()
             self.check(after)
-        begin = self._find(after)
         self._read = end = self._cut(begin, after)
         return bytes(self._data[begin - self._start.at : end.at - self._start.at]), end.seq
 
-    def push_out(self, size: int) -> None:
-        """Drop events that were sent: so many bytes, or what there is."""
+    def push_out(self, size: int, keep: int) -> None:
+        """Drop so many bytes of events that were sent, or what there is of them beyond those that are kept."""
         enough = self._start.at + size
         start = self._start
-        while self._marks and self._marks[0].seq <= self._sent and start.at < enough:
+        while self._marks and self._marks[0].at <= self._sent.at - keep and start.at < enough:
             start = self._marks.popleft()
         self._drop(start)
 
@@ -240,6 +244,10 @@ class MemoryJournal:
             return self._end
         enough = bisect_left(self._marks, begin + MOST, key=_at)
         return next(mark for mark in (self._marks[max(enough - 1, 0)], self._marks[enough]) if mark.seq > after)
+
+
+def _goes_on(journal: MemoryJournal) -> bool:
+    return not journal.is_sealed
 
 
 def _seq(mark: Mark) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import orjson
-from runwire.v1.engine_pb2 import RunRequest, RunResponse
+from runwire.v1.engine_pb2 import CancelRequest, ResumeRequest, RunRequest, RunResponse
 from runwire.v1.engine_pb2_grpc import EngineServiceStub
 from runwire.v1.events_pb2 import Event
 from runwire.v1.gateway_pb2 import ClientFrame
@@ -58,6 +58,15 @@ class Caller:
         request = RunRequest(agent=agent, input=input, **fields)
         return self.stub.Run(request, metadata=self.metadata, timeout=timeout)
 
+    def resume(self, run_id: str, after_seq: int = 0, **options: Any) -> Any:
+        """Join a run again."""
+        request = ResumeRequest(run_id=run_id, after_seq=after_seq)
+        return self.stub.Resume(request, metadata=self.metadata, **options)
+
+    async def cancel(self, run_id: str) -> None:
+        """Stop a run."""
+        await self.stub.Cancel(CancelRequest(run_id=run_id), metadata=self.metadata)
+
     async def run(self, agent: str, input: str = "", **fields: Any) -> list[Event]:
         """Run an agent to its end."""
         return [event async for response in self.call(agent, input, **fields) for event in response.events]
@@ -65,7 +74,8 @@ class Caller:
 
 @asynccontextmanager
 async def caller(address: str, user: str = "alice") -> AsyncGenerator[Caller]:
-    async with grpc.aio.insecure_channel(address) as channel:
+    # A fixed window: what is under way to a caller who doesn't read is less than what a resumable run keeps.
+    async with grpc.aio.insecure_channel(address, (("grpc.http2.bdp_probe", 0),)) as channel:
         yield Caller(channel, user)
 
 
@@ -101,6 +111,26 @@ async def frames(connection: ClientConnection) -> list[Any]:
 def events_of(messages: Iterable[bytes]) -> list[Event]:
     """Decode binary frames."""
     return [event for message in messages for event in RunResponse.FromString(message).events]
+
+
+async def taken(call: Any, upto: int | None = None) -> list[Event]:
+    """Read a call up to an event of this number, or to its end."""
+    events: list[Event] = []
+    async for response in call:
+        events += response.events
+        if upto and events and events[-1].seq >= upto:
+            break
+    return events
+
+
+async def status(call: Any) -> grpc.StatusCode:
+    """Read a call to its end, and return its status."""
+    try:
+        async for _ in call:
+            pass
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
 
 
 async def said(call: Any) -> str:
