@@ -20,7 +20,7 @@ from websockets.typing import Subprotocol
 from edge_gateway.bridge import Bridge, close
 from edge_gateway.close_codes import RESTARTING, Closing
 from edge_gateway.doors import Doors
-from edge_gateway.engine import OPTIONS, Engines
+from edge_gateway.engine import OPTIONS, Engine, Engines
 from edge_gateway.frames import CODECS
 from edge_gateway.pages import Pages
 from edge_gateway.rates import Rates
@@ -43,7 +43,7 @@ async def serve(settings: Settings) -> None:
     if tls is None and not settings.is_loopback:
         log.warning("no TLS on a public address: something in front must provide it", address=settings.listen)
     async with AsyncExitStack() as stack:
-        engines = Engines([_channel(address, credentials) for address in settings.engine])
+        engines = Engines([_engine(address, credentials) for address in settings.engine])
         stack.push_async_callback(engines.close)
         _reload_on_hangup(settings, tls, engines)
         bridge = Bridge(engines, open_timeout=settings.open_timeout, stall_timeout=settings.stall_timeout)
@@ -135,16 +135,26 @@ def _reload_on_hangup(settings: Settings, tls: ssl.SSLContext | None, engines: E
         if tls and settings.tls_cert and settings.tls_key:
             tls.load_cert_chain(settings.tls_cert, settings.tls_key)
         if credentials:
-            engines.renew([_channel(address, credentials) for address in settings.engine])
+            engines.renew([_engine(address, credentials) for address in settings.engine])
         log.info("certificates read again")
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
-def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+def _engine(address: str, credentials: grpc.ChannelCredentials | None) -> Engine:
     if credentials is None:
-        return grpc.aio.insecure_channel(address, OPTIONS)
-    return grpc.aio.secure_channel(address, credentials, OPTIONS)
+        channel = grpc.aio.insecure_channel(address, OPTIONS)
+    else:
+        channel = grpc.aio.secure_channel(address, credentials, OPTIONS)
+    return Engine(channel, is_named=not _is_number(address.rpartition(":")[0]))
+
+
+def _is_number(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 async def _listen(settings: Settings, bridge: Bridge, pages: Pages, tls: ssl.SSLContext | None) -> Server:

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,11 +14,14 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 
 from edge_gateway.close_codes import Closing, closing
-from edge_gateway.engine import Engine, Engines, Metadata, Stream, UnreachableError, metadata
+from edge_gateway.engine import CHECK, Engine, Engines, Metadata, Stream, UnreachableError, metadata
 from edge_gateway.frames import CODECS, Codec, FrameError
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 STALLED = closing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Nothing was read for too long.")
+SPAN = 128 * 1024
+"""Bytes of a resumable run until its browser is asked whether they have arrived. At most two such spans are under way:
+what is lost with a connection has to be less than what the engine keeps."""
 PATIENCE = 10.0
 """Seconds that a browser has to answer a close frame, or to read up to it."""
 
@@ -46,8 +50,9 @@ class Bridge:
         codec = self._codecs[socket.subprotocol or CODECS[0].subprotocol]
         try:
             first = await self._first(socket, codec)
-            engine = await self._engines.next()
-            ride = Ride(socket, codec, engine, first, _metadata(first, socket), self._stall_timeout)
+            # A run goes to the engine whose turn it is. One that is resumed is at one of them.
+            engines = await self._engines.all() if first.HasField("resume") else [await self._engines.next()]
+            ride = Ride(socket, codec, engines, first, _metadata(first, socket), self._stall_timeout)
             await ride.go()
         except FrameError as error:
             await dismiss(socket, closing(INVALID, str(error)))
@@ -78,19 +83,24 @@ class Ride:
         self,
         socket: ServerConnection,
         codec: Codec,
-        engine: Engine,
+        engines: Sequence[Engine],
         first: ClientFrame,
         said: Metadata,
         stall_timeout: float,
     ) -> None:
         self._socket = socket
         self._codec = codec
-        self._engine = engine
+        self._engines = engines
+        self._engine = engines[0]  # that we ask now
+        self._stream: Stream | None = None
+        self._first = first
         self._metadata = said
         self._run_id = first.run.run_id or first.resume.run_id
         self._stall_timeout = stall_timeout
-        self._stream: Stream = engine.open(first, said)
         self._begun = asyncio.Event()
+        self._is_lasting = first.HasField("resume") or first.run.HasField("resume_window")
+        self._under_way = 0  # bytes since the last ping
+        self._arrived: Awaitable[float] | None = None  # the pong of the last ping
 
     async def go(self) -> None:
         """Carry the stream until the socket is closed.
@@ -99,17 +109,25 @@ class Ride:
         then the child is cancelled. Reading must go on all the time: a socket that isn't read doesn't notice that its
         browser left.
         """
-        tasks = [asyncio.create_task(self._forward())]
+        forwarding = asyncio.create_task(self._forward())
+        obeying: asyncio.Task[None] | None = None
         try:
             async for frame in self._socket:
-                if len(tasks) == 1:  # one cancel is enough, and after the first that is refused all are
-                    tasks.append(asyncio.create_task(self._obey(frame)))
+                if obeying is None:  # one cancel is enough, and after the first that is refused all are
+                    obeying = asyncio.create_task(self._obey(frame))
         finally:
-            # Cancelling a child inside `socket.send` would not cancel the stream.
+            self._hang_up()
+            forwarding.cancel()
+            if obeying:  # a browser may say cancel and leave: that run is to end, even if it could be resumed
+                self._begun.set()
+                await asyncio.wait((obeying,), timeout=CHECK)
+                obeying.cancel()
+            await asyncio.wait([task for task in (forwarding, obeying) if task])
+
+    def _hang_up(self) -> None:
+        """End the stream. Cancelling a task inside `socket.send` would not."""
+        if self._stream:
             self._stream.cancel()
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
 
     async def _obey(self, frame: str | bytes) -> None:
         """Do what a later frame says: there is only one that may come. One that is refused ends the socket."""
@@ -127,24 +145,47 @@ class Ride:
             end = closing(error.code(), _sentence(error))
         else:
             return
-        self._stream.cancel()
+        self._hang_up()
         await close(self._socket, end)
 
     async def _forward(self) -> None:
-        """Send what the engine streams, one frame a message, then close the socket as the stream ended."""
+        """Send what the engine streams, then close the socket as the stream ended."""
         try:
-            async for response in self._stream:
-                self._begun.set()
-                await self._send(self._codec.encode(response))
+            await self._carry()
             end = closing(grpc.StatusCode.OK)
         except grpc.aio.AioRpcError as error:
             end = closing(error.code(), _sentence(error))
+        except UnreachableError:
+            end = closing(grpc.StatusCode.UNAVAILABLE)
         except StalledError:
-            self._stream.cancel()
+            self._hang_up()
             end = STALLED
         except ConnectionClosed:
             return
         await close(self._socket, end)
+
+    async def _carry(self) -> None:
+        """Send one frame a message. Of several engines, the one that has the run is found by asking.
+
+        Raises AioRpcError, and UnreachableError when the run may be at an engine that cannot be asked.
+        """
+        refusal: grpc.aio.AioRpcError | None = None
+        reachable = [engine for engine in self._engines if engine.is_connected]
+        for engine in reachable:
+            self._engine, self._stream = engine, engine.open(self._first, self._metadata)
+            try:
+                async for response in self._stream:
+                    self._begun.set()
+                    await self._send(self._codec.encode(response))
+            except grpc.aio.AioRpcError as error:
+                if self._begun.is_set() or error.code() is not grpc.StatusCode.NOT_FOUND:
+                    raise
+                refusal = error
+            else:
+                return
+        if refusal is None or len(reachable) < len(self._engines):
+            raise UnreachableError
+        raise refusal
 
     async def _send(self, frame: bytes) -> None:
         """Send a frame, and wait until there is room for the next one. Raises StalledError."""
@@ -153,12 +194,29 @@ class Ride:
         while True:
             try:
                 async with asyncio.timeout(self._stall_timeout):
-                    return await sending
+                    await sending
+                break
             except TimeoutError:  # the frame is in the buffer, whole: only the waiting was cancelled
                 now = self._socket.transport.get_write_buffer_size()
                 if now >= left:
                     raise StalledError from None
                 left, sending = now, self._wait()
+        if self._is_lasting:
+            await self._pace(len(frame))
+
+    async def _pace(self, size: int) -> None:
+        """Wait until all but the newest has arrived: a browser answers a ping when it has read what came before it."""
+        self._under_way += size
+        if self._under_way < SPAN:
+            return
+        self._under_way = 0
+        try:
+            async with asyncio.timeout(self._stall_timeout):
+                arrived, self._arrived = self._arrived, await self._socket.ping()
+                if arrived:
+                    await arrived
+        except TimeoutError:
+            raise StalledError from None
 
     async def _wait(self) -> None:
         """Wait until there is room: a ping waits for it as a frame does."""

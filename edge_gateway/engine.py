@@ -25,6 +25,9 @@ CHECK = 1.0
 OPTIONS = (
     ("grpc.lb_policy_name", "round_robin"),  # among the addresses of a DNS name
     ("grpc.max_receive_message_length", -1),  # the engine bounds what it sends
+    # A window of 64 KiB and no more. One that grows would hold megabytes for a browser that doesn't read; and what is
+    # under way when a gateway is lost has to be less than what the engine keeps of a resumable run.
+    ("grpc.http2.bdp_probe", 0),
     # An engine that comes back is found within two seconds; gRPC's own pauses grow to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
@@ -66,8 +69,10 @@ class UnreachableError(Exception):
 class Engine:
     """One engine: a channel to it, and what can be called. Keeps nothing about any call."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, is_named: bool) -> None:
         self.channel = channel
+        self.backends = BACKENDS if is_named else 1
+        """How many engines there may be behind the address: calls to a name go to one after the other."""
         self._run: StreamMethod[pb.RunRequest] = _method(channel, "Run", pb.RunRequest)
         self._resume: StreamMethod[pb.ResumeRequest] = _method(channel, "Resume", pb.ResumeRequest)
         self._cancel: Any = channel.unary_unary(
@@ -87,10 +92,10 @@ class Engine:
     async def cancel(self, run_id: str, metadata: Metadata) -> None:
         """Stop a run. How it went is told by the run's own stream. Raises AioRpcError.
 
-        A name may stand for several engines, which are asked in turn: one that doesn't have the run says NOT_FOUND, and
-        the next call goes to another. When none has it, it is over.
+        Where there are several engines behind the address, they are asked in turn: one that doesn't have the run says
+        NOT_FOUND, and the next call goes to another. When none has it, it is over.
         """
-        for _ in range(BACKENDS):
+        for _ in range(self.backends):
             try:
                 await self._cancel(pb.CancelRequest(run_id=run_id), metadata=metadata, timeout=CHECK)
             except grpc.aio.AioRpcError as error:
@@ -126,24 +131,34 @@ class Engine:
 class Engines:
     """The engines there are, taken in turn. One that cannot be reached is passed over."""
 
-    def __init__(self, channels: Sequence[grpc.aio.Channel]) -> None:
-        self._engines = [Engine(channel) for channel in channels]
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self._engines = engines
         self._turn = 0
         self._leaving = set[asyncio.Task[None]]()
 
-    def renew(self, channels: Sequence[grpc.aio.Channel]) -> None:
-        """Use other channels from now on. What goes through those from before goes on to its end."""
+    def renew(self, engines: Sequence[Engine]) -> None:
+        """Use other channels to them from now on. What goes through those from before goes on to its end."""
         for engine in self._engines:
             task = asyncio.create_task(engine.channel.close(grace=LONG))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
-        self._engines = [Engine(channel) for channel in channels]
+        self._engines = engines
 
     async def close(self) -> None:
         """End every channel."""
         for task in self._leaving:
             task.cancel()
         await asyncio.gather(*(engine.channel.close() for engine in self._engines))
+
+    async def all(self) -> list[Engine]:
+        """Return every engine, as often as it has to be asked, once each is connected or has had the time for it."""
+        waiting = [asyncio.create_task(engine.wait_connected()) for engine in self._engines]
+        try:
+            await asyncio.wait(waiting, timeout=REACH)
+        finally:
+            for task in waiting:
+                task.cancel()
+        return [engine for engine in self._engines for _ in range(engine.backends)]
 
     async def next(self) -> Engine:
         """Return the next engine that is connected. Raises UnreachableError when there is none for a while."""

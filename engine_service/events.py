@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
 from google.protobuf.message import Message
@@ -86,15 +87,15 @@ def head(run_id: str) -> bytes:
     return frame(RUN_ID, run_id.encode())
 
 
-def skip(frames: bytes | bytearray, at: int, count: int) -> int:
-    """Return where so many frames, whole ones, end."""
-    for _ in range(count):
+def ends(frames: bytes | bytearray, at: int) -> Iterator[int]:
+    """Find where each frame ends, of frames that are whole."""
+    while at < len(frames):
         length = shift = 0
         while frames[at := at + 1] >= MORE:
             length |= frames[at] % MORE << shift
             shift += 7
         at += 1 + (length | frames[at] << shift)
-    return at
+        yield at
 
 
 class Outlet:

@@ -1,17 +1,16 @@
 """What a resumable run has said, and for how long it can be said again."""
 
 import asyncio
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple, Protocol
 
-from engine_service.events import skip
+from engine_service.events import ends
 
 GRAIN = 4 * 1024
-"""Bytes between two places where a journal can be cut, or more."""
-MOST = 64 * 1024
-"""Bytes that are read at once, unless a single event is longer."""
+"""Bytes between two places where a journal can be cut without looking at its events, or more."""
 
 
 class GoneError(Exception):
@@ -45,11 +44,11 @@ class Journal(Protocol):
         """Raise GoneError if one cannot read on from here."""
         ...
 
-    async def read(self, after: int) -> tuple[bytes, int]:
+    async def read(self, after: int, most: int) -> tuple[bytes, int]:
         """Wait for what follows a position, and return it with its own; nothing once there will be no more.
 
-        Whoever asks has delivered all up to there: that may be pushed out now, and nothing else. Raises GoneError.
-        Cancelling the wait loses nothing.
+        It is so many bytes at most, or a single event. Whoever asks has delivered all up to there: that may be pushed
+        out now, and nothing else. Raises GoneError. Cancelling the wait loses nothing.
         """
         ...
 
@@ -183,7 +182,7 @@ class MemoryJournal:
         if self._forgotten or not self._start.seq <= after <= self._end.seq:
             raise GoneError
 
-    async def read(self, after: int) -> tuple[bytes, int]:
+    async def read(self, after: int, most: int) -> tuple[bytes, int]:
         """Wait for what follows a position, and return it with its own; nothing once there will be no more."""
         self.check(after)
         begin = self._find(after)
@@ -196,7 +195,7 @@ class MemoryJournal:
             self._news.clear()
             await self._news.wait()
             self.check(after)
-        self._read = end = self._cut(begin, after)
+        self._read = end = self._cut(Mark(after, begin), most)
         return bytes(self._data[begin - self._start.at : end.at - self._start.at]), end.seq
 
     def push_out(self, size: int, keep: int) -> None:
@@ -236,14 +235,25 @@ class MemoryJournal:
             return self._read.at
         near = bisect_right(self._marks, after, key=_seq)
         mark = self._marks[near - 1] if near else self._start
-        return self._start.at + skip(self._data, mark.at - self._start.at, after - mark.seq)
+        if mark.seq == after:
+            return mark.at
+        found = islice(ends(self._data, mark.at - self._start.at), after - mark.seq - 1, None)
+        return self._start.at + next(found)
 
-    def _cut(self, begin: int, after: int) -> Mark:
-        """Return where to stop reading."""
-        if self._end.at - begin <= MOST:
+    def _cut(self, begin: Mark, most: int) -> Mark:
+        """Return where to stop reading that begins here."""
+        enough = begin.at + most
+        if self._end.at <= enough:
             return self._end
-        enough = bisect_left(self._marks, begin + MOST, key=_at)
-        return next(mark for mark in (self._marks[max(enough - 1, 0)], self._marks[enough]) if mark.seq > after)
+        near = bisect_right(self._marks, enough, key=_at)
+        if near and self._marks[near - 1].seq > begin.seq:
+            return self._marks[near - 1]
+        cut = begin
+        for end in ends(self._data, begin.at - self._start.at):
+            if cut is not begin and self._start.at + end > enough:
+                break
+            cut = Mark(cut.seq + 1, self._start.at + end)
+        return cut
 
 
 def _goes_on(journal: MemoryJournal) -> bool:

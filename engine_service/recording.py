@@ -15,6 +15,10 @@ from engine_service.run import Run
 
 EXPIRED = pb.AgentCancelled(reason="Its caller was gone for longer than it may be.")
 
+FIRST, MOST = 1024, 64 * 1024
+"""Bytes of a caller's first message, and of one at most; each is up to twice the one before. Where connections break
+after a few events, some arrive of each; where they hold, there are many in a message."""
+
 MAX_KEPT = 100
 """Runs of one user that are over and can still be read. Beyond it, the oldest is forgotten before its time."""
 
@@ -48,7 +52,7 @@ class Recording:
         """Let callers see the end: nothing of the run is left but this."""
         self.is_over = True
         self._journal.seal()
-        self._wait()
+        self.wait()
 
     def forget(self) -> None:
         """Let go of everything. Whoever still reads hears that it is gone."""
@@ -63,9 +67,12 @@ class Recording:
         """
         seat = asyncio.timeout(None)
 
+        most = FIRST
+
         async def read() -> bytes:
-            nonlocal after
-            events, after = await self._journal.read(after)
+            nonlocal after, most
+            events, after = await self._journal.read(after, most)
+            most = min(2 * most, MOST)
             return events
 
         try:
@@ -83,7 +90,14 @@ class Recording:
         finally:
             if self._seat is seat:
                 self._seat = None
-                self._wait()
+                self.wait()
+                self._log.info("caller gone", at=after)
+
+    def wait(self) -> None:
+        """Wait for a caller as long as the window says, unless there is one."""
+        self._stop_waiting()
+        if self._seat is None:
+            self._timer = asyncio.get_running_loop().call_later(self._window, self._expire)
 
     async def _append(self, events: bytes) -> bool:
         """Wait for room, and write; False when the run is told to stop before there is any."""
@@ -105,14 +119,6 @@ class Recording:
             self._seat.reschedule(0)
         self._seat = seat
         self._stop_waiting()
-
-    def _wait(self) -> None:
-        """Wait for a caller as long as the window says, unless there is one."""
-        self._stop_waiting()
-        if self._seat is None:
-            self._timer = asyncio.get_running_loop().call_later(self._window, self._expire)
-            if not self.is_over:
-                self._log.info("caller gone", events=self._run.count, window=self._window)
 
     def _stop_waiting(self) -> None:
         if self._timer:
@@ -143,6 +149,7 @@ class Recordings:
             user_id, run_id = run.work.user_id, run.work.run_id
             journal = self._open_journal(user_id, run_id)
             recording = Recording(run, journal, window, lambda: self._forget(user_id, run_id))
+            recording.wait()
             self._users.setdefault(user_id, {})[run_id] = recording
             task = asyncio.create_task(self._live(user_id, run_id, recording, stack.pop_all()))
             self._living.add(task)

@@ -17,7 +17,7 @@ from engine_service.agent import Work
 from engine_service.events import head
 from engine_service.identity import Identity
 from engine_service.isolation import GRACE, PlaceError
-from engine_service.recording import Recordings
+from engine_service.recording import Recording, Recordings
 from engine_service.refusal import Refusal, exists, unavailable
 from engine_service.requests import checked_run_id, trace_of, window_of, work_of
 from engine_service.run import CANCELLED, Run
@@ -82,9 +82,7 @@ class Servicer:
             if self._recordings.find(user_id, work.run_id):
                 raise exists(work.run_id)
             if window:
-                recording = await self._recordings.begin(run, window, timeout)
-                async with recording.attached(0) as read:
-                    await self._stream(context, work.run_id, read)
+                await self._attend(context, await self._recordings.begin(run, window, timeout), work.run_id, after=0)
                 return
             with self._admission.admit(run):
                 try:
@@ -102,9 +100,7 @@ class Servicer:
             recording = self._recordings.find(user_id, run_id)
             if recording is None:
                 raise _no_such_run()
-            async with recording.attached(request.after_seq) as read:
-                # Where there is nothing to say yet, a heartbeat says that the caller is attached.
-                await self._stream(context, run_id, read, patience=0)
+            await self._attend(context, recording, run_id, request.after_seq)
 
     async def list_agents(self, _: pb.ListAgentsRequest, context: Context) -> pb.ListAgentsResponse:
         """List the agents there are."""
@@ -122,6 +118,14 @@ class Servicer:
             elif self._recordings.find(user_id, run_id) is None:
                 raise _no_such_run()
         return pb.CancelResponse()
+
+    async def _attend(self, context: Context, recording: Recording, run_id: str, after: int) -> None:
+        """Stream a resumable run from a position on, until it ends, the caller leaves, or another takes over."""
+        # Taking over cancels a write. gRPC can still end a call after that, but not if its first write was cancelled.
+        await context.send_initial_metadata(())
+        async with recording.attached(after) as read:
+            # Where there is nothing to say yet, a heartbeat says that the caller is attached.
+            await self._stream(context, run_id, read, patience=0 if after else None)
 
     async def _stream(
         self, context: Context, run_id: str, read: Callable[[], Awaitable[bytes]], patience: float | None = None

@@ -16,6 +16,16 @@ class Echo(Agent):
         return input
 
 
+class Counter(Agent):
+    """Counts, and says with every number which run it is."""
+
+    async def run(self, context: RunContext, input: str) -> str:
+        for number in range(int(context.parameters.get("times", 1))):
+            await context.say(f"{context.run_id} {number}")
+            await asyncio.sleep(context.parameters.get("pause", 0))
+        return input
+
+
 class Waiter(Agent):
     """Says that it waits, and waits until it is told to stop."""
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
 from engine_service.events import EVENT, frame
-from engine_service.journal import GRAIN, MOST, GoneError, MemoryJournal, MemoryJournals
+from engine_service.journal import GRAIN, GoneError, MemoryJournal, MemoryJournals
 
 RUN, USER, ALL = 20_000, 45_000, 70_000
 MOST_AT_ONCE = 40
@@ -88,30 +88,30 @@ class Journals(RuleBasedStateMachine):
             written.journal.seal()
             written.sealed = True
 
-    @rule(written=journals, back=st.integers(0, 60))
-    def read(self, written: Written, back: int) -> None:
+    @rule(written=journals, back=st.integers(0, 60), most=st.sampled_from([1, 1000, 64 * 1024]))
+    def read(self, written: Written, back: int, most: int) -> None:
         """Read on from where the reader is, or from before that."""
         after = max(written.sent - back, 0)
         if after == len(written.events) and not written.sealed:
             return  # it would wait: there is nothing
         try:
-            read, position = self.loop.run_until_complete(written.journal.read(after))
+            read, position = self.loop.run_until_complete(written.journal.read(after, most))
         except GoneError:
             assert after < written.sent, "what was never sent is gone"
             return
         assert read == b"".join(written.events[after:position])
         assert position > after or (written.sealed and after == len(written.events))
-        assert len(read) <= MOST + GRAIN or position - after <= MOST_AT_ONCE
+        assert len(read) <= most or position == after + 1
         written.sent = max(written.sent, after)
         self.turn()
 
     @rule(written=journals)
     def deliver(self, written: Written) -> None:
         """Say that all was sent, as a reader does who asks for what comes next."""
-        self.read_from(written, len(written.events))
+        self.read_from(written, len(written.events), 1)
 
-    def read_from(self, written: Written, after: int) -> None:
-        reading = self.loop.create_task(written.journal.read(after))
+    def read_from(self, written: Written, after: int, most: int) -> None:
+        reading = self.loop.create_task(written.journal.read(after, most))
         self.turn()
         reading.cancel()
         self.turn()
@@ -120,7 +120,7 @@ class Journals(RuleBasedStateMachine):
     @rule(written=journals, beyond=st.integers(1, 5))
     def read_beyond(self, written: Written, beyond: int) -> None:
         with pytest.raises(GoneError):
-            self.loop.run_until_complete(written.journal.read(len(written.events) + beyond))
+            self.loop.run_until_complete(written.journal.read(len(written.events) + beyond, 1))
 
     @rule(written=consumes(journals))
     def forget(self, written: Written) -> None:
@@ -130,7 +130,7 @@ class Journals(RuleBasedStateMachine):
         written.journal.forget()
         self.made.remove(written)
         with pytest.raises(GoneError):
-            self.loop.run_until_complete(written.journal.read(0))
+            self.loop.run_until_complete(written.journal.read(0, 1))
         self.turn()
 
     @precondition(lambda self: self.made)

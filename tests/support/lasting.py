@@ -1,0 +1,78 @@
+"""A client that does what runwire.js does: it joins its run again whenever its connection is lost."""
+
+import asyncio
+import random
+import uuid
+from typing import Any
+
+import orjson
+from websockets.exceptions import ConnectionClosed
+
+from tests.support.clients import JSON, socket
+
+COME_BACK = {1006, 1012, 4008, 4010, 4014}
+EXISTS, NOT_FOUND = 4006, 4005
+LOST = (ConnectionClosed, OSError, TimeoutError, EOFError)
+
+
+class Lasting:
+    """One resumable run through a gateway, and every event of it that came."""
+
+    def __init__(self, address: str, user: str, silence: float = 60) -> None:
+        self.run_id = str(uuid.uuid4())
+        self.seqs: list[int] = []
+        self.ending = ""
+        self.losses = 0
+        """How often the connection was lost."""
+        self._address = address
+        self._user = user
+        self._silence = silence
+        self._texts: list[str] = []
+        self._begun = False
+
+    async def run(self, agent: str, window: float = 60, **parameters: Any) -> list[str]:
+        """Run an agent to its end, and return what it said."""
+        asked = {"agent": agent, "runId": self.run_id, "resumeWindow": f"{window}s", "parameters": parameters}
+        while not self.ending:
+            resume = {"runId": self.run_id, "afterSeq": self.seqs[-1] if self.seqs else 0}
+            code = await self._connection({"resume": resume} if self._begun else {"run": asked})
+            if self.ending:
+                break
+            self.losses += 1
+            if code == EXISTS:
+                self._begun = True
+            else:
+                assert code in COME_BACK, f"closed with {code}"
+                await asyncio.sleep(random.uniform(0, 0.1))  # as browsers do: they don't come all at once
+        return self._texts
+
+    async def _connection(self, frame: dict[str, Any]) -> int:
+        """Read one connection to its end, and return its close code."""
+        code = 1006
+        try:
+            async with socket(self._address, JSON, open_timeout=self._silence, close_timeout=0.1) as connection:
+                await connection.send(orjson.dumps({"accessToken": f"dev:{self._user}", **frame}).decode())
+                try:
+                    while True:
+                        async with asyncio.timeout(self._silence):
+                            self._take(orjson.loads(await connection.recv()))
+                finally:
+                    code = connection.close_code or 1006
+        except LOST:
+            pass
+        except Exception as error:
+            if type(error).__module__.startswith("websockets"):
+                return 1006  # cut while it was being opened
+            raise
+        return code
+
+    def _take(self, response: dict[str, Any]) -> None:
+        assert response["runId"] == self.run_id
+        self._begun = True
+        for event in response.get("events", ()):
+            self.seqs.append(event["seq"])
+            if "agentMessage" in event:
+                self._texts.append(event["agentMessage"]["delta"])
+            ended = {"agentCompleted", "agentFailed", "agentCancelled"} & event.keys()
+            if ended and "/" not in event["agent"]:
+                self.ending = ended.pop()
