@@ -37,16 +37,36 @@ def take(chrome: Browser, address: str, name: str, scheme: str, size: dict[str, 
     page.close()
 
 
+def take_reconnecting(chrome: Browser, address: str) -> None:
+    """Take a picture of a run that goes on after its connection was cut, beside one that is about to."""
+    page = chrome.new_page(viewport=WIDE, color_scheme="light", device_scale_factor=1)
+    page.goto(f"http://{address}/")
+    page.wait_for_selector("#engine.up")
+    ask(page, "ticker", "How far can you count?")
+    run = page.locator(".run")
+    run.locator(".answer", has_text="15").wait_for()
+    run.locator(".cut").click()
+    run.locator(".state", has_text="continued").wait_for()
+    ask(page, "ticker", "And you?")
+    second = page.locator(".run").first
+    second.locator(".answer", has_text="9").wait_for()
+    second.locator(".cut").click()
+    second.locator(".state", has_text="reconnecting").wait_for()
+    page.screenshot(path=PICTURES / "reconnecting.png")
+    page.close()
+
+
 def main() -> None:
     """Take them all."""
     executable = chromium()
     if executable is None:
         sys.exit("there is no Chromium on this machine")
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with both(AGENTS="tests.agents.rogues") as (_, gateway), browser(executable) as chrome:
+    with both(AGENTS="tests.agents.rogues,tests.agents.probes") as (_, gateway), browser(executable) as chrome:
         take(chrome, gateway.address, "light", "light", WIDE)
         take(chrome, gateway.address, "dark", "dark", WIDE)
         take(chrome, gateway.address, "narrow", "light", NARROW)
+        take_reconnecting(chrome, gateway.address)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 // The console: starts runs, and shows each as a timeline.
-import { run } from "./runwire.js";
+import { resume, run } from "./runwire.js";
 
 const QUIET = 2000; // milliseconds without an event until a run is said to be still working
 const FRAMES = 500; // raw frames that are kept to be shown
+const WINDOW = 60; // seconds that a run outlives this page
+const KEPT = 20; // runs that are shown again when the page is loaded again
+const GONE = [4005, 4011]; // the run, or its beginning, is not there any more
 
 const $ = (id) => document.getElementById(id);
 const agents = new Map();
@@ -36,6 +39,14 @@ function describe() {
   $("description").textContent = agents.get($("agent").value)?.description ?? "";
 }
 
+/** What a page that is loaded again has to know: its runs, and who is asking. Kept as long as its tab is there. */
+const kept = {
+  read: () => JSON.parse(sessionStorage.getItem("runs") ?? "[]"),
+  write: (runs) => sessionStorage.setItem("runs", JSON.stringify(runs.slice(-KEPT))),
+  add: (asked) => kept.write([...kept.read(), asked]),
+  drop: (asked) => kept.write(kept.read().filter(({ runId }) => runId !== asked.runId)),
+};
+
 /** One run on the page. */
 class Card {
   constructor(asked) {
@@ -44,7 +55,8 @@ class Card {
     this.part(".name").textContent = asked.agent;
     this.part(".question").textContent = asked.input;
     this.part(".cancel").addEventListener("click", () => this.cancel());
-    this.part(".again").addEventListener("click", () => new Card(this.asked).start());
+    this.part(".cut").addEventListener("click", () => this.run.cut());
+    this.part(".again").addEventListener("click", () => new Card({ agent: this.asked.agent, input: this.asked.input }).start());
     this.part(".close").addEventListener("click", () => this.remove());
     this.part(".raw").addEventListener("click", () => this.toggleRaw());
     this.frames = [];
@@ -57,12 +69,27 @@ class Card {
     return this.element.querySelector(selector);
   }
 
-  async start() {
+  /** Begin the run. */
+  start() {
+    return this.follow((options) => {
+      const begun = run({ ...this.asked, resumeWindow: WINDOW }, options);
+      this.asked.runId = begun.runId;
+      kept.add(this.asked);
+      return begun;
+    });
+  }
+
+  /** Show a run that began before this page was loaded, from its beginning. */
+  join() {
+    return this.follow((options) => resume({ runId: this.asked.runId }, options));
+  }
+
+  async follow(begin) {
     $("empty").hidden = true;
     $("runs").prepend(this.element);
     this.show("running", "connecting …");
     const watch = setInterval(() => this.showQuiet(), 250);
-    this.run = run(this.asked, {
+    this.run = begin({
       token: $("token").value.trim() || undefined,
       onconnection: (connection) => this.connection(connection),
       onheartbeat: () => (this.alive = true),
@@ -72,11 +99,13 @@ class Card {
       for await (const event of this.run) this.event(event);
     } catch (error) {
       this.add("failed", "", error.message);
-      this.show("lost", error.retry ? "connection lost" : "not started");
+      this.show("lost", GONE.includes(error.code) ? "no longer there" : error.retry ? "connection lost" : "not started");
+      kept.drop(this.asked);
     } finally {
       clearInterval(watch);
       this.part(".quiet").hidden = true;
       this.part(".cancel").hidden = true;
+      this.part(".cut").hidden = true;
       this.part(".again").hidden = false;
       this.part(".close").hidden = false;
     }
@@ -88,6 +117,7 @@ class Card {
   }
 
   remove() {
+    kept.drop(this.asked);
     this.element.remove();
     $("empty").hidden = $("runs").querySelector(".run") !== null;
     $("input").focus();
@@ -233,6 +263,11 @@ $("input").addEventListener("keydown", (pressed) => {
   if (pressed.key === "Enter" && (pressed.ctrlKey || pressed.metaKey)) $("ask").requestSubmit();
 });
 $("agent").addEventListener("change", describe);
-$("token").addEventListener("change", findAgents);
+$("token").addEventListener("change", () => {
+  sessionStorage.setItem("token", $("token").value);
+  findAgents();
+});
+$("token").value = sessionStorage.getItem("token") ?? "";
+for (const asked of kept.read()) new Card(asked).join();
 await findAgents();
 setInterval(findAgents, 5000);

@@ -10,6 +10,7 @@ const PATIENCE = 60; // seconds without a frame, until it is given up; longer fo
 const SILENCE = 60; // seconds without a frame, heartbeats among them, until a connection is taken for lost
 const LOST = 1006;
 const NORMAL = 1000;
+const NOT_FOUND = 4005;
 const EXISTS = 4006;
 const CUT = 4000; // what we close with to cut the connection ourselves
 const OPEN = 1;
@@ -48,14 +49,14 @@ export class RunwireError extends Error {
 export function run(request, options = {}) {
   const { agent, input, threadId, runId, history, parameters, resumeWindow } = request;
   const window = resumeWindow ? `${resumeWindow}s` : undefined;
-  const chosen = runId ?? (resumeWindow ? globalThis.crypto?.randomUUID?.() : undefined);
+  const chosen = runId ?? (resumeWindow ? uuid() : undefined);
   const asked = { agent, input, threadId, runId: chosen, history, parameters, resumeWindow: window };
-  return new Run({ asked, begun: false, runId: chosen, window: resumeWindow ?? 0, seq: 0 }, options);
+  return new Run({ asked, begun: false, unsure: false, runId: chosen, window: resumeWindow ?? 0, seq: 0 }, options);
 }
 
 /** Joins a run again that was begun with a resumeWindow, after the last event that was seen. */
 export function resume({ runId, afterSeq = 0 }, options = {}) {
-  return new Run({ asked: null, begun: true, runId, window: PATIENCE, seq: afterSeq }, options);
+  return new Run({ asked: null, begun: true, unsure: false, runId, window: PATIENCE, seq: afterSeq }, options);
 }
 
 /** One run: iterate it once for its events. Breaking out of the loop cancels it. */
@@ -106,6 +107,7 @@ class Run {
         for await (const frame of frames) {
           position.runId = frame.runId;
           position.begun = true;
+          position.unsure = false;
           attempt = 0;
           lost = Date.now();
           if (!open) this.#tell("open");
@@ -120,11 +122,15 @@ class Run {
             if (ended) return;
           }
         }
-        if (this.#cancelling && !position.begun) return;
+        if (this.#cancelling && !position.begun && !position.unsure) return;
         signal?.throwIfAborted();
         const error = new RunwireError(...frames.end);
-        if (error.code === EXISTS && attempt && position.window) {
-          position.begun = true; // it did begin, only we didn't hear of it
+        if (position.unsure && error.code === NOT_FOUND) {
+          position.unsure = false; // it had not begun
+          continue;
+        }
+        if (position.unsure && error.code === EXISTS) {
+          position.begun = true; // it had begun, only we hadn't heard of it
           continue;
         }
         const waited = (Date.now() - lost) / 1000;
@@ -144,10 +150,16 @@ class Run {
   async #open() {
     const { url, token, WebSocket = globalThis.WebSocket } = this.#options;
     const accessToken = typeof token === "function" ? await token() : token;
-    const { asked, runId, seq, begun } = this.#position;
+    const position = this.#position;
+    const { asked, runId, seq } = position;
+    // A connection may be lost between the run's beginning and our hearing of it: whether there is a run is asked first.
+    const resuming = position.begun || position.unsure;
     const socket = new WebSocket(url ?? new URL("/v1/stream", location.href.replace(/^http/, "ws")), "runwire.v1.json");
-    const frame = begun ? { resume: { runId, afterSeq: seq } } : { run: asked };
-    socket.addEventListener("open", () => this.#send({ accessToken, ...frame }));
+    const frame = resuming ? { resume: { runId, afterSeq: seq } } : { run: asked };
+    socket.addEventListener("open", () => {
+      position.unsure = !position.begun && position.window > 0;
+      this.#send({ accessToken, ...frame });
+    });
     this.#socket = socket;
     return new Frames(socket, this.#options); // at once, or it could be closed before anybody listens
   }
@@ -219,6 +231,15 @@ function shaped({ seq, time, agent = "", ...kind }) {
   const [name] = Object.keys(kind);
   const type = (name ?? "unknown").replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
   return { ...EMPTY[type], ...kind[name], type, seq, time, agent };
+}
+
+/** Makes a UUID. Browsers have crypto.randomUUID only where the page came from https or from this machine. */
+function uuid() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
 function sleep(milliseconds, signal) {

@@ -81,6 +81,74 @@ export const checks = (runwire, url) => ({
     same([error.name, error.code, run.seq], ["RunwireError", 1006, 2]);
   },
 
+  async "a run with a window is joined again, and nothing is missing or twice"() {
+    const states = [];
+    const run = runwire.run(
+      { agent: "ticker", resumeWindow: 30 },
+      { url, onconnection: ({ state, seq }) => states.push(`${state} ${seq}`) },
+    );
+    const seqs = [];
+    const ticks = [];
+    for await (const event of run) {
+      seqs.push(event.seq);
+      if (event.type === "agent_message") ticks.push(event.delta);
+      if (event.seq === 10 || event.seq === 30) run.cut();
+    }
+    same(seqs, Array.from({ length: 62 }, (_, number) => number + 1));
+    same(ticks, Array.from({ length: 60 }, (_, number) => String(number)));
+    same(states.filter((state) => state.startsWith("open")).length, 3);
+    same(states.some((state) => state === "waiting 10"), true);
+  },
+
+  async "a run with a window that is lost before it was heard of is not begun twice"() {
+    let sockets = 0;
+    class Lossy extends WebSocket {
+      constructor(...all) {
+        super(...all);
+        if (sockets++ === 0) this.addEventListener("message", (event) => (event.stopImmediatePropagation(), this.close(4000)));
+      }
+    }
+    const run = runwire.run({ agent: "echo", input: "once", resumeWindow: 30 }, { url, WebSocket: Lossy });
+    const id = run.runId;
+    const events = await all(run);
+    same(events.map(({ type }) => type), ["agent_started", "agent_message", "agent_completed"]);
+    same([run.runId, sockets], [id, 2]);
+  },
+
+  async "a run with a window that had not begun is begun"() {
+    let sockets = 0;
+    class Mute extends WebSocket {
+      constructor(...all) {
+        super(...all);
+        this.mute = sockets++ === 0;
+      }
+      send(data) {
+        if (this.mute) this.close(4000);
+        else super.send(data);
+      }
+    }
+    const events = await all(runwire.run({ agent: "echo", input: "once", resumeWindow: 30 }, { url, WebSocket: Mute }));
+    same([events.at(-1).type, sockets], ["agent_completed", 3]);
+  },
+
+  async "breaking out of the loop cancels a run with a window too"() {
+    let pid;
+    const run = runwire.run({ agent: "pid", resumeWindow: 30 }, { url });
+    for await (const event of run) if ((pid = event.delta)) break;
+    const types = (await all(runwire.resume({ runId: run.runId }, { url }))).map(({ type }) => type);
+    same(types, ["agent_started", "agent_message", "agent_cancelled"]);
+    return { pid: Number(pid) };
+  },
+
+  async "a run can be joined by another, who takes over"() {
+    const run = runwire.run({ agent: "ticker", resumeWindow: 30, parameters: { ticks: 20 } }, { url });
+    const first = run[Symbol.asyncIterator]();
+    await first.next();
+    const events = await all(runwire.resume({ runId: run.runId, afterSeq: 1 }, { url }));
+    same([events[0].seq, events.at(-1).seq], [2, 22]);
+    await first.return();
+  },
+
   async "a run without a window that breaks off is told lost"() {
     const run = runwire.run({ agent: "waiter" }, { url });
     const seen = [];

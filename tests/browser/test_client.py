@@ -91,10 +91,11 @@ def test_its_types() -> None:
         assert f'"{reason}"' in types
 
 
-def test_the_example_of_the_readme(gateway_of_probes: Service, chrome: Browser) -> None:
-    """The README's page runs in Chromium."""
+@pytest.mark.parametrize("example", ["page.js", "resume.js"])
+def test_the_examples_of_the_readme(gateway_of_probes: Service, chrome: Browser, example: str) -> None:
+    """The README's pages run in Chromium."""
     page = chrome.new_page(bypass_csp=True)
     page.goto(f"http://{gateway_of_probes.address}/healthz")
     with page.expect_console_message(lambda message: message.text.startswith("agent_completed")):
-        page.add_script_tag(type="module", content=(ROOT / "examples" / "page.js").read_text())
+        page.add_script_tag(type="module", content=(ROOT / "examples" / example).read_text())
     page.close()

@@ -130,23 +130,24 @@ def test_two_runs_never_mix(page: Page, chrome: Browser, services: tuple[Service
 
 
 def test_the_engine_is_killed(chrome: Browser) -> None:
-    """The engine dies in the middle of a run: the page says so, and says when it is there again."""
+    """The engine dies in the middle of a run: the page tries to reach it, and says so when the run is lost."""
     with start_engine(agents=AGENTS) as back, start_gateway(back.address) as front, opened(chrome, front) as page:
         address = back.address
         ask(page, "waiter", "wait")
         expect(page.locator(".run .answer")).to_have_text("waiting")
         back.kill()
-        expect(page.locator(".run")).to_have_class(re.compile("lost"))
-        expect(page.locator(".run .failed")).to_contain_text("The engine cannot be reached")
+        expect(page.locator(".run .state")).to_contain_text("reconnecting")
         expect(page.locator("#engine")).to_have_class("down", timeout=10_000)
         with start_engine(agents=AGENTS, LISTEN=address):
             expect(page.locator("#engine")).to_have_class("up", timeout=15_000)
+            expect(page.locator(".run")).to_have_class(re.compile("lost"), timeout=15_000)
+            expect(page.locator(".run .failed")).to_contain_text("You have no such run.")
             page.locator(".run .again").click()
             expect(page.locator(".run").first.locator(".answer")).to_have_text("waiting", timeout=10_000)
 
 
 def test_the_gateway_is_restarted(chrome: Browser) -> None:
-    """The gateway is restarted: the page says that a run was lost, and one begun meanwhile begins when it is back."""
+    """The gateway is restarted: a run goes on where it was, and one begun meanwhile begins when it is back."""
     with start_engine(agents=AGENTS) as back:
         with start_gateway(back.address, DRAIN_GRACE="0.1") as front:
             address = front.address
@@ -155,15 +156,44 @@ def test_the_gateway_is_restarted(chrome: Browser) -> None:
             ask(page, "waiter", "wait")
             expect(page.locator(".run .answer")).to_have_text("waiting")
             front.stop()
-        expect(page.locator(".run")).to_have_class(re.compile("lost"))
-        expect(page.locator(".run .failed")).to_contain_text("restarting")
+        expect(page.locator(".run .state")).to_contain_text("reconnecting")
         ask(page, "echo", "patience")
         expect(page.locator(".run").first.locator(".state")).to_contain_text("reconnecting")
-        with start_gateway(back.address, LISTEN=address) as again:
-            assert again.address == address
-            expect(page.locator(".run.completed .answer")).to_have_text("patience", timeout=20_000)
-        with shown:
-            pass
+        with start_gateway(back.address, LISTEN=address):
+            expect(page.locator(".run").first.locator(".answer")).to_have_text("patience", timeout=20_000)
+            expect(page.locator(".run").last.locator(".state")).to_have_text("continued at 2", timeout=20_000)
+            page.locator(".run").last.locator(".cancel").click()
+            expect(page.locator(".run").last).to_have_class(re.compile("cancelled"))
+            page.close()
+
+
+def test_the_connection_is_cut(page: Page) -> None:
+    """A button cuts the connection: the page says so, says where it went on, and shows every event once."""
+    ask(page, "ticker", "tick")
+    run = page.locator(".run")
+    expect(run.locator(".answer")).to_contain_text("5")
+    run.locator(".cut").click()
+    expect(run.locator(".state")).to_contain_text(re.compile(r"reconnecting"))
+    expect(run.locator(".state")).to_have_text(re.compile(r"continued at \d+"))
+    expect(run).to_have_class(re.compile("completed"))
+    expect(run.locator(".answer")).to_have_text("".join(str(tick) for tick in range(60)))
+
+
+def test_the_page_is_loaded_again(page: Page) -> None:
+    """A run goes on in the timeline of the page that is loaded again, from its beginning to its end."""
+    ask(page, "ticker", "tick")
+    expect(page.locator(".run .answer")).to_contain_text("5")
+    run_id = page.locator(".run .id").inner_text()
+    page.reload()
+    run = page.locator(".run")
+    expect(run.locator(".id")).to_have_text(run_id)
+    expect(run.locator(".question")).to_have_text("tick")
+    expect(run).to_have_class(re.compile("completed"))
+    expect(run.locator(".answer")).to_have_text("".join(str(tick) for tick in range(60)))
+    run.locator(".close").click()
+    page.reload()
+    expect(page.locator("#engine")).to_contain_text("engine ready")
+    expect(page.locator(".run")).to_have_count(0)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -42,6 +42,19 @@ async def test_runs_whose_connections_are_cut() -> None:
         _check(client, texts, EVENTS)
 
 
+async def test_a_fast_run_is_cut() -> None:
+    """What was under way to a browser when its connection broke is less than what is kept, however fast the run is."""
+    asyncio.get_running_loop().set_debug(False)
+    with both() as (_, front):
+        async with proxy(front.address) as network:
+            network.fate = lambda link, _: random.choice(FAULTS) if link.down > 3_000_000 else None
+            client = Lasting(network.address, "alice", silence=0.7)
+            texts = await client.run("counter", times=80_000)
+    print(f"a run of 80,000 events, as fast as they go, cut {client.losses} times")
+    assert client.losses > 2
+    _check(client, texts, 80_002)
+
+
 async def test_the_gateway_is_killed() -> None:
     """Killed with -9 and started again under a hundred runs: all of them go on, nothing lost, nothing twice."""
     asyncio.get_running_loop().set_debug(False)

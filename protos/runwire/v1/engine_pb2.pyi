@@ -121,7 +121,9 @@ class RunRequest(_message.Message):
     def resume_window(self) -> _duration_pb2.Duration:
         """How long the run outlives a lost connection.
 
-        Zero or absent: the run ends with its call. Never negative.
+        Zero or absent: the run ends with its call. Otherwise it goes on for so long when its caller is gone, for whatever
+        reason (a deadline of the call is one), and its events can be read for so long once it is over. At most an hour,
+        unless the engine says otherwise.
         """
 
     def __init__(

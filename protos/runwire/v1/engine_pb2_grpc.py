@@ -78,7 +78,8 @@ class EngineServiceServicer:
     def Resume(self, request, context):
         """Joins a resumable run again, after the last event that was seen.
 
-        Events go on without a gap or a repeat. One caller at a time: whoever was attached gets ABORTED.
+        First comes what happened since, then what happens, without a gap or a repeat. One caller at a time: whoever was
+        attached gets ABORTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,8 @@ class EngineServiceStub:
     Resume: _grpc.UnaryStreamMultiCallable[_engine_pb2.ResumeRequest, _engine_pb2.ResumeResponse]
     """Joins a resumable run again, after the last event that was seen.
 
-    Events go on without a gap or a repeat. One caller at a time: whoever was attached gets ABORTED.
+    First comes what happened since, then what happens, without a gap or a repeat. One caller at a time: whoever was
+    attached gets ABORTED.
     """
     Cancel: _grpc.UnaryUnaryMultiCallable[_engine_pb2.CancelRequest, _engine_pb2.CancelResponse]
     """Stops one of the caller's own runs.
@@ -75,7 +76,8 @@ class EngineServiceAsyncStub(EngineServiceStub):
     Resume: _aio.UnaryStreamMultiCallable[_engine_pb2.ResumeRequest, _engine_pb2.ResumeResponse]  # type: ignore[assignment]
     """Joins a resumable run again, after the last event that was seen.
 
-    Events go on without a gap or a repeat. One caller at a time: whoever was attached gets ABORTED.
+    First comes what happened since, then what happens, without a gap or a repeat. One caller at a time: whoever was
+    attached gets ABORTED.
     """
     Cancel: _aio.UnaryUnaryMultiCallable[_engine_pb2.CancelRequest, _engine_pb2.CancelResponse]  # type: ignore[assignment]
     """Stops one of the caller's own runs.
@@ -114,7 +116,8 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_engine_pb2.ResumeResponse], _abc.AsyncIterator[_engine_pb2.ResumeResponse]]:
         """Joins a resumable run again, after the last event that was seen.
 
-        Events go on without a gap or a repeat. One caller at a time: whoever was attached gets ABORTED.
+        First comes what happened since, then what happens, without a gap or a repeat. One caller at a time: whoever was
+        attached gets ABORTED.
         """
 
     @_abc_1.abstractmethod

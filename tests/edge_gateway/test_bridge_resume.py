@@ -1,0 +1,104 @@
+"""Resumable runs through the gateway: found at any engine, taken over, let go of, and cancelled."""
+
+import json
+import uuid
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection
+
+from tests.support.clients import JSON, frames, socket
+from tests.support.services import Service, both, is_gone, until
+from tests.support.services import engine as start_engine
+from tests.support.services import gateway as start_gateway
+
+AGENTS = "tests.agents.probes,tests.agents.dirt"
+
+
+async def ask(connection: ClientConnection, agent: str, run_id: str) -> list[Any]:
+    """Begin a resumable run, and read until it says something."""
+    run = {"agent": agent, "runId": run_id, "resumeWindow": "60s"}
+    await connection.send(json.dumps({"run": run}))
+    return await read(connection, 2)
+
+
+async def join(connection: ClientConnection, run_id: str, after: int) -> None:
+    await connection.send(json.dumps({"resume": {"runId": run_id, "afterSeq": after}}))
+
+
+async def read(connection: ClientConnection, upto: int) -> list[Any]:
+    """Read up to an event of this number."""
+    events: list[Any] = []
+    while not (events and events[-1]["seq"] >= upto):
+        events += json.loads(await connection.recv()).get("events", [])
+    return events
+
+
+async def rest(connection: ClientConnection) -> list[Any]:
+    """Read to the end."""
+    return [event for frame in await frames(connection) for event in json.loads(frame).get("events", [])]
+
+
+async def test_a_run_is_found_at_any_engine() -> None:
+    """The gateway asks one engine after the other. Where one can't be asked, it may be there."""
+    run_id = str(uuid.uuid4())
+    with start_engine() as one, start_engine() as other, start_gateway(f"{one.address},{other.address}") as front:
+        async with socket(front.address) as connection:
+            seen = (await ask(connection, "ticker", run_id))[-1]["seq"]
+        for _ in range(3):
+            async with socket(front.address) as connection:
+                await join(connection, run_id, seen)
+                events = await read(connection, seen + 2)
+                assert [event["seq"] for event in events] == list(range(seen + 1, seen + 1 + len(events)))
+                seen = events[-1]["seq"]
+        assert await _closed(front, str(uuid.uuid4())) == 4005
+        one.kill()
+        assert await _closed(front, str(uuid.uuid4())) == 4014
+
+
+async def _closed(front: Service, run_id: str) -> int | None:
+    async with socket(front.address) as connection:
+        await join(connection, run_id, 0)
+        await frames(connection)
+        return connection.close_code
+
+
+async def test_a_new_socket_takes_over() -> None:
+    """The old one is closed with 4010, and a position that isn't there with 4011."""
+    run_id = str(uuid.uuid4())
+    with both(AGENTS=AGENTS) as (_, front):
+        async with socket(front.address) as old, socket(front.address) as new:
+            seen = (await ask(old, "ticker", run_id))[-1]["seq"]
+            await join(new, run_id, seen)
+            events = await read(new, seen + 1)
+            await frames(old)
+            assert old.close_code == 4010
+            async with socket(front.address) as wrong:
+                await join(wrong, run_id, 1000)
+                await frames(wrong)
+                assert wrong.close_code == 4011
+            events += await rest(new)
+            assert new.close_code == 1000
+            assert [event["seq"] for event in events] == list(range(seen + 1, 63))
+
+
+async def test_cancel_and_leave() -> None:
+    """Leaving lets go of a resumable run, and saying cancel before ends it, also at once and after a resume."""
+    with both(AGENTS=AGENTS) as (back, front):
+        for resumed in (False, True):
+            run_id = str(uuid.uuid4())
+            async with socket(front.address) as connection:
+                pid = int((await ask(connection, "pid", run_id))[-1]["agentMessage"]["delta"])
+                if not resumed:
+                    await connection.send('{"cancel": {}}')
+            if resumed:
+                assert not is_gone(pid)
+                async with socket(front.address) as connection:
+                    await join(connection, run_id, 2)
+                    assert "events" not in json.loads(await connection.recv())
+                    await connection.send('{"cancel": {}}')
+            await until(lambda pid=pid: is_gone(pid))  # type: ignore[misc]
+            async with socket(front.address, JSON) as connection:
+                await join(connection, run_id, 2)
+                [end] = await rest(connection)
+                assert end["agentCancelled"] == {"reason": "Cancelled by its user."}
+        assert back.process.poll() is None
