@@ -128,5 +128,5 @@ async def proxy(target: str) -> AsyncGenerator[Proxy]:
     finally:
         server.close()
         standing.cut()
-        while standing.links:  # what is behind us sees its end before it is told to stop
-            await asyncio.sleep(0.001)  # noqa: ASYNC110 - links are many, and none of them lasts
+        while standing.links:  # noqa: ASYNC110 - what is behind us sees its end before it is told to stop
+            await asyncio.sleep(0.001)
