@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, overload
 from google.protobuf.duration_pb2 import Duration
 from runwire.v1 import events_pb2 as pb
 
-from engine_service.events import EventTooLargeError, Outlet
+from engine_service.events import EventTooLargeError, Outlet, Speech
 from engine_service.plain import struct, text, value
 from engine_service.threads import in_thread
 
@@ -103,6 +103,8 @@ class RunContext:
         self._path = path
         self._outlet = outlet
         self._agents = agents
+        self._thinking = Speech(path, "agent_thinking")
+        self._saying = Speech(path, "agent_message")
 
     @property
     def run_id(self) -> str:
@@ -141,12 +143,12 @@ class RunContext:
 
     async def think(self, delta: str) -> None:
         """Show a piece of reasoning."""
-        self._outlet.put(self._path, agent_thinking=pb.AgentThinking(delta=text(delta)))
+        self._outlet.speak(self._thinking, text(delta))
         await self._outlet.drain()
 
     async def say(self, delta: str) -> None:
         """Show a piece of the answer."""
-        self._outlet.put(self._path, agent_message=pb.AgentMessage(delta=text(delta)))
+        self._outlet.speak(self._saying, text(delta))
         await self._outlet.drain()
 
     async def report(self, name: str, data: Mapping[str, Any] | None = None) -> None:

@@ -134,7 +134,8 @@ class ChannelSink:
 
     def _send(self, data: bytes) -> bytes:
         try:
-            return bytes(memoryview(data)[self._connection.send(data) :])
+            sent = self._connection.send(data)
+            return data[sent:] if sent < len(data) else b""
         except BlockingIOError:
             return data
         except OSError:  # the engine is gone, and with it whoever would read this

@@ -16,6 +16,11 @@ from engine_service.isolation.output import Output
 
 CHUNK = 64 * 1024
 """Bytes that are read at once: what the child has said since, in one piece."""
+BREATH = 0.001
+"""Seconds between two readings of little. Each one wakes the engine, the gateway and the browser: an agent that talks fast
+would keep all of them busy with crumbs. What follows a silence is read at once. See decision 8."""
+LONG_QUEUE = 4 * 1024 * 1024
+"""Bytes that we ask the kernel to hold for a reader; it gives what it gives. Most of it goes into its own accounts."""
 
 
 class ProcessPlace:
@@ -26,10 +31,12 @@ class ProcessPlace:
         self._log = structlog.get_logger()
         self._channel, self.child_end = socket.socketpair()
         self._channel.setblocking(False)
+        self.child_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LONG_QUEUE)
         self.output = Output(self._log)
         self._exited = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._pidfd = -1
+        self._rested = 0.0  # when to read again
         self.pid = 0
 
     def born(self, pid: int, pidfd: int) -> None:
@@ -48,14 +55,23 @@ class ProcessPlace:
         await self._loop.sock_sendall(self._channel, LENGTH.pack(len(data)) + data)
 
     async def read(self) -> bytes:
-        """Wait for frames and return what is there, cut anywhere; nothing once the process has closed its end."""
+        """Wait for frames and return what is there, cut anywhere; nothing once the process has closed its end.
+
+        Events that follow one another within BREATH are read together.
+        """
+        early = self._rested - self._loop.time()
+        if early > 0:
+            await asyncio.sleep(early)
         while True:
             try:
-                return self._channel.recv(CHUNK)
+                data = self._channel.recv(CHUNK)
             except BlockingIOError:
                 await self._readable()
             except OSError:
                 return b""
+            else:
+                self._rested = self._loop.time() + BREATH if len(data) < CHUNK // 2 else 0.0
+                return data
 
     def stop(self, grace: float) -> None:
         """Close our end for writing, which tells the agent to stop. Kill it `grace` seconds later."""

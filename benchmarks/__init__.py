@@ -1,0 +1,1 @@
+"""Runwire, side by side with what people would use instead."""

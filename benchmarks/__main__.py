@@ -1,0 +1,139 @@
+"""Measures everybody in turn, and writes down what came out: a table, `results.json`, and pictures for the README."""
+
+import asyncio
+import json
+import statistics
+import sys
+import time
+from collections import defaultdict
+from contextlib import ExitStack
+from pathlib import Path
+
+import structlog
+
+from benchmarks import pictures
+from benchmarks.contestants.line_up import EVERYBODY, RUNWIRE, Contestant, Running
+from benchmarks.measures import GROWTH, MEASURES, OURS, Measure, at_once, events_per_second, machine, memory
+
+RESULTS = Path(__file__).with_name("results.json")
+TIMEOUT = 120.0
+"""Seconds that one measurement may take."""
+
+Taken = dict[str, dict[str, list[float]]]
+
+
+async def measure(everybody: list[Contestant], measures: list[Measure]) -> Taken:
+    """Take each measure of each contestant in turn: A B C, A B C. All servers run all the time, and idle in between."""
+    taken: Taken = {each.name: defaultdict(list) for each in measures}
+    with ExitStack() as stack:
+        running = {who.name: stack.enter_context(who.serve()) for who in everybody}
+        for who in everybody:  # the first run of each imports, compiles and fills caches
+            await events_per_second(2, 500)(who, running[who.name])
+        for each in measures:
+            for _ in range(each.rounds):
+                for who in everybody:
+                    if each.word in who.words:
+                        await _take(each, who, running[who.name], taken[each.name])
+            _print(each, taken[each.name])
+    return taken
+
+
+async def _take(each: Measure, who: Contestant, running: Running, taken: dict[str, list[float]]) -> None:
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            taken[who.name].append(await each.take(who, running))
+    except (TimeoutError, OSError, AssertionError) as error:
+        print(f"  {who.name}: {each.name}: {type(error).__name__} {error}", file=sys.stderr)
+
+
+def _print(each: Measure, taken: dict[str, list[float]]) -> None:
+    print(f"\n{each.name} [{each.unit}]")
+    for name, values in taken.items():
+        spread = f"({_number(min(values))} to {_number(max(values))})" if len(values) > 1 else ""
+        print(f"  {name:32} {_number(statistics.median(values)):>10}   {spread}")
+    sys.stdout.flush()
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+async def growth() -> dict[str, dict[str, list[float]]]:
+    """Return how the first event and memory grow with the number of streams, for both kinds of isolation."""
+    grown: dict[str, dict[str, list[float]]] = {}
+    for who in (RUNWIRE[1], RUNWIRE[4]):
+        with who.serve() as running:
+            await events_per_second(2, 500)(who, running)
+            firsts = [await at_once(max(streams, 2))(who, running) for streams in GROWTH]
+            kept = [await memory(streams)(who, running) for streams in GROWTH]
+            grown[who.name] = {"first event, p99 [ms]": firsts, "memory of a stream [KB]": kept}
+    print(f"\nfrom {GROWTH[0]} to {GROWTH[-1]} streams at once: {', '.join(map(str, GROWTH))}")
+    for name, rows in grown.items():
+        for row, values in rows.items():
+            print(f"  {name:32} {row:26} {'  '.join(f'{_number(value):>8}' for value in values)}")
+    return grown
+
+
+BARS: list[tuple[str, str, str, str, float]] = [
+    ("events per second, 10 streams", "Runwire, process, JSON", "FastAPI + uvicorn[standard]", "at least", 1.7),
+    ("events per second, 10 streams", "Runwire, process, binary", "FastAPI + uvicorn[standard]", "at least", 4),
+    ("events per second, 10 streams", "Runwire, process, JSON", "google-adk api_server", "at least", 10),
+    ("events per second, 10 streams", "Runwire, process, JSON", "pydantic-ai, AG-UI", "at least", 10),
+    ("events per second, 10 streams", "Runwire, process, JSON", "langgraph dev", "at least", 10),
+    ("events per second, 10 streams", "Runwire, process, gRPC", "bare grpc.aio", "at least", 8),
+    ("first event, one at a time", "Runwire, process, JSON", "FastAPI + uvicorn[standard]", "at most", 1),
+    ("first event, 50 at once, median", "Runwire, process, JSON", "FastAPI + uvicorn[standard]", "at most", 1.5),
+    ("first event, 50 at once, median", "Runwire, task, JSON", "FastAPI + uvicorn[standard]", "at most", 1),
+]
+FIGURES: list[tuple[str, str, str, float]] = [
+    ("largest gap beside a busy neighbour", "Runwire, process, JSON", "ms", 100),
+    ("memory of a stream that waits", "Runwire, task, JSON", "KB", 120),
+    ("memory of a stream that waits", "Runwire, process, JSON", "KB", 3 * 1024),
+]
+
+
+def judge(taken: Taken, grown: dict[str, dict[str, list[float]]]) -> list[str]:
+    """Say of each figure that was promised whether it was reached. The bar is never moved."""
+    lines = []
+    for measure_name, ours, other, which, bar in BARS:
+        values = taken.get(measure_name, {})
+        if not values.get(ours) or not values.get(other):
+            continue
+        ratio = statistics.median(values[ours]) / statistics.median(values[other])
+        reached = ratio >= bar if which == "at least" else ratio <= bar
+        lines.append(f"{_mark(reached)} {measure_name}: {ours} is {ratio:.2f} × {other} ({which} {bar:g} ×)")
+    for measure_name, ours, unit, bar in FIGURES:
+        if values := taken.get(measure_name, {}).get(ours):
+            figure = statistics.median(values)
+            lines.append(f"{_mark(figure <= bar)} {measure_name}: {ours}: {_number(figure)} {unit} (at most {bar:g} {unit})")
+    thousand = grown["Runwire, process, binary"]["first event, p99 [ms]"][-1]
+    lines.append(f"{_mark(thousand < 3000)} 1,000 runs at once, a process each: first event at p99 {thousand:,.0f} ms (under 3,000)")
+    return lines
+
+
+def _mark(reached: bool) -> str:
+    return "reached" if reached else "MISSED "
+
+
+async def main() -> None:
+    """Measure, and write it down."""
+    structlog.configure(processors=[], logger_factory=structlog.ReturnLoggerFactory())
+    chosen = sys.argv[1:]
+    everybody = [who for who in EVERYBODY if not chosen or any(part in who.name for part in chosen)]
+    begun = time.time()
+    taken = await measure(everybody, MEASURES)
+    ours = [who for who in everybody if who.name == "Runwire, process, JSON"]
+    taken |= await measure(ours, OURS)
+    grown = await growth()
+    verdicts = judge(taken, grown)
+    print("\n" + "\n".join(verdicts))
+    document = {
+        "machine": machine(), "minutes": round((time.time() - begun) / 60, 1), "taken": taken, "streams": GROWTH,
+        "growth": grown, "verdicts": verdicts,
+    }  # fmt: skip
+    RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+    pictures.draw(taken, {who.name: who.is_ours for who in EVERYBODY})
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

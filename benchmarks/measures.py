@@ -1,0 +1,250 @@
+"""What is measured. Each measurement is one number, taken of one contestant, once."""
+
+import asyncio
+import itertools
+import os
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import psutil
+
+from benchmarks.contestants.line_up import Contestant, Running
+
+STALL = 10.0
+"""Seconds that a reader doesn't read."""
+
+Measurement = Callable[[Contestant, Running], Awaitable[float]]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One row of the table."""
+
+    name: str
+    unit: str
+    take: Measurement
+    word: str = "numbers"
+    rounds: int = 3
+    more_is_better: bool = False
+
+
+def events_per_second(streams: int, times: int) -> Measurement:
+    """Let so many streams tell so many events each, as fast as they can."""
+
+    async def take(who: Contestant, running: Running) -> float:
+        count = int(times * who.share)
+        return streams * count / await _seconds(who, running, streams, count)
+
+    return take
+
+
+def cpu(streams: int, times: int) -> Measurement:
+    """Return the milliseconds that a thousand events cost the server."""
+
+    async def take(who: Contestant, running: Running) -> float:
+        count = int(times * who.share)
+        before = _worked(running)
+        await _seconds(who, running, streams, count)
+        return (_worked(running) - before) * 1000 / (streams * count / 1000)
+
+    return take
+
+
+async def _seconds(who: Contestant, running: Running, streams: int, times: int) -> float:
+    opened = [await running.open() for _ in range(streams)]
+    begun = time.perf_counter()
+    for stream in opened:
+        stream.start("numbers", times)
+    await asyncio.gather(*(stream.wait_for(times + who.more) for stream in opened))
+    took = time.perf_counter() - begun
+    for stream in opened:
+        stream.close()
+    return took
+
+
+def first_event(at_once: int, percentile: int = 50) -> Measurement:
+    """Return the milliseconds from a new connection to its first event, for so many that come at once."""
+
+    async def take(who: Contestant, running: Running) -> float:
+        times = await asyncio.gather(*(_first(who, running) for _ in range(at_once)))
+        return 1000 * (statistics.quantiles(times, n=100)[percentile - 1] if len(times) > 1 else times[0])
+
+    return take
+
+
+async def _first(who: Contestant, running: Running) -> float:
+    begun = time.perf_counter()
+    stream = await running.open()
+    stream.start("numbers", 1)
+    await stream.wait_for(1)
+    took = time.perf_counter() - begun
+    await stream.wait_for(1 + who.more)
+    stream.close()
+    return took
+
+
+async def starts_per_second(who: Contestant, running: Running) -> float:
+    """Run after run, eight at a time."""
+    begun, runs, lanes = time.perf_counter(), 25, 8
+
+    async def lane() -> None:
+        for _ in range(runs):
+            await _first(who, running)
+
+    await asyncio.gather(*(lane() for _ in range(lanes)))
+    return runs * lanes / (time.perf_counter() - begun)
+
+
+def memory(streams: int) -> Measurement:
+    """Return the KB that a stream costs whose agent waits."""
+
+    async def take(_: Contestant, running: Running) -> float:
+        before = _memory(running)
+        opened = [await running.open() for _ in range(streams)]
+        for stream in opened:
+            stream.start("wait", 0)
+        await asyncio.gather(*(stream.wait_for(1) for stream in opened))
+        held = _memory(running) - before
+        for stream in opened:
+            stream.close()
+        await _settled(running)
+        return held / streams / 1024
+
+    return take
+
+
+async def gap(_: Contestant, running: Running) -> float:
+    """Return the milliseconds of the largest gap in a stream of 20 events a second, beside a busy neighbour."""
+    ticks, busy = await running.open(), await running.open()
+    ticks.start("tick", 0)
+    arrivals = []
+    for number in range(1, 39):
+        await ticks.wait_for(number)
+        arrivals.append(time.perf_counter())
+        if number == 3:
+            busy.start("busy", 0)
+    for stream in (ticks, busy):
+        stream.close()
+    await _settled(running)
+    return 1000 * max(later - earlier for earlier, later in itertools.pairwise(arrivals))
+
+
+async def stalled(_: Contestant, running: Running) -> float:
+    """Return the MB that a server grows by while somebody who wants a million events doesn't read."""
+    stream = await running.open()
+    before = _memory(running)
+    stream.start("numbers", 1_000_000)
+    await stream.wait_for(1)
+    counter = running.counter(stream)
+    assert counter
+    counter.transport.pause_reading()
+    await asyncio.sleep(STALL)
+    grown = _memory(running) - before
+    stream.close()
+    await _settled(running)
+    return grown / 2**20
+
+
+async def leaving(_: Contestant, running: Running) -> float:
+    """Return the milliseconds from a socket that closes to the end of its agent's process."""
+    stream = await running.open()
+    before = set(running.processes())
+    stream.start("wait", 0)
+    await stream.wait_for(2)
+    # Those that wait for the next runs are children too: the agent is the one that dies.
+    alive = before | set(running.processes())
+    begun = time.perf_counter()
+    stream.close()
+    while all(psutil.pid_exists(each.pid) and each.status() != psutil.STATUS_ZOMBIE for each in alive):
+        await asyncio.sleep(0.0005)
+        assert time.perf_counter() - begun < STALL, "nothing died"
+    return 1000 * (time.perf_counter() - begun)
+
+
+def at_once(streams: int) -> Measurement:
+    """Return the milliseconds to the first event, at the 99th percentile, of so many runs that are there together."""
+
+    async def take(who: Contestant, running: Running) -> float:
+        took: list[float] = []
+
+        async def one() -> None:
+            begun = time.perf_counter()
+            stream = await running.open()
+            stream.start("numbers", 20)
+            await stream.wait_for(1)
+            took.append(time.perf_counter() - begun)
+            await stream.wait_for(20 + who.more)
+            stream.close()
+
+        await asyncio.gather(*(one() for _ in range(streams)))
+        return 1000 * statistics.quantiles(took, n=100)[98]
+
+    return take
+
+
+def _worked(running: Running) -> float:
+    """Return the seconds of work that a server has done, its dead children's among them."""
+    times = [each.cpu_times() for each in _living(running)]
+    return sum(each.user + each.system + each.children_user + each.children_system for each in times)
+
+
+def _memory(running: Running) -> int:
+    """Return the bytes that a server has for itself. What processes share counts once."""
+    total = 0
+    for each in _living(running):
+        try:
+            total += int(each.memory_full_info().pss)
+        except psutil.Error:
+            continue
+    return total
+
+
+def _living(running: Running) -> list[psutil.Process]:
+    return [each for each in running.processes() if psutil.pid_exists(each.pid)]
+
+
+async def _settled(running: Running) -> None:
+    """Wait until a server has as many processes as before, and does nothing."""
+    last = -1.0
+    while (now := _worked(running) + len(running.processes())) != last:
+        last = now
+        await asyncio.sleep(0.3)
+
+
+MEASURES = [
+    Measure("events per second, 10 streams", "/s", events_per_second(10, 10_000), more_is_better=True),
+    Measure("events per second, 1 stream", "/s", events_per_second(1, 20_000), more_is_better=True),
+    Measure("events per second, 50 streams", "/s", events_per_second(50, 2_000), more_is_better=True),
+    Measure("CPU for 1,000 events", "ms", cpu(10, 5_000)),
+    Measure("first event, one at a time", "ms", first_event(1), rounds=15),
+    Measure("first event, 50 at once, median", "ms", first_event(50)),
+    Measure("first event, 50 at once, p99", "ms", first_event(50, 99)),
+    Measure("first event, 200 at once, median", "ms", first_event(200)),
+    Measure("first event, 200 at once, p99", "ms", first_event(200, 99)),
+    Measure("runs started and ended per second", "/s", starts_per_second, more_is_better=True),
+    Measure("memory of a stream that waits", "KB", memory(100), word="wait", rounds=1),
+    Measure("largest gap beside a busy neighbour", "ms", gap, word="tick"),
+]
+"""What is measured of everybody who can do it."""
+
+OURS = [
+    Measure("closed socket to dead process", "ms", leaving, word="wait", rounds=9),
+    Measure("memory with a stalled reader, 10 s", "MB", stalled, rounds=1),
+]
+"""What is measured of Runwire alone, or of whoever serves WebSockets."""
+
+GROWTH = (1, 10, 100, 1000)
+"""Streams at once, to see how the first event and memory grow."""
+
+
+def machine() -> dict[str, object]:
+    """Say what was measured on."""
+    uname = os.uname()
+    return {
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "kernel": uname.release,
+        "arch": uname.machine,
+    }

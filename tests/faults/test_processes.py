@@ -1,0 +1,300 @@
+"""What a browser sees when a process is killed, or stands still for a while: of each kind that there is."""
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from tests.support.clients import JSON, frames, opening, socket
+from tests.support.services import BIN, Service, both, engine, gateway, is_gone, until, zygote_of
+
+AGENTS = "tests.agents.probes,tests.agents.dirt"
+PAUSE = 1.0
+"""Seconds that a process stands still."""
+
+
+@pytest.fixture
+def services() -> Iterator[tuple[Service, Service]]:
+    with both(AGENTS=AGENTS, HEARTBEAT="0.3") as (back, front):
+        yield back, front
+
+
+async def begun(connection: ClientConnection, agent: str, **fields: Any) -> str:
+    """Open a run, and return the first thing that it says."""
+    await connection.send(opening(JSON, agent, **fields))
+    while True:
+        for event in await events(connection):
+            if "agentMessage" in event:
+                return str(event["agentMessage"]["delta"])
+
+
+async def events(connection: ClientConnection) -> list[Any]:
+    """Return the events of the next frame."""
+    return list(json.loads(await connection.recv()).get("events", []))
+
+
+async def rest(connection: ClientConnection) -> tuple[list[Any], int | None]:
+    """Read to the end, and return the events and the close code."""
+    read = [event for frame in await frames(connection) for event in json.loads(frame).get("events", [])]
+    return read, connection.close_code
+
+
+async def works(front: Service) -> None:
+    """Check that a new run is right, from its beginning to its end."""
+    async with asyncio.timeout(10), socket(front.address) as connection:
+        await connection.send(opening(JSON, "echo", "hi"))
+        seen, code = await rest(connection)
+    assert [event["seq"] for event in seen] == [1, 2, 3]
+    assert (seen[-1]["agentCompleted"]["output"], code) == ("hi", 1000)
+
+
+async def test_the_engine_is_killed(services: tuple[Service, Service]) -> None:
+    """No terminal event, and 4014: come back. What came before was in order; the agent is gone too."""
+    back, front = services
+    async with socket(front.address) as connection:
+        pid = int(await begun(connection, "pid"))
+        back.kill()
+        seen, code = await rest(connection)
+    assert (seen, code) == ([], 4014)
+    await until(lambda: is_gone(pid))
+    with engine(AGENTS=AGENTS, LISTEN=back.address):
+        await until(lambda: psutil.Process(front.pid).is_running())
+        async with asyncio.timeout(10):
+            while not await _reachable(front):
+                pass
+        await works(front)
+
+
+async def _reachable(front: Service) -> bool:
+    async with socket(front.address) as connection:
+        await connection.send(opening(JSON, "echo", "hi"))
+        return (await rest(connection))[1] == 1000
+
+
+async def test_the_zygote_is_killed(services: tuple[Service, Service]) -> None:
+    """Nothing: a run that goes on goes on to its end, and the next one begins."""
+    back, front = services
+    async with socket(front.address) as connection:
+        await begun(connection, "ticker", parameters={"ticks": 20})
+        os.kill(zygote_of(back), signal.SIGKILL)
+        await works(front)
+        seen, code = await rest(connection)
+    assert "agentCompleted" in seen[-1]
+    assert code == 1000
+
+
+async def test_an_agent_is_killed(services: tuple[Service, Service]) -> None:
+    """`agent_failed`, which says how its process ended, and 1000. A neighbour sees nothing."""
+    _, front = services
+    async with socket(front.address) as connection, socket(front.address) as neighbour:
+        await begun(neighbour, "ticker", user="bob", parameters={"ticks": 10})
+        os.kill(int(await begun(connection, "pid")), signal.SIGKILL)
+        seen, code = await rest(connection)
+        assert "agentCompleted" in (await rest(neighbour))[0][-1]
+    assert seen[-1]["agentFailed"]["reason"] == "FAILURE_REASON_CRASHED"
+    assert "SIGKILL" in seen[-1]["agentFailed"]["message"]
+    assert code == 1000
+
+
+async def test_the_gateway_is_killed(services: tuple[Service, Service]) -> None:
+    """1006, and the agent of a run that isn't resumable is gone at once."""
+    _, front = services
+    async with socket(front.address) as connection:
+        pid = int(await begun(connection, "pid"))
+        front.kill()
+        assert await rest(connection) == ([], 1006)
+    assert await until(lambda: is_gone(pid)) < 1
+
+
+@pytest.mark.parametrize("which", ["engine", "gateway"])
+async def test_a_service_stands_still(services: tuple[Service, Service], which: str) -> None:
+    """A pause, and nothing else: every event comes, in order, and new runs work."""
+    back, front = services
+    async with socket(front.address) as connection:
+        await begun(connection, "ticker", parameters={"ticks": 30})
+        with _standing_still(back.pid if which == "engine" else front.pid):
+            await asyncio.sleep(PAUSE)  # the fault itself
+        seen, code = await rest(connection)
+    numbers = [event["seq"] for event in seen]
+    assert numbers == list(range(numbers[0], 33))
+    assert code == 1000
+    await works(front)
+
+
+async def test_the_zygote_stands_still(services: tuple[Service, Service]) -> None:
+    """Runs go on, and new ones wait until there are processes again."""
+    back, front = services
+    async with socket(front.address) as connection:
+        await begun(connection, "ticker", parameters={"ticks": 20})
+        with _standing_still(zygote_of(back)):
+            assert "agentCompleted" in (await rest(connection))[0][-1]
+            # Some processes wait for runs already; of more runs than that, the last one waits.
+            many = [asyncio.create_task(works(front)) for _ in range(8)]
+            await asyncio.wait(many, timeout=PAUSE)
+            assert not all(task.done() for task in many)
+        await asyncio.gather(*many)
+
+
+async def test_an_agent_stands_still(services: tuple[Service, Service]) -> None:
+    """Heartbeats say that the run is alive. Cancelled, it is ended although it can't hear of it."""
+    _, front = services
+    async with socket(front.address) as connection:
+        pid = int(await begun(connection, "pid"))
+        os.kill(pid, signal.SIGSTOP)
+        for _ in range(2):
+            assert await events(connection) == []
+        asked = time.monotonic()
+        await connection.send('{"cancel": {}}')
+        seen, code = await rest(connection)
+    assert 1.5 < time.monotonic() - asked < 4
+    assert [*seen[-1]][-1] == "agentCancelled"
+    assert code == 1000
+    assert is_gone(pid)
+
+
+class _standing_still:  # noqa: N801 - reads as what it is
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def __enter__(self) -> None:
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def __exit__(self, *_: object) -> None:
+        os.kill(self._pid, signal.SIGCONT)
+
+
+async def test_no_room_for_logs() -> None:
+    """Nothing: a disk that is full ends no run, and costs no memory."""
+    ports = [_free_port() for _ in range(2)]
+    back, front = (f"127.0.0.1:{port}" for port in ports)
+    commands = [
+        ["/bin/sh", "-c", f"exec {BIN}/engine-service --listen {back} --runs-per-minute 100000 >/dev/full 2>&1"],
+        ["/bin/sh", "-c", f"exec {BIN}/edge-gateway --listen {front} --engine {back} >/dev/full 2>&1"],
+    ]
+    processes = [await asyncio.create_subprocess_exec(*command) for command in commands]
+    try:
+        await until(lambda: all(_serves(port) for port in ports))
+        before = psutil.Process(processes[0].pid).memory_info().rss
+        for _ in range(30):
+            async with socket(front) as connection:
+                await connection.send(opening(JSON, "triage", "My invoice is wrong"))
+                seen, code = await rest(connection)
+            assert "agentCompleted" in seen[-1]
+            assert code == 1000
+        assert psutil.Process(processes[0].pid).memory_info().rss - before < 8 * 2**20
+    finally:
+        for process in processes:
+            process.terminate()
+        assert [await process.wait() for process in processes] == [0, 0]
+
+
+async def test_no_descriptors_left() -> None:
+    """4014 for a run too many, come back; the runs there are go on, and later ones work."""
+    with both(AGENTS=AGENTS, MAX_RUNS_PER_USER="100") as (back, front):
+        assert back.address
+        used = psutil.Process(back.pid).num_fds()
+        resource.prlimit(back.pid, resource.RLIMIT_NOFILE, (used + 30, used + 30))
+        waiting: list[ClientConnection] = []
+        codes = set[int | None]()
+        try:
+            for _ in range(40):
+                connection = await socket(front.address).__aenter__()
+                waiting.append(connection)
+                await connection.send(opening(JSON, "waiter"))
+            await asyncio.sleep(1)
+            for connection in waiting:
+                try:
+                    async with asyncio.timeout(0.05):
+                        while True:
+                            await events(connection)
+                except TimeoutError:
+                    pass
+                except ConnectionClosed:
+                    codes.add(connection.close_code)
+            assert codes == {4014}
+            alive = [connection for connection in waiting if connection.close_code is None]
+            assert alive, "none of them began"
+            await alive[0].send('{"cancel": {}}')
+            assert "agentCancelled" in (await rest(alive[0]))[0][-1]
+        finally:
+            for connection in waiting:
+                await connection.close()
+        await until(lambda: psutil.Process(back.pid).num_fds() < used + 15)
+        await works(front)
+
+
+async def test_no_descriptors_left_in_the_gateway() -> None:
+    """A socket too many waits to be let in; those there are go on, and it comes in when one of them leaves."""
+    with both(AGENTS=AGENTS, MAX_RUNS_PER_USER="100") as (_, front):
+        await works(front)
+        used = psutil.Process(front.pid).num_fds()
+        resource.prlimit(front.pid, resource.RLIMIT_NOFILE, (used + 5, used + 5))
+        async with socket(front.address) as first:
+            await begun(first, "ticker", parameters={"ticks": 40})
+            idle = [await asyncio.open_connection("127.0.0.1", front.port) for _ in range(10)]
+            late = asyncio.create_task(works(front))
+            seen, code = await rest(first)
+            assert "agentCompleted" in seen[-1]
+            assert code == 1000
+            for _, writer in idle:
+                writer.close()
+            await late
+
+
+JUMPING = """
+import random, time
+real, real_ns = time.time, time.time_ns
+time.time = lambda: real() + random.choice((-3600, 0, 3600))
+time.time_ns = lambda: real_ns() + random.choice((-3600, 0, 3600)) * 10**9
+"""
+
+
+async def test_the_clock_jumps(tmp_path: Path) -> None:
+    """Times on events jump, and nothing else: numbers, order, heartbeats, time limits and the end are as ever."""
+    (tmp_path / "sitecustomize.py").write_text(JUMPING)
+    with engine(folder=str(tmp_path), HEARTBEAT="0.2", RUN_TIMEOUT="2", AGENTS=AGENTS) as back:
+        with gateway(back.address) as front:
+            await works(front)
+            async with socket(front.address) as connection:
+                run = {"agent": "ticker", "runId": str(uuid.uuid4()), "parameters": {"ticks": 20}}
+                await connection.send(json.dumps({"run": run}))
+                seen, code = await rest(connection)
+            assert [event["seq"] for event in seen] == list(range(1, 23))
+            assert code == 1000
+            assert len({event["time"][:13] for event in seen}) > 1, "the clock did not jump"
+            async with socket(front.address) as connection:
+                started = time.monotonic()
+                await begun(connection, "waiter")
+                assert await events(connection) == []
+                seen, code = await rest(connection)
+            assert seen[-1]["agentFailed"]["reason"] == "FAILURE_REASON_TIMEOUT"
+            assert 1.8 < time.monotonic() - started < 5
+
+
+def _free_port() -> int:
+    import socket as sockets  # noqa: PLC0415 - the name is our client's here
+
+    with sockets.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def _serves(port: int) -> bool:
+    return any(
+        each.laddr and each.laddr[1] == port and each.status == psutil.CONN_LISTEN
+        for each in psutil.net_connections("tcp4")
+    )
+
+
+assert sys.platform == "linux"
