@@ -105,9 +105,13 @@ def judge(taken: Taken, grown: dict[str, dict[str, list[float]]]) -> list[str]:
     for measure_name, ours, unit, bar in FIGURES:
         if values := taken.get(measure_name, {}).get(ours):
             figure = statistics.median(values)
-            lines.append(f"{_mark(figure <= bar)} {measure_name}: {ours}: {_number(figure)} {unit} (at most {bar:g} {unit})")
+            lines.append(
+                f"{_mark(figure <= bar)} {measure_name}: {ours}: {_number(figure)} {unit} (at most {bar:g} {unit})"
+            )
     thousand = grown["Runwire, process, binary"]["first event, p99 [ms]"][-1]
-    lines.append(f"{_mark(thousand < 3000)} 1,000 runs at once, a process each: first event at p99 {thousand:,.0f} ms (under 3,000)")
+    lines.append(
+        f"{_mark(thousand < 3000)} 1,000 runs at once, a process each: first event at p99 {thousand:,.0f} ms (under 3,000)"
+    )
     return lines
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections import deque
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -17,11 +18,14 @@ from edge_gateway.close_codes import Closing, closing
 from edge_gateway.engine import CHECK, Engine, Engines, Metadata, Stream, UnreachableError, metadata
 from edge_gateway.frames import CODECS, Codec, FrameError
 
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+ELSEWHERE = {UNAVAILABLE, grpc.StatusCode.NOT_FOUND}
+"""What an engine answers that may not be the right one."""
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 STALLED = closing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Nothing was read for too long.")
-SPAN = 128 * 1024
-"""Bytes of a resumable run until its browser is asked whether they have arrived. At most two such spans are under way:
-what is lost with a connection has to be less than what the engine keeps."""
+SPAN, SPANS = 32 * 1024, 8
+"""Bytes of a resumable run until its browser is asked whether they have arrived, and how often that may be unanswered: what
+is lost with a connection has to be less than what the engine keeps."""
 PATIENCE = 10.0
 """Seconds that a browser has to answer a close frame, or to read up to it."""
 
@@ -100,7 +104,7 @@ class Ride:
         self._begun = asyncio.Event()
         self._is_lasting = first.HasField("resume") or first.run.HasField("resume_window")
         self._under_way = 0  # bytes since the last ping
-        self._arrived: Awaitable[float] | None = None  # the pong of the last ping
+        self._arriving = deque[Awaitable[float]]()  # pongs that have not been waited for
 
     async def go(self) -> None:
         """Carry the stream until the socket is closed.
@@ -169,23 +173,37 @@ class Ride:
 
         Raises AioRpcError, and UnreachableError when the run may be at an engine that cannot be asked.
         """
-        refusal: grpc.aio.AioRpcError | None = None
-        reachable = [engine for engine in self._engines if engine.is_connected]
-        for engine in reachable:
+        refusal: Exception = UnreachableError()
+        unreached: Exception | None = None
+        for engine in self._engines:
             self._engine, self._stream = engine, engine.open(self._first, self._metadata)
             try:
+                await self._answered(self._stream)
                 async for response in self._stream:
                     self._begun.set()
                     await self._send(self._codec.encode(response))
+            except UnreachableError as error:
+                unreached = error
             except grpc.aio.AioRpcError as error:
-                if self._begun.is_set() or error.code() is not grpc.StatusCode.NOT_FOUND:
+                if self._begun.is_set() or error.code() not in ELSEWHERE:
                     raise
-                refusal = error
+                if error.code() is UNAVAILABLE:
+                    unreached = error
+                else:
+                    refusal = error
             else:
                 return
-        if refusal is None or len(reachable) < len(self._engines):
-            raise UnreachableError
-        raise refusal
+        raise unreached or refusal
+
+    async def _answered(self, stream: Stream) -> None:
+        """Wait until an engine has begun to answer, where there may be others to ask. Raises UnreachableError."""
+        if self._first.HasField("resume"):
+            try:
+                async with asyncio.timeout(CHECK):
+                    await stream.initial_metadata()
+            except TimeoutError:
+                stream.cancel()
+                raise UnreachableError from None
 
     async def _send(self, frame: bytes) -> None:
         """Send a frame, and wait until there is room for the next one. Raises StalledError."""
@@ -205,16 +223,16 @@ class Ride:
             await self._pace(len(frame))
 
     async def _pace(self, size: int) -> None:
-        """Wait until all but the newest has arrived: a browser answers a ping when it has read what came before it."""
+        """Wait until all but the newest have arrived: a browser answers a ping when it has read what came before it."""
         self._under_way += size
         if self._under_way < SPAN:
             return
         self._under_way = 0
         try:
             async with asyncio.timeout(self._stall_timeout):
-                arrived, self._arrived = self._arrived, await self._socket.ping()
-                if arrived:
-                    await arrived
+                self._arriving.append(await self._socket.ping())
+                if len(self._arriving) > SPANS:
+                    await self._arriving.popleft()
         except TimeoutError:
             raise StalledError from None
 

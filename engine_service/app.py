@@ -34,6 +34,9 @@ from engine_service.servicer import SERVICE, Servicer
 from engine_service.settings import BootError, Settings
 from engine_service.transport import CertificateError, Certificates
 
+RESUMES_PER_RUN = 10
+"""How many times as often as a run is started one may be resumed: on a bad network that is often."""
+
 SERVICES = (SERVICE, health.SERVICE_NAME, SERVICE_NAME)
 
 OPTIONS = (
@@ -92,6 +95,7 @@ async def serve(settings: Settings) -> None:
             identity=identity,
             admission=admission,
             recordings=Recordings(admission, journals.open),
+            resumes=Rates(RESUMES_PER_RUN * settings.runs_per_minute),
             make_run=make_run,
             run_timeout=settings.run_timeout,
             heartbeat=settings.heartbeat,
@@ -112,9 +116,11 @@ async def serve(settings: Settings) -> None:
         log.info("draining", runs=len(admission.runs()), grace=settings.drain_grace)
         await checkup.enter_graceful_shutdown()
         admission.close()
+        ends = asyncio.get_running_loop().time() + settings.drain_grace
         await _drain(admission, settings.drain_grace)
-        # gRPC would not wait for handlers that still clean up; by now there are none.
-        await server.stop(grace=1)
+        # gRPC would not wait for handlers that still clean up; by now there are none. It does wait for callers who
+        # still read what a resumable run has said.
+        await server.stop(grace=max(ends - asyncio.get_running_loop().time(), 1))
     log.info("stopped")
 
 

@@ -4,7 +4,7 @@ import asyncio
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, Protocol
 
 from engine_service.events import ends
@@ -15,6 +15,10 @@ GRAIN = 4 * 1024
 
 class GoneError(Exception):
     """What was asked for is not in the journal: no longer, or not yet."""
+
+
+class FullError(Exception):
+    """There is no room for another journal."""
 
 
 class Journal(Protocol):
@@ -58,7 +62,7 @@ class Journal(Protocol):
 
 
 OpenJournal = Callable[[str, str], Journal]
-"""Opens a journal for a user's run, by the ids of both."""
+"""Opens a journal for a user's run, by the ids of both. Raises FullError."""
 
 
 class Mark(NamedTuple):
@@ -69,21 +73,21 @@ class Mark(NamedTuple):
 
 
 class Shelf:
-    """Journals that share a bound. Where there is no room, what has been sent is pushed out, the oldest first."""
+    """Journals that share a bound."""
 
-    def __init__(self, limit: int, keep: int = 0) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._keep = keep
         self.held = 0
-        self.journals = dict["MemoryJournal", None]()
+        self.live = dict["MemoryJournal", None]()
+        self.over = dict["MemoryJournal", None]()
         self.waiting = dict["MemoryJournal", None]()
         """Those that are to be written to and have no room, in the order in which they get it."""
 
     def fits(self, size: int) -> bool:
-        """Make room if that is possible, and tell whether there is."""
+        """Push out what was sent until there is room, of runs that are over first, and tell whether there is."""
         if self.held + size > self._limit:
-            for journal in sorted(self.journals, key=_goes_on):  # what is over needs its past least
-                journal.push_out(self.held + size - self._limit, self._keep)
+            for journal in chain(tuple(self.over), tuple(self.live)):
+                journal.push_out(self.held + size - self._limit)
                 if self.held + size <= self._limit:
                     break
         return self.held + size <= self._limit
@@ -106,22 +110,25 @@ class MemoryJournals:
 
     def open(self, user_id: str, _: str) -> "MemoryJournal":
         """Begin a journal."""
-        user = self._users.setdefault(user_id, Shelf(self._per_user))
+        user = self._users.get(user_id) or Shelf(self._per_user)
+        if not (user.fits(1) and self._all.fits(1)):
+            raise FullError
+        self._users[user_id] = user
 
         def closed() -> None:
-            if not user.journals and self._users.get(user_id) is user:
+            if not (user.live or user.over) and self._users.get(user_id) is user:
                 del self._users[user_id]
 
         # What was sent may not have arrived. Half of the room is for that, if the run has said so much.
-        own = Shelf(self._per_run, keep=self._per_run // 2)
-        return MemoryJournal((own, user, self._all), closed)
+        return MemoryJournal((Shelf(self._per_run), user, self._all), self._per_run // 2, closed)
 
 
 class MemoryJournal:
     """One run's events, in memory."""
 
-    def __init__(self, shelves: tuple[Shelf, ...], on_forgotten: Callable[[], None]) -> None:
+    def __init__(self, shelves: tuple[Shelf, ...], past: int, on_forgotten: Callable[[], None]) -> None:
         self._shelves = shelves
+        self._past = past  # bytes that are kept of what was sent, as long as there may be more
         self._on_forgotten = on_forgotten
         self._data = bytearray()
         self._marks = deque[Mark]()  # places to cut at, oldest first; the last one is the end
@@ -129,12 +136,12 @@ class MemoryJournal:
         self._end = Mark(0, 0)
         self._read = Mark(0, 0)  # where the reader went on last: found without looking for it
         self._sent = Mark(0, 0)
-        self.is_sealed = self._forgotten = False
+        self._is_sealed = self._forgotten = False
         self._news = asyncio.Event()
         self.look = asyncio.Event()
         """Set when there may be room."""
         for shelf in shelves:
-            shelf.journals[self] = None
+            shelf.live[self] = None
 
     @property
     def last(self) -> int:
@@ -148,15 +155,13 @@ class MemoryJournal:
         """
         try:
             while (full := self._full(len(events))) and self._sent.seq < self.last:
+                self._leave_queues(but=full)
                 full.waiting[self] = None
                 self.look.clear()
                 await self.look.wait()
             self.put(events, last)
         finally:
-            for shelf in self._shelves:
-                if self in shelf.waiting:
-                    del shelf.waiting[self]
-                    shelf.ring()  # there may be room for the next one too
+            self._leave_queues()
 
     def put(self, events: bytes, last: int) -> None:
         """Write down event frames for which there has to be room."""
@@ -174,7 +179,13 @@ class MemoryJournal:
 
     def seal(self) -> None:
         """Say that there will be no more."""
-        self.is_sealed = True
+        self._is_sealed = True
+        self._past = 0
+        for shelf in self._shelves:
+            if self in shelf.live:
+                del shelf.live[self]
+                shelf.over[self] = None
+            shelf.ring()
         self._news.set()
 
     def check(self, after: int) -> None:
@@ -191,18 +202,18 @@ class MemoryJournal:
             self.look.set()
             for shelf in self._shelves:
                 shelf.ring()
-        while after == self.last and not self.is_sealed:
+        while after == self.last and not self._is_sealed:
             self._news.clear()
             await self._news.wait()
             self.check(after)
         self._read = end = self._cut(Mark(after, begin), most)
         return bytes(self._data[begin - self._start.at : end.at - self._start.at]), end.seq
 
-    def push_out(self, size: int, keep: int) -> None:
+    def push_out(self, size: int) -> None:
         """Drop so many bytes of events that were sent, or what there is of them beyond those that are kept."""
         enough = self._start.at + size
         start = self._start
-        while self._marks and self._marks[0].at <= self._sent.at - keep and start.at < enough:
+        while self._marks and self._marks[0].at <= self._sent.at - self._past and start.at < enough:
             start = self._marks.popleft()
         self._drop(start)
 
@@ -212,9 +223,16 @@ class MemoryJournal:
         self._marks.clear()
         self._drop(self._end)
         for shelf in self._shelves:
-            shelf.journals.pop(self, None)
+            shelf.live.pop(self, None)
+            shelf.over.pop(self, None)
         self._on_forgotten()
         self._news.set()
+
+    def _leave_queues(self, but: Shelf | None = None) -> None:
+        for shelf in self._shelves:
+            if shelf is not but and self in shelf.waiting:
+                del shelf.waiting[self]
+                shelf.ring()  # there may be room for the next one
 
     def _full(self, size: int) -> Shelf | None:
         """Return what there is no room on."""
@@ -254,10 +272,6 @@ class MemoryJournal:
                 break
             cut = Mark(cut.seq + 1, self._start.at + end)
         return cut
-
-
-def _goes_on(journal: MemoryJournal) -> bool:
-    return not journal.is_sealed
 
 
 def _seq(mark: Mark) -> int:

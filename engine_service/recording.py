@@ -9,9 +9,9 @@ import structlog
 from runwire.v1 import events_pb2 as pb
 
 from engine_service.admission import Admission
-from engine_service.journal import GoneError, Journal, OpenJournal
-from engine_service.refusal import Refusal
-from engine_service.run import Run
+from engine_service.journal import FullError, GoneError, Journal, OpenJournal
+from engine_service.refusal import Refusal, too_many
+from engine_service.run import Run, Verdict
 
 EXPIRED = pb.AgentCancelled(reason="Its caller was gone for longer than it may be.")
 
@@ -26,10 +26,12 @@ MAX_KEPT = 100
 class Recording:
     """One resumable run, and what it has said."""
 
-    def __init__(self, run: Run, journal: Journal, window: float, on_expired: Callable[[], None]) -> None:
+    def __init__(self, run: Run, journal: Journal, window: float, on_expired: Callable[["Recording"], None]) -> None:
         run.on_stop = self._hurry
+        self.user_id, self.run_id = run.work.user_id, run.work.run_id
         self.is_over = False
-        self._run = run
+        self._is_forgotten = False
+        self._stop: Callable[[Verdict], None] = run.stop
         self._journal = journal
         self._window = window
         self._on_expired = on_expired
@@ -38,24 +40,31 @@ class Recording:
         self._timer: asyncio.TimerHandle | None = None
         self._log = structlog.get_logger().bind(**run.work.labels())
 
-    async def write_down(self) -> None:
+    @property
+    def is_attended(self) -> bool:
+        """Whether there is a caller."""
+        return self._seat is not None
+
+    async def write_down(self, run: Run) -> None:
         """Write the run down to its end. Where there is no room its agent waits, as for a caller who doesn't read."""
-        while events := await self._run.next():
-            if self._run.is_over:
+        while events := await run.next():
+            if run.is_over:
                 break
-            if not await self._append(events):
-                events += await self._run.finish()
+            if not await self._append(events, run):
+                events += await run.finish()
                 break
-        self._journal.put(events, self._run.count)
+        self._journal.put(events, run.count)
 
     def end(self) -> None:
         """Let callers see the end: nothing of the run is left but this."""
         self.is_over = True
+        self._stop = _nothing  # nothing holds the run any more, nor what it was asked
         self._journal.seal()
         self.wait()
 
     def forget(self) -> None:
         """Let go of everything. Whoever still reads hears that it is gone."""
+        self._is_forgotten = True
         self._stop_waiting()
         self._journal.forget()
 
@@ -96,14 +105,14 @@ class Recording:
     def wait(self) -> None:
         """Wait for a caller as long as the window says, unless there is one."""
         self._stop_waiting()
-        if self._seat is None:
+        if self._seat is None and not self._is_forgotten:
             self._timer = asyncio.get_running_loop().call_later(self._window, self._expire)
 
-    async def _append(self, events: bytes) -> bool:
+    async def _append(self, events: bytes, run: Run) -> bool:
         """Wait for room, and write; False when the run is told to stop before there is any."""
         try:
-            async with asyncio.timeout(0 if self._run.is_stopped else None) as self._room:
-                await self._journal.append(events, self._run.count)
+            async with asyncio.timeout(0 if run.is_stopped else None) as self._room:
+                await self._journal.append(events, run.count)
         except TimeoutError:
             return False
         finally:
@@ -126,9 +135,13 @@ class Recording:
 
     def _expire(self) -> None:
         if self.is_over:
-            self._on_expired()
+            self._on_expired(self)
         else:
-            self._run.stop(EXPIRED)
+            self._stop(EXPIRED)
+
+
+def _nothing(_: Verdict) -> None:
+    pass
 
 
 class Recordings:
@@ -145,13 +158,15 @@ class Recordings:
         async with AsyncExitStack() as stack:
             stack.enter_context(self._admission.admit(run))
             stack.push_async_callback(run.close)
-            await run.start(seconds)
-            user_id, run_id = run.work.user_id, run.work.run_id
-            journal = self._open_journal(user_id, run_id)
-            recording = Recording(run, journal, window, lambda: self._forget(user_id, run_id))
-            recording.wait()
-            self._users.setdefault(user_id, {})[run_id] = recording
-            task = asyncio.create_task(self._live(user_id, run_id, recording, stack.pop_all()))
+            journal = self._open(run.work.user_id, run.work.run_id)
+            try:
+                await run.start(seconds)
+            except BaseException:
+                journal.forget()
+                raise
+            recording = Recording(run, journal, window, self._forget)
+            self._users.setdefault(run.work.user_id, {})[run.work.run_id] = recording
+            task = asyncio.create_task(self._live(run, recording, stack.pop_all()))
             self._living.add(task)
             task.add_done_callback(self._living.discard)
         return recording
@@ -160,21 +175,40 @@ class Recordings:
         """Return a user's resumable run, if there is one. What belongs to another user does not exist."""
         return self._users.get(user_id, {}).get(run_id)
 
-    async def _live(self, user_id: str, run_id: str, recording: Recording, run: AsyncExitStack) -> None:
+    async def _live(self, run: Run, recording: Recording, place: AsyncExitStack) -> None:
         try:
-            async with run:
-                await recording.write_down()
+            async with place:
+                await recording.write_down(run)
         except Exception:  # noqa: BLE001 - nobody awaits this task: it is logged, and callers hear that it is gone
-            structlog.get_logger().exception("recording failed", run_id=run_id, user_id=user_id)
-            self._forget(user_id, run_id)
+            structlog.get_logger().exception("recording failed", **run.work.labels())
+            self._forget(recording)
             return
         recording.end()
-        over = [each for each, kept in self._users[user_id].items() if kept.is_over]
+        kept = self._users[recording.user_id]
+        kept[recording.run_id] = kept.pop(recording.run_id)  # in the order in which they ended
+        over = [each for each in kept.values() if each.is_over]
         for oldest in over[:-MAX_KEPT]:
-            self._forget(user_id, oldest)
+            if not oldest.is_attended:
+                self._forget(oldest)
 
-    def _forget(self, user_id: str, run_id: str) -> None:
-        runs = self._users[user_id]
-        runs.pop(run_id).forget()
-        if not runs:
-            del self._users[user_id]
+    def _open(self, user_id: str, run_id: str) -> Journal:
+        """Begin a journal. A user who has left too much behind loses their own oldest, and nobody else's."""
+        while True:
+            try:
+                return self._open_journal(user_id, run_id)
+            except FullError:
+                left = [each for each in self._users.get(user_id, {}).values() if each.is_over and not each.is_attended]
+                if not left:
+                    sentence = (
+                        "The engine keeps as much of other runs as it can. Try again, or without a resume_window."
+                    )
+                    raise too_many(sentence, "NO_ROOM_FOR_RESUMABLE_RUNS") from None
+                self._forget(left[0])
+
+    def _forget(self, recording: Recording) -> None:
+        recording.forget()
+        runs = self._users.get(recording.user_id, {})
+        if runs.get(recording.run_id) is recording:
+            del runs[recording.run_id]
+            if not runs:
+                del self._users[recording.user_id]

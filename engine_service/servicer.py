@@ -17,8 +17,9 @@ from engine_service.agent import Work
 from engine_service.events import head
 from engine_service.identity import Identity
 from engine_service.isolation import GRACE, PlaceError
+from engine_service.rates import Rates
 from engine_service.recording import Recording, Recordings
-from engine_service.refusal import Refusal, exists, unavailable
+from engine_service.refusal import Refusal, exists, too_many, unavailable
 from engine_service.requests import checked_run_id, trace_of, window_of, work_of
 from engine_service.run import CANCELLED, Run
 
@@ -38,6 +39,7 @@ class Servicer:
         identity: Identity,
         admission: Admission,
         recordings: Recordings,
+        resumes: Rates,
         make_run: Callable[[Work, str], Run],
         run_timeout: float,
         heartbeat: float,
@@ -47,6 +49,7 @@ class Servicer:
         self._identity = identity
         self._admission = admission
         self._recordings = recordings
+        self._resumes = resumes
         self._make_run = make_run
         self._run_timeout = run_timeout
         self._heartbeat = heartbeat
@@ -97,6 +100,9 @@ class Servicer:
         async with self._answering(context):
             user_id = self._identity.user(context.invocation_metadata() or ())
             run_id = checked_run_id(request.run_id)
+            if wait := self._resumes.take(user_id):
+                sentence = "You have resumed runs as often as one may in a minute. Try again in a moment."
+                raise too_many(sentence, "TOO_MANY_RESUMES_PER_MINUTE", wait)
             recording = self._recordings.find(user_id, run_id)
             if recording is None:
                 raise _no_such_run()
@@ -122,7 +128,11 @@ class Servicer:
     async def _attend(self, context: Context, recording: Recording, run_id: str, after: int) -> None:
         """Stream a resumable run from a position on, until it ends, the caller leaves, or another takes over."""
         # Taking over cancels a write. gRPC can still end a call after that, but not if its first write was cancelled.
-        await context.send_initial_metadata(())
+        try:
+            await context.send_initial_metadata(())
+        except BaseException:
+            recording.wait()
+            raise
         async with recording.attached(after) as read:
             # Where there is nothing to say yet, a heartbeat says that the caller is attached.
             await self._stream(context, run_id, read, patience=0 if after else None)

@@ -178,7 +178,9 @@ def _runwire(agent: str, kind: str) -> Callable[[], AbstractContextManager[Runni
     return serve
 
 
-def _websocket(folder: str, path: str, command: Callable[[int], list[str | Path]]) -> Callable[..., AbstractContextManager[Running]]:
+def _websocket(
+    folder: str, path: str, command: Callable[[int], list[str | Path]]
+) -> Callable[..., AbstractContextManager[Running]]:
     """Open a server that speaks JSON over a WebSocket, one event a frame."""
 
     @contextmanager
@@ -236,8 +238,12 @@ def _server(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     process = subprocess.Popen(
-        command(port), cwd=HERE / folder, env=os.environ | env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL
+        command(port),
+        cwd=HERE / folder,
+        env=os.environ | env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         until = time.monotonic() + PATIENCE

@@ -42,7 +42,13 @@ function describe() {
 /** What a page that is loaded again has to know: its runs, and who is asking. Kept as long as its tab is there. */
 const kept = {
   read: () => JSON.parse(sessionStorage.getItem("runs") ?? "[]"),
-  write: (runs) => sessionStorage.setItem("runs", JSON.stringify(runs.slice(-KEPT))),
+  write(runs) {
+    try {
+      sessionStorage.setItem("runs", JSON.stringify(runs.slice(-KEPT)));
+    } catch {
+      // there is no room for them: then the page that is loaded again won't know them
+    }
+  },
   add: (asked) => kept.write([...kept.read(), asked]),
   drop: (asked) => kept.write(kept.read().filter(({ runId }) => runId !== asked.runId)),
 };

@@ -11,6 +11,7 @@ const SILENCE = 60; // seconds without a frame, heartbeats among them, until a c
 const LOST = 1006;
 const NORMAL = 1000;
 const NOT_FOUND = 4005;
+const TAKEN = 4010;
 const EXISTS = 4006;
 const CUT = 4000; // what we close with to cut the connection ourselves
 const OPEN = 1;
@@ -96,7 +97,8 @@ class Run {
     const { signal } = this.#options;
     const position = this.#position;
     let attempt = 0; // since the last frame
-    let lost = Date.now(); // when the last frame came
+    let lost = null; // when the connection was lost, until a frame comes again
+    let taken = 0; // how often another took the run over; each time we wait longer to take it back
     let ended = false;
     try {
       while (!ended) {
@@ -109,7 +111,7 @@ class Run {
           position.begun = true;
           position.unsure = false;
           attempt = 0;
-          lost = Date.now();
+          lost = null;
           if (!open) this.#tell("open");
           if (!open && this.#cancelling) this.cancel();
           open = true;
@@ -125,23 +127,27 @@ class Run {
         if (this.#cancelling && !position.begun && !position.unsure) return;
         signal?.throwIfAborted();
         const error = new RunwireError(...frames.end);
-        if (position.unsure && error.code === NOT_FOUND) {
+        if (frames.resuming && position.unsure && error.code === NOT_FOUND) {
           position.unsure = false; // it had not begun
+          if (this.#cancelling) return;
           continue;
         }
         if (position.unsure && error.code === EXISTS) {
           position.begun = true; // it had begun, only we hadn't heard of it
           continue;
         }
+        if (!frames.resuming && !error.retry) position.unsure = false; // it was refused
+        lost ??= Date.now();
+        if (error.code === TAKEN) taken++;
         const waited = (Date.now() - lost) / 1000;
         const over = position.begun && !position.window; // without a window it ended with its connection
         if (!error.retry || over || waited > Math.max(position.window, PATIENCE)) throw error;
-        const pause = Math.min(FIRST_PAUSE * 2 ** attempt++, LONGEST_PAUSE) * (0.5 + Math.random() / 2);
+        const pause = Math.min(FIRST_PAUSE * 2 ** Math.max(attempt++, taken), LONGEST_PAUSE) * (0.5 + Math.random() / 2);
         this.#tell("waiting", { pause, error });
         await sleep(pause, signal);
       }
     } finally {
-      if (!ended) this.#send({ cancel: {} });
+      if (!ended) await this.#abandon();
       this.#socket?.close(NORMAL);
       this.#tell("closed");
     }
@@ -157,11 +163,26 @@ class Run {
     const socket = new WebSocket(url ?? new URL("/v1/stream", location.href.replace(/^http/, "ws")), "runwire.v1.json");
     const frame = resuming ? { resume: { runId, afterSeq: seq } } : { run: asked };
     socket.addEventListener("open", () => {
-      position.unsure = !position.begun && position.window > 0;
+      position.unsure ||= !position.begun && position.window > 0;
       this.#send({ accessToken, ...frame });
     });
     this.#socket = socket;
-    return new Frames(socket, this.#options); // at once, or it could be closed before anybody listens
+    const frames = new Frames(socket, this.#options); // at once, or it could be closed before anybody listens
+    frames.resuming = resuming;
+    return frames;
+  }
+
+  /** Ends a run that nobody wants any more; one that goes on without us is joined for that. */
+  async #abandon() {
+    const { begun, unsure, window } = this.#position;
+    if (this.#socket?.readyState !== OPEN && window && (begun || unsure)) {
+      const frames = await this.#open();
+      const socket = this.#socket;
+      const settled = (name) => new Promise((resolve) => socket.addEventListener(name, resolve));
+      await Promise.race([settled("open"), settled("close")]); // its first frame was sent before we hear of it
+      frames.stop();
+    }
+    this.#send({ cancel: {} });
   }
 
   #tell(state, more) {
@@ -220,9 +241,14 @@ class Frames {
         await new Promise((resolve) => (this.#wake = resolve));
       }
     } finally {
-      clearTimeout(this.#timer);
-      this.signal?.removeEventListener("abort", this.#abort);
+      this.stop();
     }
+  }
+
+  stop() {
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    this.signal?.removeEventListener("abort", this.#abort);
   }
 }
 

@@ -17,8 +17,8 @@ from engine_service.isolation.output import Output
 CHUNK = 64 * 1024
 """Bytes that are read at once: what the child has said since, in one piece."""
 BREATH = 0.001
-"""Seconds between two readings of little. Each one wakes the engine, the gateway and the browser: an agent that talks fast
-would keep all of them busy with crumbs. What follows a silence is read at once. See decision 8."""
+"""Seconds between two readings of little. Each one wakes the engine, the gateway and the browser: an agent that talks
+fast would keep all of them busy with crumbs. What follows a silence is read at once. See decision 8."""
 LONG_QUEUE = 4 * 1024 * 1024
 """Bytes that we ask the kernel to hold for a reader; it gives what it gives. Most of it goes into its own accounts."""
 

@@ -108,10 +108,10 @@ export const checks = (runwire, url) => ({
         if (sockets++ === 0) this.addEventListener("message", (event) => (event.stopImmediatePropagation(), this.close(4000)));
       }
     }
-    const run = runwire.run({ agent: "echo", input: "once", resumeWindow: 30 }, { url, WebSocket: Lossy });
+    const run = runwire.run({ agent: "ticker", parameters: { ticks: 5 }, resumeWindow: 30 }, { url, WebSocket: Lossy });
     const id = run.runId;
     const events = await all(run);
-    same(events.map(({ type }) => type), ["agent_started", "agent_message", "agent_completed"]);
+    same(events.map(({ seq }) => seq), [1, 2, 3, 4, 5, 6, 7]);
     same([run.runId, sockets], [id, 2]);
   },
 
@@ -137,6 +137,65 @@ export const checks = (runwire, url) => ({
     for await (const event of run) if ((pid = event.delta)) break;
     const types = (await all(runwire.resume({ runId: run.runId }, { url }))).map(({ type }) => type);
     same(types, ["agent_started", "agent_message", "agent_cancelled"]);
+    return { pid: Number(pid) };
+  },
+
+  async "what is not there is said at once, also of a run with a window"() {
+    let sockets = 0;
+    class Counted extends WebSocket {
+      constructor(...all) {
+        super(...all);
+        sockets++;
+      }
+    }
+    const error = await all(runwire.run({ agent: "nobody", resumeWindow: 30 }, { url, WebSocket: Counted })).catch((caught) => caught);
+    same([error.code, sockets], [4005, 1]);
+  },
+
+  async "a silent connection of a run with a window is given up, and the run is joined again"() {
+    const opens = [];
+    const run = runwire.run(
+      { agent: "waiter", resumeWindow: 0.5 },
+      { url, silence: 0.7, onconnection: ({ state, seq }) => state === "open" && opens.push(seq) },
+    );
+    for await (const event of run) if (event.type === "agent_message") setTimeout(() => run.cancel(), 1200);
+    same([run.seq, opens.length >= 2, opens[1]], [3, true, 2]);
+  },
+
+  async "a run that is cancelled before it is known to have begun does not begin"() {
+    let sockets = 0;
+    class Mute extends WebSocket {
+      constructor(...all) {
+        super(...all);
+        this.mute = sockets++ === 0;
+      }
+      send(data) {
+        if (this.mute) this.close(4000);
+        else super.send(data);
+      }
+    }
+    const onconnection = ({ state }) => state === "waiting" && run.cancel();
+    const run = runwire.run({ agent: "echo", resumeWindow: 30 }, { url, WebSocket: Mute, onconnection });
+    same(await all(run), []);
+    const error = await all(runwire.resume({ runId: run.runId }, { url })).catch((caught) => caught);
+    same(error.code, 4005);
+  },
+
+  async "aborting cancels a run with a window, even while there is no connection"() {
+    const abort = new AbortController();
+    const run = runwire.run(
+      { agent: "pid", resumeWindow: 30 },
+      { url, signal: abort.signal, onconnection: ({ state }) => state === "waiting" && abort.abort(new Error("enough")) },
+    );
+    let pid;
+    try {
+      for await (const event of run) {
+        pid = event.delta ?? pid;
+        if (pid) run.cut();
+      }
+    } catch (error) {
+      same(error.message, "enough");
+    }
     return { pid: Number(pid) };
   },
 

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,13 @@ def check(results: dict[str, Any]) -> None:
     for sentence, result in results.items():
         assert "error" not in result, f"{sentence}: {result['error']}"
         if "pid" in result:
-            assert is_gone(result["pid"]), sentence
+            _wait_gone(result["pid"], sentence)
+
+
+def _wait_gone(pid: int, sentence: str) -> None:
+    until = time.monotonic() + 2
+    while not is_gone(pid):
+        assert time.monotonic() < until, sentence
 
 
 def test_in_node(gateway_of_probes: Service) -> None:

@@ -6,10 +6,19 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 
 from engine_service.events import EVENT, frame
-from engine_service.journal import GRAIN, GoneError, MemoryJournal, MemoryJournals
+from engine_service.journal import GRAIN, FullError, GoneError, MemoryJournal, MemoryJournals
 
 RUN, USER, ALL = 20_000, 45_000, 70_000
 MOST_AT_ONCE = 40
@@ -51,9 +60,19 @@ class Journals(RuleBasedStateMachine):
         self.store = MemoryJournals(RUN, USER, ALL)
 
     @rule(target=journals, user=st.sampled_from("abc"))
-    def open(self, user: str) -> Written:
-        self.made.append(Written(user, self.store.open(user, "")))
+    def open(self, user: str) -> Any:
+        try:
+            journal = self.store.open(user, "")
+        except FullError:
+            users = [written for written in self.made if written.user == user]
+            assert _unsent(users) + self.past(users) >= USER or _unsent(self.made) + self.past(self.made) >= ALL
+            return multiple()
+        self.made.append(Written(user, journal))
         return self.made[-1]
+
+    def past(self, journals: list[Written]) -> int:
+        """Return what may be kept of what was sent."""
+        return sum(RUN // 2 + written.longest + GRAIN for written in journals)
 
     @rule(
         written=journals,
@@ -144,7 +163,7 @@ class Journals(RuleBasedStateMachine):
                 # What was sent can stay, if it is so close to what wasn't that there is no cut between.
                 past = min(len(b"".join(written.events[: written.sent])), RUN // 2)
                 assert past + written.longest + GRAIN + _unsent([written]) + size > RUN or any(
-                    _unsent(kept) + size + GRAIN * len(kept) > limit for kept, limit in self.shared(written)
+                    _unsent(kept) + size + self.past(kept) > limit for kept, limit in self.shared(written)
                 )
 
     @invariant()
@@ -154,7 +173,7 @@ class Journals(RuleBasedStateMachine):
             own, user, together = journal._shelves
             assert own.held == len(journal._data)
             for shared in (user, together):
-                assert shared.held == sum(len(other._data) for other in shared.journals)
+                assert shared.held == sum(len(other._data) for other in (*shared.live, *shared.over))
             assert own.held <= max(RUN, RUN // 2 + 2 * written.longest) + GRAIN
 
     def shared(self, written: Written) -> list[tuple[list[Written], int]]:
@@ -173,7 +192,8 @@ class Journals(RuleBasedStateMachine):
             self.forget(written)
         shelf: Any = self.store._all
         assert shelf.held == 0
-        assert not shelf.journals
+        assert not shelf.live
+        assert not shelf.over
         assert not shelf.waiting
         assert not self.store._users
         self.loop.close()

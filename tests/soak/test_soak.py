@@ -46,7 +46,9 @@ async def normal(address: str, user: str, run_id: str) -> str:
 async def cancelling(address: str, user: str, run_id: str) -> str:
     """Cancels a run at some time."""
     async with socket(address) as connection:
-        await connection.send(opening(JSON, "counter", user=user, runId=run_id, parameters={"times": 10_000, "pause": 0.01}))
+        await connection.send(
+            opening(JSON, "counter", user=user, runId=run_id, parameters={"times": 10_000, "pause": 0.01})
+        )
         events = await _some(connection, random.randint(1, 30))
         await connection.send('{"cancel": {}}')
         for frame in await frames(connection):
@@ -154,7 +156,9 @@ async def _some(connection: Any, count: int) -> list[Any]:
 def _check(events: list[Any], run_id: str) -> None:
     """Check the numbers of a run's events, and whose they are."""
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
-    said = [event["agentMessage"]["delta"] for event in events if "agentMessage" in event and event["agent"] == "counter"]
+    said = [
+        event["agentMessage"]["delta"] for event in events if "agentMessage" in event and event["agent"] == "counter"
+    ]
     assert said == [f"{run_id} {number}" for number in range(len(said))], "an event of another's"
 
 
@@ -194,4 +198,6 @@ def _growth(values: list[float]) -> float:
 def _write_down(samples: dict[str, list[float]], grown: dict[str, float], seen: Seen) -> None:
     document = {"seconds": SECONDS, "users": USERS, "runs": dict(seen), "growth": grown, "samples": samples}
     RESULTS.write_text(json.dumps(document) + "\n")
-    Path(PICTURE).write_text(lines(f"memory while {USERS} mixed users run {sum(seen.values()):,} agents", "MB", samples, SECONDS))
+    Path(PICTURE).write_text(
+        lines(f"memory while {USERS} mixed users run {sum(seen.values()):,} agents", "MB", samples, SECONDS)
+    )
