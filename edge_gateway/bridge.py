@@ -23,9 +23,9 @@ ELSEWHERE = {UNAVAILABLE, grpc.StatusCode.NOT_FOUND}
 """What an engine answers that may not be the right one."""
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 STALLED = closing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Nothing was read for too long.")
-SPAN, SPANS = 32 * 1024, 8
-"""Bytes of a resumable run until its browser is asked whether they have arrived, and how often that may be unanswered: what
-is lost with a connection has to be less than what the engine keeps."""
+SPAN, UNDER_WAY = 32 * 1024, 256 * 1024
+"""Bytes of a resumable run until its browser is asked whether they have arrived, and how many may be under way: what is
+lost with a connection has to be less than what the engine keeps."""
 PATIENCE = 10.0
 """Seconds that a browser has to answer a close frame, or to read up to it."""
 
@@ -103,8 +103,9 @@ class Ride:
         self._stall_timeout = stall_timeout
         self._begun = asyncio.Event()
         self._is_lasting = first.HasField("resume") or first.run.HasField("resume_window")
-        self._under_way = 0  # bytes since the last ping
-        self._arriving = deque[Awaitable[float]]()  # pongs that have not been waited for
+        self._unasked = 0  # bytes since the last ping
+        self._under_way = 0  # bytes before that which may not have arrived
+        self._arriving = deque[tuple[int, Awaitable[float]]]()  # so many of them have when the pong comes
 
     async def go(self) -> None:
         """Carry the stream until the socket is closed.
@@ -224,15 +225,18 @@ class Ride:
 
     async def _pace(self, size: int) -> None:
         """Wait until all but the newest have arrived: a browser answers a ping when it has read what came before it."""
-        self._under_way += size
-        if self._under_way < SPAN:
+        self._unasked += size
+        if self._unasked < SPAN:
             return
-        self._under_way = 0
         try:
             async with asyncio.timeout(self._stall_timeout):
-                self._arriving.append(await self._socket.ping())
-                if len(self._arriving) > SPANS:
-                    await self._arriving.popleft()
+                self._arriving.append((self._unasked, await self._socket.ping()))
+                self._under_way += self._unasked
+                self._unasked = 0
+                while self._under_way > UNDER_WAY:
+                    arrived, pong = self._arriving.popleft()
+                    await pong
+                    self._under_way -= arrived
         except TimeoutError:
             raise StalledError from None
 
