@@ -314,3 +314,53 @@ def _worked(pid: int) -> float:
 
 def _memory(service: Service, pid: int) -> int:
     return sum(int(psutil.Process(each).memory_info().rss) for each in (service.pid, pid))
+
+
+async def test_what_is_left_behind_is_bounded(service: Service, alice: Caller) -> None:
+    """A user who leaves runs behind loses their own oldest ones, never the one that has just ended, nor one that is read."""
+    first, call = started(alice, "ticker", ticks=30)
+    reading = asyncio.create_task(taken(call))
+    ids = []
+    for _ in range(105):
+        run_id, quick = started(alice, "echo")
+        ids.append(run_id)
+        await taken(quick)
+    assert terminal(await reading).seq == 32
+    assert await status(alice.resume(first)) is StatusCode.OK
+    assert await status(alice.resume(ids[-1])) is StatusCode.OK
+    assert await status(alice.resume(ids[0])) is StatusCode.NOT_FOUND
+    async with caller(service.address, "bob") as bob:
+        run_id, call = started(bob, "echo")
+        await taken(call)
+        assert await status(bob.resume(run_id)) is StatusCode.OK
+
+
+async def test_much_that_nobody_reads() -> None:
+    """What runs leave behind doesn't fill the engine's memory, whatever they were asked and whatever they said."""
+    with engine(RESUME_BUFFER=str(BUFFER), RESUME_MEMORY="1MiB", MAX_RUNS_PER_USER="64") as small:
+        assert small.address
+        before = psutil.Process(small.pid).memory_info().rss
+        for user in ("alice", "bob"):
+            async with caller(small.address, user) as somebody:
+                for _ in range(40):
+                    call = somebody.call("echo", "x" * 500_000, resume_window=MINUTE)
+                    try:
+                        await left(call, 1)
+                    except grpc.aio.AioRpcError as error:  # there is room for no more
+                        assert error.code() is StatusCode.RESOURCE_EXHAUSTED  # noqa: PT017
+        assert psutil.Process(small.pid).memory_info().rss - before < 40 * 2**20
+
+
+async def test_draining_waits_for_a_caller_who_reads_what_was_said() -> None:
+    """A run that is over, and whose caller is not done with it, is not cut off."""
+    with engine(DRAIN_GRACE="20") as leaving:
+        async with caller(leaving.address) as carol:
+            run_id, call = started(carol, "flood", events=8_000)
+            events = await taken(call, 10)
+            ended(leaving, run_id)
+            leaving.process.terminate()
+            leaving.wait_for(lambda record: record["event"] == "draining")
+            await asyncio.sleep(1.5)  # longer than gRPC would wait for nothing
+            events += await taken(call)
+            assert terminal(events).seq == 8_003
+        assert leaving.wait() == 0

@@ -97,7 +97,7 @@ async def resuming(address: str, user: str, run_id: str) -> str:
     async with proxy(address) as network:
         network.fate = lambda link, _: random.choice(FAULTS) if link.down > random.randint(5_000, 200_000) else None
         client = Lasting(network.address, user, silence=1)
-        texts = await client.run("counter", times=2000)
+        texts = await client.run("counter", window=5, times=2000)
     assert client.seqs == list(range(1, 2003)), "events were lost, or came twice"
     assert texts == [f"{client.run_id} {number}" for number in range(2000)]
     return client.ending
