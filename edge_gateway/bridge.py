@@ -122,6 +122,8 @@ class Ride:
                     obeying = asyncio.create_task(self._obey(frame))
         finally:
             self._hang_up()
+            # It ends by itself. Cancelled inside a read, grpc.aio would never free the message that has just come.
+            await asyncio.wait((forwarding,), timeout=CHECK)
             forwarding.cancel()
             if obeying:  # a browser may say cancel and leave: that run is to end, even if it could be resumed
                 self._begun.set()
