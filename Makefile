@@ -5,12 +5,13 @@ PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 BIN     := .venv/bin
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 PROTOS  := protos/runwire/v1
+CONTESTANTS := fastapi adk pydantic langgraph
 
 # What the main branch says of the contract; nothing where there is no such branch.
 MAIN    := $(shell git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify main)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check protos format tools readme pictures fuzz bench
+.PHONY: help setup run test check protos format tools readme pictures fuzz bench soak cuts
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,14 +53,21 @@ protos: setup ## generate the code of the contract again
 readme: setup ## write the tables of settings in the README anew
 	@$(BIN)/python scripts/settings_table.py
 
-bench: setup .venv-fastapi/.ready ## measure side by side with what people would use instead
-	@$(BIN)/python benchmarks/neighbour.py
+bench: setup $(CONTESTANTS:%=.venv-%/.ready) ## measure side by side with what people would use instead (about 15 minutes)
+	@$(BIN)/python -m benchmarks $(ONLY)
 
-.venv-fastapi/.ready: benchmarks/fastapi.txt
-	@echo "setting up .venv-fastapi, once …"
-	@$(PYTHON) -m venv .venv-fastapi
-	@.venv-fastapi/bin/pip install --quiet --disable-pip-version-check --requirement $<
+# Each contestant has an environment of its own, with pinned versions.
+.venv-%/.ready: benchmarks/contestants/%/requirements.txt
+	@echo "setting up .venv-$*, once …"
+	@$(PYTHON) -m venv .venv-$*
+	@.venv-$*/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
+
+soak: setup ## mixed users for half an hour, or SOAK_SECONDS
+	@SOAK_SECONDS=$${SOAK_SECONDS:-1800} $(BIN)/python -m pytest tests/soak -s
+
+cuts: setup ## 200 resumable runs whose connections break all the time
+	@CUT_RUNS=200 $(BIN)/python -m pytest tests/faults/test_resume_under_cuts.py --timeout 600 -s
 
 fuzz: setup ## send 100,000 hostile frames and 20,000 strings through the real services
 	@FUZZ_FRAMES=100000 FUZZ_STRINGS=20000 $(BIN)/python -m pytest tests/doors/test_fuzz.py --timeout 3000 -s

@@ -101,21 +101,19 @@ def judge(taken: Taken, grown: dict[str, dict[str, list[float]]]) -> list[str]:
             continue
         ratio = statistics.median(values[ours]) / statistics.median(values[other])
         reached = ratio >= bar if which == "at least" else ratio <= bar
-        lines.append(f"{_mark(reached)} {measure_name}: {ours} is {ratio:.2f} × {other} ({which} {bar:g} ×)")
+        lines.append(f"{_mark(reached=reached)} {measure_name}: {ours} is {ratio:.2f} × {other} ({which} {bar:g} ×)")
     for measure_name, ours, unit, bar in FIGURES:
         if values := taken.get(measure_name, {}).get(ours):
             figure = statistics.median(values)
-            lines.append(
-                f"{_mark(figure <= bar)} {measure_name}: {ours}: {_number(figure)} {unit} (at most {bar:g} {unit})"
-            )
+            said = f"{measure_name}: {ours}: {_number(figure)} {unit} (at most {bar:g} {unit})"
+            lines.append(f"{_mark(reached=figure <= bar)} {said}")
     thousand = grown["Runwire, process, binary"]["first event, p99 [ms]"][-1]
-    lines.append(
-        f"{_mark(thousand < 3000)} 1,000 runs at once, a process each: first event at p99 {thousand:,.0f} ms (under 3,000)"
-    )
+    said = f"1,000 runs at once, a process each: first event at p99 {thousand:,.0f} ms (under 3,000)"
+    lines.append(f"{_mark(reached=thousand < 3000)} {said}")
     return lines
 
 
-def _mark(reached: bool) -> str:
+def _mark(*, reached: bool) -> str:
     return "reached" if reached else "MISSED "
 
 

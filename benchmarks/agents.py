@@ -10,6 +10,7 @@ class Numbers(Agent):
     """Says what it is asked for: many small things, one thing and then nothing, or one and then two seconds of work."""
 
     async def run(self, context: RunContext, input: str) -> str:
+        """Do as asked."""
         if input == "wait":
             await context.say("waiting")
             await asyncio.Event().wait()

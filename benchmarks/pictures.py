@@ -82,10 +82,10 @@ def lines(title: str, unit: str, series: dict[str, list[float]], seconds: float)
 
 
 def _svg(title: str, width: int, height: int, rows: list[str]) -> str:
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-            f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{escape(title)}">',
             f"<style>{STYLE}\n</style>",
             f'<text class="title" x="10" y="24">{escape(title)}</text>',
             *rows,

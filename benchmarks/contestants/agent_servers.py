@@ -76,7 +76,7 @@ AGENT_SERVERS = [
         name="pydantic-ai, AG-UI",
         venv=".venv-pydantic",
         command=lambda port: ["uvicorn", "app:app", "--host=127.0.0.1", f"--port={port}", "--log-level=error"],
-        folder="pydantic_ai",
+        folder="pydantic",
         env={"OTEL_SDK_DISABLED": "true"},
         ready="/",
         prepare=pydantic_ai,

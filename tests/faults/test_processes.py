@@ -260,23 +260,23 @@ time.time_ns = lambda: real_ns() + random.choice((-3600, 0, 3600)) * 10**9
 async def test_the_clock_jumps(tmp_path: Path) -> None:
     """Times on events jump, and nothing else: numbers, order, heartbeats, time limits and the end are as ever."""
     (tmp_path / "sitecustomize.py").write_text(JUMPING)
-    with engine(folder=str(tmp_path), HEARTBEAT="0.2", RUN_TIMEOUT="2", AGENTS=AGENTS) as back:
-        with gateway(back.address) as front:
-            await works(front)
-            async with socket(front.address) as connection:
-                run = {"agent": "ticker", "runId": str(uuid.uuid4()), "parameters": {"ticks": 20}}
-                await connection.send(json.dumps({"run": run}))
-                seen, code = await rest(connection)
-            assert [event["seq"] for event in seen] == list(range(1, 23))
-            assert code == 1000
-            assert len({event["time"][:13] for event in seen}) > 1, "the clock did not jump"
-            async with socket(front.address) as connection:
-                started = time.monotonic()
-                await begun(connection, "waiter")
-                assert await events(connection) == []
-                seen, code = await rest(connection)
-            assert seen[-1]["agentFailed"]["reason"] == "FAILURE_REASON_TIMEOUT"
-            assert 1.8 < time.monotonic() - started < 5
+    jumping = engine(folder=str(tmp_path), HEARTBEAT="0.2", RUN_TIMEOUT="2", AGENTS=AGENTS)
+    with jumping as back, gateway(back.address) as front:
+        await works(front)
+        async with socket(front.address) as connection:
+            run = {"agent": "ticker", "runId": str(uuid.uuid4()), "parameters": {"ticks": 20}}
+            await connection.send(json.dumps({"run": run}))
+            seen, code = await rest(connection)
+        assert [event["seq"] for event in seen] == list(range(1, 23))
+        assert code == 1000
+        assert len({event["time"][:13] for event in seen}) > 1, "the clock did not jump"
+        async with socket(front.address) as connection:
+            started = time.monotonic()
+            await begun(connection, "waiter")
+            assert await events(connection) == []
+            seen, code = await rest(connection)
+        assert seen[-1]["agentFailed"]["reason"] == "FAILURE_REASON_TIMEOUT"
+        assert 1.8 < time.monotonic() - started < 5
 
 
 def _free_port() -> int:

@@ -317,7 +317,7 @@ def _memory(service: Service, pid: int) -> int:
 
 
 async def test_what_is_left_behind_is_bounded(service: Service, alice: Caller) -> None:
-    """A user who leaves runs behind loses their own oldest ones, never the one that has just ended, nor one that is read."""
+    """A user who leaves runs behind loses their own oldest, never the one that has just ended, nor one that is read."""
     first, call = started(alice, "ticker", ticks=30)
     reading = asyncio.create_task(taken(call))
     ids = []
@@ -347,7 +347,7 @@ async def test_much_that_nobody_reads() -> None:
                     try:
                         await left(call, 1)
                     except grpc.aio.AioRpcError as error:  # there is room for no more
-                        assert error.code() is StatusCode.RESOURCE_EXHAUSTED  # noqa: PT017
+                        assert error.code() is StatusCode.RESOURCE_EXHAUSTED
         assert psutil.Process(small.pid).memory_info().rss - before < 40 * 2**20
 
 

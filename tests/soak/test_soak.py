@@ -1,7 +1,7 @@
 """Mixed users for a long time: every stream is right, and nothing grows.
 
-A minute of it is part of `make test`; `make soak` takes half an hour, or as many seconds as SOAK_SECONDS says, writes down
-what it saw, and draws it.
+A minute of it is part of `make test`; `make soak` takes half an hour, or as many seconds as SOAK_SECONDS says, and
+writes down and draws what it saw.
 """
 
 import asyncio
@@ -92,7 +92,7 @@ async def crashing(address: str, user: str, run_id: str) -> str:
     return _ended(events, code, "agentFailed")
 
 
-async def resuming(address: str, user: str, run_id: str) -> str:
+async def resuming(address: str, user: str, _: str) -> str:
     """Has a run that outlives its connections, which break again and again."""
     async with proxy(address) as network:
         network.fate = lambda link, _: random.choice(FAULTS) if link.down > random.randint(5_000, 200_000) else None
@@ -183,9 +183,10 @@ async def _watch(services: dict[str, Service], until: float) -> dict[str, list[f
 async def _quiet(back: Service) -> int:
     """Wait until no run is left, and return how many processes the engine has."""
     until = time.monotonic() + 30
-    while (count := len(psutil.Process(back.pid).children(recursive=True))) > 6 and time.monotonic() < until:
+    processes = psutil.Process(back.pid)
+    while len(processes.children(recursive=True)) > 6 and time.monotonic() < until:  # noqa: ASYNC110 - it samples
         await asyncio.sleep(0.2)
-    return count
+    return len(processes.children(recursive=True))
 
 
 def _growth(values: list[float]) -> float:
