@@ -6,6 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -186,23 +187,21 @@ def at_once(streams: int) -> Measurement:
 
 def _worked(running: Running) -> float:
     """Return the seconds of work that a server has done, its dead children's among them."""
-    times = [each.cpu_times() for each in _living(running)]
-    return sum(each.user + each.system + each.children_user + each.children_system for each in times)
+    worked = 0.0
+    for each in running.processes():
+        with suppress(psutil.Error):  # it has ended meanwhile, and counts as its parent's child
+            times = each.cpu_times()
+            worked += times.user + times.system + times.children_user + times.children_system
+    return worked
 
 
 def _memory(running: Running) -> int:
     """Return the bytes that a server has for itself. What processes share counts once."""
     total = 0
-    for each in _living(running):
-        try:
+    for each in running.processes():
+        with suppress(psutil.Error):
             total += int(each.memory_full_info().pss)
-        except psutil.Error:
-            continue
     return total
-
-
-def _living(running: Running) -> list[psutil.Process]:
-    return [each for each in running.processes() if psutil.pid_exists(each.pid)]
 
 
 async def _settled(running: Running) -> None:
