@@ -59,6 +59,7 @@ async def raw(front: Service, *headers: bytes, start: bytes = b"GET /v1/stream H
     writer.write(b"\r\n".join([start, *HANDSHAKE.split(b"\r\n")[2:-2], *headers, b"", b""]))
     line = await reader.readline()
     writer.close()
+    await writer.wait_closed()  # stopping a service stops our loop, and would wait for the end of what is open
     return int(line.split()[1])
 
 
@@ -84,6 +85,7 @@ async def test_headers_that_come_twice() -> None:
         writer.write(b"\r\n")
         assert b" 401 " in await reader.readline()
         writer.close()
+        await writer.wait_closed()
         assert [record["event"] for record in front.records] == ["serving"]
 
 

@@ -338,7 +338,7 @@ async def test_memory_with_a_stalled_browser(services: tuple[Service, Service]) 
             return time.perf_counter() - started
 
     usual = sorted([await first_event() for _ in range(40)])[20]
-    async with socket(front.address, max_queue=1) as connection:
+    async with socket(front.address, max_queue=1, close_timeout=0.1) as connection:
         pid = await begun(connection, "flood")
 
         def memory() -> int:
