@@ -55,30 +55,42 @@ COLOURS = ("#0b57d0", "#c2410c", "#0f766e", "#7c3aed")
 """Of lines: they can be told apart, and read, on white and on black."""
 
 
-def lines(title: str, unit: str, series: dict[str, list[float]], seconds: float) -> str:
-    """Return a line for each series over time, beginning at nothing: growth is seen as what it is."""
-    width, tall = WIDTH + LEFT - 60, 220
-    most = max(max(values) for values in series.values()) * 1.1
+MARGIN, SPAN, TALL = 70, 580, 150
+"""Pixels of what changes over time: left of it, across, and up."""
+
+
+def over_time(title: str, seconds: float, measured: dict[str, dict[str, list[float]]]) -> str:
+    """Return what was measured one below the other, each with a line for everybody it was measured of."""
     rows = []
-    for number, (name, values) in enumerate(series.items()):
+    top = TOP
+    for what, series in measured.items():
+        rows += _lines(what, series, top)
+        top += TALL + 40
+    rows.append(f'<text x="{MARGIN + SPAN}" y="{top - 20}" text-anchor="end">{seconds / 60:.0f} min</text>')
+    return _svg(title, MARGIN + SPAN + 90, top, rows)
+
+
+def _lines(what: str, series: dict[str, list[float]], top: int) -> list[str]:
+    """Return lines that begin at nothing: growth is seen as what it is."""
+    most = max(max(values) for values in series.values()) * 1.1
+    bottom = top + TALL
+    rows = [
+        f'<text x="{MARGIN - 8}" y="{top + 10}" text-anchor="end">{most:.0f}</text>',
+        f'<text x="{MARGIN - 8}" y="{bottom}" text-anchor="end">0</text>',
+        f'<text x="{MARGIN}" y="{bottom + 20}">{escape(what)}</text>',
+        f'<line class="spread" x1="{MARGIN}" x2="{MARGIN + SPAN}" y1="{bottom}" y2="{bottom}"/>',
+    ]
+    for (name, values), colour in zip(series.items(), COLOURS, strict=False):
         points = " ".join(
-            f"{60 + width * at / max(len(values) - 1, 1):.1f},{TOP + tall * (1 - value / most):.1f}"
+            f"{MARGIN + SPAN * at / max(len(values) - 1, 1):.1f},{bottom - TALL * value / most:.1f}"
             for at, value in enumerate(values)
         )
-        colour = COLOURS[number % len(COLOURS)]
+        y = bottom - TALL * statistics.median(values[-60:]) / most
         rows += [
-            f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{points}"/>',
-            f'<text x="{70 + width}" y="{TOP + tall * (1 - values[-1] / most) + 4:.1f}">{escape(name)}</text>',
+            f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{points}"/>',
+            f'<text x="{MARGIN + SPAN + 8}" y="{y + 4:.1f}">{escape(name)}</text>',
         ]
-    bottom = TOP + tall
-    rows += [
-        f'<text x="52" y="{TOP + 10}" text-anchor="end">{most:.0f}</text>',
-        f'<text x="52" y="{bottom}" text-anchor="end">0 {escape(unit)}</text>',
-        f'<text x="60" y="{bottom + 20}">0</text>',
-        f'<text x="{60 + width}" y="{bottom + 20}" text-anchor="end">{seconds / 60:.0f} min</text>',
-        f'<line class="spread" x1="60" x2="{60 + width}" y1="{bottom}" y2="{bottom}"/>',
-    ]
-    return _svg(title, LEFT + WIDTH + 140, bottom + 34, rows)
+    return rows
 
 
 def _svg(title: str, width: int, height: int, rows: list[str]) -> str:

@@ -3,7 +3,6 @@
 import asyncio
 import ipaddress
 import os
-import resource
 import signal
 import socket
 import ssl
@@ -17,6 +16,7 @@ from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as serve_sockets
 from websockets.typing import Subprotocol
 
+from edge_gateway import kernel
 from edge_gateway.bridge import Bridge, close
 from edge_gateway.close_codes import RESTARTING, Closing
 from edge_gateway.doors import Doors
@@ -37,7 +37,7 @@ async def serve(settings: Settings) -> None:
     """Serve until told to stop. Raises BootError when something that is needed is missing."""
     log = structlog.get_logger()
     stop = _stop_signal()
-    _raise_descriptor_limit()
+    kernel.settle()
     tls = _tls(settings)
     credentials = _credentials(settings)
     if tls is None and not settings.is_loopback:
@@ -80,12 +80,6 @@ def _stop_signal() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     return stop
-
-
-def _raise_descriptor_limit() -> None:
-    """Allow as many descriptors as we may: each socket is one, and the usual limit is for programs that have few."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

@@ -1,9 +1,7 @@
 """The composition root: reads downwards as the boot, upwards as the shutdown."""
 
 import asyncio
-import ctypes
 import os
-import resource
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,14 +14,14 @@ from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from engine_service import registry
+from engine_service import kernel, registry
 from engine_service.admission import Admission
 from engine_service.agent import Work
 from engine_service.identity import DevelopmentIdentity, Identity, JwtIdentity
 from engine_service.isolation import GRACE, Isolation, PlaceError
 from engine_service.isolation.process import ProcessIsolation
 from engine_service.isolation.task import TaskIsolation
-from engine_service.isolation.zygote import PR_SET_DUMPABLE, Terms
+from engine_service.isolation.zygote import Terms
 from engine_service.journal import MemoryJournals
 from engine_service.keys import KeyFile, KeyFileError, Secret
 from engine_service.rates import Rates
@@ -56,8 +54,7 @@ async def serve(settings: Settings) -> None:
     """Serve until told to stop. Raises BootError or RegistryError when something that is needed is missing."""
     log = structlog.get_logger()
     stop = _stop_signal()
-    _raise_descriptor_limit()
-    _close_memory()
+    kernel.settle()
     certificates = _certificates(settings)
     identity = _identity(settings)
     checkup: Any = cast("Any", health).aio.HealthServicer()  # its stubs know no aio
@@ -138,20 +135,9 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-def _raise_descriptor_limit() -> None:
-    """Allow as many descriptors as we may: a run has a few, and the usual limit is for programs that have none."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 async def _set_health(checkup: Any, status: Any) -> None:
     for service in ("", SERVICE):
         await checkup.set(service, status)
-
-
-def _close_memory() -> None:
-    """Let no process of our user, an agent's among them, read our memory or our environment through /proc."""
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _tasks(settings: Settings, known: Mapping[str, dict[str, str]]) -> dict[str, Isolation]:

@@ -20,22 +20,20 @@ from engine_service.events import Outlet
 from engine_service.isolation import GRACE
 
 LENGTH = struct.Struct("!I")
-"""What comes through the channel: the length of the work, the work, and at some time the end, which means: stop."""
+"""What comes from the engine: the length of the work, the work, and at some time the end, which means: stop."""
 
 
 def live(
-    channel: int, agents: Mapping[str, type[Agent]], max_event_bytes: int, memory: int, seconds: float
+    work: int, events: int, agents: Mapping[str, type[Agent]], max_event_bytes: int, memory: int, seconds: float
 ) -> NoReturn:
     """Do one run, and end the process, whatever the agent left behind."""
     status = 1
     try:
         _limit(memory, seconds)
-        with socket.socket(fileno=channel) as connection:
-            connection.setblocking(False)
-            # Not asyncio.run: it would wait for threads and tasks that the agent forgot. They end with the process.
-            loop = asyncio.new_event_loop()
-            asyncio.set_event_loop(loop)
-            loop.run_until_complete(_live(connection, agents, max_event_bytes, seconds))
+        # Not asyncio.run: it would wait for threads and tasks that the agent forgot. They end with the process.
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(_live(socket.socket(fileno=work), events, agents, max_event_bytes, seconds))
         status = 0
     except SystemExit as error:  # from a task of the agent's that nobody awaits
         status = error.code if isinstance(error.code, int) else 1
@@ -58,31 +56,32 @@ def _limit(memory: int, seconds: float) -> None:
 
 
 async def _live(
-    connection: socket.socket, agents: Mapping[str, type[Agent]], max_event_bytes: int, seconds: float
+    engine: socket.socket, events: int, agents: Mapping[str, type[Agent]], max_event_bytes: int, seconds: float
 ) -> None:
     loop = asyncio.get_running_loop()
-    work = await _receive(connection)
+    engine.setblocking(False)
+    work = await _receive(engine)
     if work is None:
         return
     signal.alarm(math.ceil(seconds + 2 * GRACE))
-    sink = ChannelSink(connection)
-    os.register_at_fork(after_in_child=connection.close)  # whatever the agent forks is not this run
+    sink = PipeSink(events)
+    os.register_at_fork(after_in_child=sink.close)  # whatever the agent forks is not this run
     outlet = Outlet(sink, max_event_bytes)
     context = RunContext(work, work.agent, outlet, agents)
     task = asyncio.create_task(perform(agents[work.agent], context, work.input, outlet))
-    loop.add_reader(connection, _stopped, connection, task)
+    loop.add_reader(engine, _stopped, engine, task)
     await asyncio.wait((task,))
     if not task.cancelled() and (error := task.exception()) and not isinstance(error, AgentError):
         raise error  # an AgentError has been told as an event
     await sink.drain()
 
 
-async def _receive(connection: socket.socket) -> Work | None:
+async def _receive(engine: socket.socket) -> Work | None:
     """Wait for the work; None if there will be none."""
     loop = asyncio.get_running_loop()
     data = b""
     while len(data) < LENGTH.size or len(data) < LENGTH.size + LENGTH.unpack_from(data)[0]:
-        piece = await loop.sock_recv(connection, 64 * 1024)
+        piece = await loop.sock_recv(engine, 64 * 1024)
         if not piece:
             return None
         data += piece
@@ -90,17 +89,17 @@ async def _receive(connection: socket.socket) -> Work | None:
     return work
 
 
-def _stopped(connection: socket.socket, task: asyncio.Task[str]) -> None:
-    """Hear the engine's end of the channel close: it means stop."""
-    asyncio.get_running_loop().remove_reader(connection)
+def _stopped(engine: socket.socket, task: asyncio.Task[str]) -> None:
+    """Hear the engine close its end: it means stop."""
+    asyncio.get_running_loop().remove_reader(engine)
     task.cancel()
 
 
-class ChannelSink:
-    """The channel to the engine. The kernel's buffer is the queue: while it is full, the agent waits."""
+class PipeSink:
+    """The pipe to the engine. The kernel's buffer is the queue: while it is full, the agent waits."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._rest = b""
@@ -117,7 +116,7 @@ class ChannelSink:
             waiting = bool(self._rest)
             self._rest = self._send(self._rest + frame if waiting else frame)
             if self._rest and not waiting:
-                self._loop.call_soon_threadsafe(self._loop.add_writer, self._connection, self._flush)
+                self._loop.call_soon_threadsafe(self._loop.add_writer, self._pipe, self._flush)
 
     async def drain(self) -> None:
         """Wait until the kernel has everything."""
@@ -125,16 +124,20 @@ class ChannelSink:
             self._taken.clear()
             await self._taken.wait()
 
+    def close(self) -> None:
+        """Let go of the pipe."""
+        os.close(self._pipe)
+
     def _flush(self) -> None:
         with self._lock:
             self._rest = self._send(self._rest)
             if not self._rest:
-                self._loop.remove_writer(self._connection)
+                self._loop.remove_writer(self._pipe)
                 self._taken.set()
 
     def _send(self, data: bytes) -> bytes:
         try:
-            sent = self._connection.send(data)
+            sent = os.write(self._pipe, data)
             return data[sent:] if sent < len(data) else b""
         except BlockingIOError:
             return data

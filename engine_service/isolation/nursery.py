@@ -154,7 +154,7 @@ class Nursery:
                 raise PlaceError(f"there are no descriptors for it: {error}") from error
             birth: asyncio.Future[None] = self._loop.create_future()
             try:
-                socket.send_fds(self._control, [FORK], [place.child_end.fileno(), place.output.writer])
+                socket.send_fds(self._control, [FORK], place.childs)
                 self._births.append((place, birth))
                 place.handed_over()
                 await birth

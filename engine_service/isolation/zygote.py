@@ -22,13 +22,13 @@ from typing import Any, NoReturn
 
 from engine_service import registry
 from engine_service.isolation import GRACE, child
+from engine_service.kernel import PR_SET_DUMPABLE
 
 FORK = b"fork"
-"""What the engine says, with two descriptors: the child's end of its channel, and where its output goes."""
+"""What the engine says, with three descriptors: where the child's work comes from, where its events and prints go."""
 
 MAX_MESSAGE = 128 * 1024
 
-PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -111,7 +111,7 @@ class Zygote:
     def _obey(self) -> bool:
         """Do what the engine says; False when it is gone."""
         try:
-            message, descriptors, *_ = socket.recv_fds(self._control, len(FORK), 2)
+            message, descriptors, *_ = socket.recv_fds(self._control, len(FORK), 3)
         except OSError:
             return False
         if message != FORK:
@@ -125,16 +125,16 @@ class Zygote:
                 os.close(descriptor)
         return True
 
-    def _fork(self, channel: int, output: int) -> None:
+    def _fork(self, work: int, events: int, output: int) -> None:
         pid = os.fork()
         if pid == 0:
-            self._become_child(channel, output)
+            self._become_child(work, events, output)
         self._children.add(pid)
         pidfd = os.pidfd_open(pid)
         self._tell("forked", pidfd, pid=pid)
         os.close(pidfd)
 
-    def _become_child(self, channel: int, output: int) -> NoReturn:
+    def _become_child(self, work: int, events: int, output: int) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGINT):
@@ -142,14 +142,15 @@ class Zygote:
             for end in (self._control, self._woken, self._wake):
                 end.close()
             os.setsid()
-            os.set_inheritable(channel, False)  # it came through a socket, which makes it inheritable
+            for descriptor in (work, events):  # they came through a socket, which makes them inheritable
+                os.set_inheritable(descriptor, False)
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.close(output)
             # What the agent's own processes leave behind stays below this one as long as it lives.
             self._libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             terms = self._terms
-            child.live(channel, self._agents, terms.max_event_bytes, terms.memory, terms.seconds)
+            child.live(work, events, self._agents, terms.max_event_bytes, terms.memory, terms.seconds)
         finally:
             os._exit(1)
 

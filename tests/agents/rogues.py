@@ -157,15 +157,15 @@ async def say_after_the_end(context: RunContext) -> str:
 
 
 async def write_garbage(context: RunContext) -> str:
-    connection = context._outlet._sink._connection  # type: ignore[attr-defined]
-    connection.send(b"\x00\x01garbage")
+    pipe = context._outlet._sink._pipe  # type: ignore[attr-defined]
+    os.write(pipe, b"\x00\x01garbage")
     await asyncio.sleep(3600)
     return ""
 
 
 async def write_endless_length(context: RunContext) -> str:
-    connection = context._outlet._sink._connection  # type: ignore[attr-defined]
-    connection.send(b"\x12" + b"\x80" * 100_000)
+    pipe = context._outlet._sink._pipe  # type: ignore[attr-defined]
+    os.write(pipe, b"\x12" + b"\x80" * 100_000)
     await asyncio.sleep(3600)
     return ""
 

@@ -145,7 +145,7 @@ async def test_what_it_prints_is_in_the_log(impatient: Service) -> None:
         [run_id] = {response.run_id async for response in call}
     impatient.wait_for(lambda record: record.get("run_id") == run_id and "more than is logged" in record["event"])
     printed = [record for record in impatient.records if record.get("run_id") == run_id and "text" in record]
-    lines = "".join(record["text"] for record in printed).splitlines()
+    lines = [line for record in printed for line in record["text"].splitlines()]
     assert "hello from the agent" in lines
     assert "and this goes to standard error" in lines
     assert sum(map(len, lines)) <= 256 * 1024

@@ -19,11 +19,11 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks.pictures import lines
+from benchmarks.pictures import over_time
 from tests.support.clients import JSON, frames, opening, socket
 from tests.support.lasting import Lasting
 from tests.support.proxy import FAULTS, proxy
-from tests.support.services import ROOT, Service, both, zygote_of
+from tests.support.services import ROOT, both, zygote_of
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 USERS = 16
@@ -34,7 +34,11 @@ GROWTH = 1.05
 RESULTS = ROOT / "benchmarks" / "soak.json"
 PICTURE = ROOT / "docs" / "pictures" / "soak.svg"
 
+MEMORY, DESCRIPTORS, PROCESSES = "memory, MB", "descriptors", "processes"
+
 Seen = Counter[str]
+Samples = dict[str, dict[str, list[float]]]
+"""What was measured, of whom, over time."""
 
 
 async def normal(address: str, user: str, run_id: str) -> str:
@@ -110,23 +114,25 @@ KINDS: dict[Callable[[str, str, str], Awaitable[str]], int] = {
 
 @pytest.mark.timeout(SECONDS + 120)
 async def test_mixed_users() -> None:
-    """No stream is wrong, and no service has more memory, descriptors or processes than after it was warm."""
+    """No stream is wrong, and no service has more memory, descriptors or processes than before, once it is warm."""
     asyncio.get_running_loop().set_debug(False)
     with both(AGENTS="tests.agents.probes,tests.agents.rogues", MAX_RUNS="200") as (back, front):
         seen = Seen()
+        await normal(front.address, "first", str(uuid.uuid4()))
+        looked = {"engine": psutil.Process(back.pid), "gateway": psutil.Process(front.pid)}
+        idle = await _quiet(looked, None)
         until = time.monotonic() + SECONDS
         users = [asyncio.create_task(_user(front.address, f"user-{number}", until, seen)) for number in range(USERS)]
-        samples = await _watch({"engine": back, "gateway": front}, until)
+        samples = await _watch(looked | {"zygote": psutil.Process(zygote_of(back))}, until)
         await asyncio.gather(*users)
-        processes = await _quiet(back)
+        assert await _quiet(looked, idle) == idle, "descriptors or processes were left behind"
         assert back.process.poll() is front.process.poll() is None
     print(f"{sum(seen.values())} runs of {USERS} users at once in {SECONDS:.0f} s: {dict(seen.most_common())}")
-    grown = {name: _growth(values) for name, values in samples.items()}
-    print("growth after", f"{WARM:.0f} s:", {name: f"{factor - 1:+.1%}" for name, factor in grown.items()})
+    grown = {name: _growth(values) for name, values in samples[MEMORY].items()}
+    print("growth of memory after", f"{WARM:.0f} s:", {name: f"{factor - 1:+.1%}" for name, factor in grown.items()})
     if "SOAK_SECONDS" in os.environ:
         _write_down(samples, grown, seen)
     assert len(seen) >= 6
-    assert processes <= 6, "processes were left behind"
     for name, factor in grown.items():
         assert factor <= GROWTH, f"{name} grew by {factor - 1:.1%}"
 
@@ -168,27 +174,32 @@ def _ended(events: list[Any], code: int | None, ending: str) -> str:
     return ending
 
 
-async def _watch(services: dict[str, Service], until: float) -> dict[str, list[float]]:
-    """Look at the services once a second."""
-    looked = {name: psutil.Process(service.pid) for name, service in services.items()}
-    looked["zygote"] = psutil.Process(zygote_of(services["engine"]))
-    samples: dict[str, list[float]] = {f"{name}, MB": [] for name in looked}
+async def _watch(looked: dict[str, psutil.Process], until: float) -> Samples:
+    """Look at the processes once a second."""
+    samples: Samples = {what: {name: [] for name in looked} for what in (MEMORY, DESCRIPTORS)}
+    samples[PROCESSES] = {"engine": []}
     while time.monotonic() < until:
         for name, process in looked.items():
             memory = process.memory_full_info()
             # What the zygote has for itself alone is a matter of how many children share the rest just now.
-            samples[f"{name}, MB"].append((memory.rss if name == "zygote" else memory.uss) / 2**20)
+            samples[MEMORY][name].append((memory.rss if name == "zygote" else memory.uss) / 2**20)
+            samples[DESCRIPTORS][name].append(process.num_fds())
+        samples[PROCESSES]["engine"].append(len(looked["engine"].children(recursive=True)))
         await asyncio.sleep(1)
     return samples
 
 
-async def _quiet(back: Service) -> int:
-    """Wait until no run is left, and return how many processes the engine has."""
+async def _quiet(looked: dict[str, psutil.Process], idle: dict[str, int] | None) -> dict[str, int]:
+    """Wait until no run is left, or until all is as it was, and return the services' descriptors and processes."""
     until = time.monotonic() + 30
-    processes = psutil.Process(back.pid)
-    while len(processes.children(recursive=True)) > 6 and time.monotonic() < until:  # noqa: ASYNC110 - it samples
-        await asyncio.sleep(0.2)
-    return len(processes.children(recursive=True))
+    before = None
+    while True:
+        found = {name: process.num_fds() for name, process in looked.items()}
+        found["processes"] = len(looked["engine"].children(recursive=True))
+        if found == (idle or before) or time.monotonic() > until:
+            return found
+        before = found
+        await asyncio.sleep(0.5)
 
 
 def _growth(values: list[float]) -> float:
@@ -198,9 +209,9 @@ def _growth(values: list[float]) -> float:
     return statistics.median(values[-span:]) / statistics.median(warm)
 
 
-def _write_down(samples: dict[str, list[float]], grown: dict[str, float], seen: Seen) -> None:
+def _write_down(samples: Samples, grown: dict[str, float], seen: Seen) -> None:
     document = {"seconds": SECONDS, "users": USERS, "runs": dict(seen), "growth": grown, "samples": samples}
     RESULTS.write_text(json.dumps(document) + "\n")
     Path(PICTURE).write_text(
-        lines(f"memory while {USERS} mixed users run {sum(seen.values()):,} agents", "MB", samples, SECONDS)
+        over_time(f"{USERS} mixed users run {sum(seen.values()):,} agents, without a pause", SECONDS, samples)
     )
