@@ -7,6 +7,7 @@ each child's end, and leaves nothing of a child behind. It speaks over one SOCK_
 import contextlib
 import ctypes
 import gc
+import io
 import json
 import os
 import select
@@ -18,7 +19,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from engine_service import registry
 from engine_service.isolation import GRACE, child
@@ -61,6 +62,9 @@ class Zygote:
 
     def serve(self) -> None:
         """Import the agents, say which there are, and fork until the engine is gone."""
+        cast("io.TextIOWrapper", sys.stdout).reconfigure(
+            line_buffering=True
+        )  # what an agent printed before its process died is in the log
         try:
             self._agents = registry.load(registry.sources(self._terms.modules))
         except registry.RegistryError as error:

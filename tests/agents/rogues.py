@@ -246,6 +246,12 @@ async def print_a_lot(_: RunContext) -> str:
     return "printed"
 
 
+async def print_and_die(_: RunContext) -> str:
+    print("last words")
+    os.kill(os.getpid(), signal.SIGKILL)
+    return ""
+
+
 async def slow_tool(context: RunContext) -> str:
     def tool() -> str:
         time.sleep(3600)

@@ -152,6 +152,14 @@ async def test_what_it_prints_is_in_the_log(impatient: Service) -> None:
     assert len(printed) < 50
 
 
+async def test_its_last_words_are_in_the_log(impatient: Service) -> None:
+    """What an agent printed is in the log even when nothing could be flushed any more."""
+    async with caller(impatient.address) as alice:
+        events = await alice.run("rogue", "print_and_die")
+    assert terminal(events).agent_failed.reason == CRASHED
+    assert impatient.wait_for(lambda record: record.get("text") == "last words")["user_id"] == "alice"
+
+
 async def test_every_tool_call_is_completed(impatient: Service) -> None:
     """`tool_executing` is always followed by its `tool_completed`: when it raises, times out, or is cancelled."""
     async with caller(impatient.address) as alice:
