@@ -28,7 +28,8 @@ class Measure:
     take: Measurement
     word: str = "numbers"
     rounds: int = 3
-    more_is_better: bool = False
+    streams: int = 1
+    """How many there are at once, of those for whom that is a question."""
 
 
 def events_per_second(streams: int, times: int) -> Measurement:
@@ -65,23 +66,23 @@ async def _seconds(who: Contestant, running: Running, streams: int, times: int) 
     return took
 
 
-def first_event(at_once: int, percentile: int = 50) -> Measurement:
+def first_event(at_once: int, percentile: int = 50, times: int = 1) -> Measurement:
     """Return the milliseconds from a new connection to its first event, for so many that come at once."""
 
     async def take(who: Contestant, running: Running) -> float:
-        times = await asyncio.gather(*(_first(who, running) for _ in range(at_once)))
-        return 1000 * (statistics.quantiles(times, n=100)[percentile - 1] if len(times) > 1 else times[0])
+        took = await asyncio.gather(*(_first(who, running, times) for _ in range(at_once)))
+        return 1000 * (statistics.quantiles(took, n=100)[percentile - 1] if at_once > 1 else took[0])
 
     return take
 
 
-async def _first(who: Contestant, running: Running) -> float:
+async def _first(who: Contestant, running: Running, times: int = 1) -> float:
     begun = time.perf_counter()
     stream = await running.open()
-    stream.start("numbers", 1)
+    stream.start("numbers", times)
     await stream.wait_for(1)
     took = time.perf_counter() - begun
-    await stream.wait_for(1 + who.more)
+    await stream.wait_for(times + who.more)
     stream.close()
     return took
 
@@ -164,27 +165,6 @@ async def leaving(_: Contestant, running: Running) -> float:
     return 1000 * (time.perf_counter() - begun)
 
 
-def at_once(streams: int) -> Measurement:
-    """Return the milliseconds to the first event, at the 99th percentile, of so many runs that are there together."""
-
-    async def take(who: Contestant, running: Running) -> float:
-        took: list[float] = []
-
-        async def one() -> None:
-            begun = time.perf_counter()
-            stream = await running.open()
-            stream.start("numbers", 20)
-            await stream.wait_for(1)
-            took.append(time.perf_counter() - begun)
-            await stream.wait_for(20 + who.more)
-            stream.close()
-
-        await asyncio.gather(*(one() for _ in range(streams)))
-        return 1000 * statistics.quantiles(took, n=100)[98]
-
-    return take
-
-
 def _worked(running: Running) -> float:
     """Return the seconds of work that a server has done, its dead children's among them."""
     worked = 0.0
@@ -212,18 +192,28 @@ async def _settled(running: Running) -> None:
         await asyncio.sleep(0.3)
 
 
+STREAMS = (1, 10, 100, 1000)
+"""How many there are at once, to see what grows."""
+
 MEASURES = [
-    Measure("events per second, 10 streams", "/s", events_per_second(10, 10_000), more_is_better=True),
-    Measure("events per second, 1 stream", "/s", events_per_second(1, 20_000), more_is_better=True),
-    Measure("events per second, 50 streams", "/s", events_per_second(50, 2_000), more_is_better=True),
+    Measure("events per second, 10 streams", "/s", events_per_second(10, 10_000)),
+    Measure("events per second, 1 stream", "/s", events_per_second(1, 20_000)),
+    Measure("events per second, 50 streams", "/s", events_per_second(50, 2_000)),
     Measure("CPU for 1,000 events", "ms", cpu(10, 5_000)),
     Measure("first event, one at a time", "ms", first_event(1), rounds=15),
     Measure("first event, 50 at once, median", "ms", first_event(50)),
     Measure("first event, 50 at once, p99", "ms", first_event(50, 99)),
     Measure("first event, 200 at once, median", "ms", first_event(200), rounds=2),
     Measure("first event, 200 at once, p99", "ms", first_event(200, 99), rounds=2),
-    Measure("runs started and ended per second", "/s", starts_per_second, more_is_better=True),
-    Measure("memory of a stream that waits", "KB", memory(100), word="wait", rounds=1),
+    *(
+        Measure(f"first event of {many:,} at once, p99", "ms", first_event(many, 99, 20), rounds=1, streams=many)
+        for many in STREAMS
+    ),
+    Measure("runs started and ended per second", "/s", starts_per_second),
+    *(
+        Measure(f"memory of each of {many:,} that wait", "KB", memory(many), word="wait", rounds=1, streams=many)
+        for many in STREAMS
+    ),
     Measure("largest gap beside a busy neighbour", "ms", gap, word="tick", rounds=2),
 ]
 """What is measured of everybody who can do it."""
@@ -233,9 +223,6 @@ OURS = [
     Measure("memory with a stalled reader, 10 s", "MB", stalled, rounds=1),
 ]
 """What is measured of Runwire alone, or of whoever serves WebSockets."""
-
-GROWTH = (1, 10, 100, 1000)
-"""Streams at once, to see how the first event and memory grow."""
 
 
 def machine() -> dict[str, object]:

@@ -26,7 +26,6 @@ HERE = Path(__file__).parent
 PATIENCE = 60.0
 """Seconds that a server has to start."""
 LIMITS = {"MAX_RUNS": "2000", "MAX_RUNS_PER_USER": "2000", "AGENTS": "benchmarks.agents"}
-BARE = ".venv"
 
 
 class Stream(Protocol):
@@ -72,6 +71,8 @@ class Contestant:
     is_ours: bool = False
     share: float = 1.0
     """The part of the events that it is asked for, where it would take minutes for all of them."""
+    most: int = 1000
+    """How many streams it is asked for at once."""
 
 
 class OverWebSocket:
@@ -198,19 +199,15 @@ def _websocket(
     return serve
 
 
-def _bare_grpc() -> AbstractContextManager[Running]:
-    @contextmanager
-    def serve() -> Generator[Running]:
-        command = lambda port: [sys.executable, "grpc_stream.py", str(port)]  # noqa: E731
-        with _server(command, "bare", {}) as (port, process):
-            channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+@contextmanager
+def _bare_grpc() -> Generator[Running]:
+    with _server(lambda port: [sys.executable, "grpc_stream.py", str(port)], "bare", {}) as (port, process):
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
 
-            async def opened() -> Stream:
-                return OverGrpc(GrpcCounter(channel, b"\x1a\x07numbers"), "numbers")
+        async def opened() -> Stream:
+            return OverGrpc(GrpcCounter(channel, b"\x1a\x07numbers"), "numbers")
 
-            yield Running(opened, [process])
-
-    return serve()
+        yield Running(opened, [process])
 
 
 def _agent_server(server: AgentServer) -> Callable[[], AbstractContextManager[Running]]:
@@ -295,7 +292,9 @@ LIMITING = [
     Contestant("bare grpc.aio", _bare_grpc, words=frozenset({"numbers", "wait"})),
 ]  # fmt: skip
 SERVERS = [
-    Contestant(server.name, _agent_server(server), more=0, share=0.1, words=frozenset({"numbers", "wait", "busy"}))
+    Contestant(
+        server.name, _agent_server(server), more=0, share=0.1, most=200, words=frozenset({"numbers", "wait", "busy"})
+    )
     for server in AGENT_SERVERS
 ]
 EVERYBODY = [*RUNWIRE, FASTAPI, *LIMITING, *SERVERS]

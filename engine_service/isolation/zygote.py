@@ -62,9 +62,8 @@ class Zygote:
 
     def serve(self) -> None:
         """Import the agents, say which there are, and fork until the engine is gone."""
-        cast("io.TextIOWrapper", sys.stdout).reconfigure(
-            line_buffering=True
-        )  # what an agent printed before its process died is in the log
+        # What an agent printed before its process died is in the log.
+        cast("io.TextIOWrapper", sys.stdout).reconfigure(line_buffering=True)
         try:
             self._agents = registry.load(registry.sources(self._terms.modules))
         except registry.RegistryError as error:

@@ -101,34 +101,20 @@ export const checks = (runwire, url) => ({
   },
 
   async "a run with a window that is lost before it was heard of is not begun twice"() {
-    let sockets = 0;
-    class Lossy extends WebSocket {
-      constructor(...all) {
-        super(...all);
-        if (sockets++ === 0) this.addEventListener("message", (event) => (event.stopImmediatePropagation(), this.close(4000)));
-      }
-    }
+    const Lossy = counted((socket) =>
+      socket.addEventListener("message", (event) => (event.stopImmediatePropagation(), socket.close(4000))),
+    );
     const run = runwire.run({ agent: "ticker", parameters: { ticks: 5 }, resumeWindow: 30 }, { url, WebSocket: Lossy });
     const id = run.runId;
     const events = await all(run);
     same(events.map(({ seq }) => seq), [1, 2, 3, 4, 5, 6, 7]);
-    same([run.runId, sockets], [id, 2]);
+    same([run.runId, Lossy.opened], [id, 2]);
   },
 
   async "a run with a window that had not begun is begun"() {
-    let sockets = 0;
-    class Mute extends WebSocket {
-      constructor(...all) {
-        super(...all);
-        this.mute = sockets++ === 0;
-      }
-      send(data) {
-        if (this.mute) this.close(4000);
-        else super.send(data);
-      }
-    }
+    const Mute = counted(closing);
     const events = await all(runwire.run({ agent: "echo", input: "once", resumeWindow: 30 }, { url, WebSocket: Mute }));
-    same([events.at(-1).type, sockets], ["agent_completed", 3]);
+    same([events.at(-1).type, Mute.opened], ["agent_completed", 3]);
   },
 
   async "breaking out of the loop cancels a run with a window too"() {
@@ -141,15 +127,9 @@ export const checks = (runwire, url) => ({
   },
 
   async "what is not there is said at once, also of a run with a window"() {
-    let sockets = 0;
-    class Counted extends WebSocket {
-      constructor(...all) {
-        super(...all);
-        sockets++;
-      }
-    }
+    const Counted = counted();
     const error = await all(runwire.run({ agent: "nobody", resumeWindow: 30 }, { url, WebSocket: Counted })).catch((caught) => caught);
-    same([error.code, sockets], [4005, 1]);
+    same([error.code, Counted.opened], [4005, 1]);
   },
 
   async "a silent connection of a run with a window is given up, and the run is joined again"() {
@@ -163,17 +143,7 @@ export const checks = (runwire, url) => ({
   },
 
   async "a run that is cancelled before it is known to have begun does not begin"() {
-    let sockets = 0;
-    class Mute extends WebSocket {
-      constructor(...all) {
-        super(...all);
-        this.mute = sockets++ === 0;
-      }
-      send(data) {
-        if (this.mute) this.close(4000);
-        else super.send(data);
-      }
-    }
+    const Mute = counted(closing);
     const onconnection = ({ state }) => state === "waiting" && run.cancel();
     const run = runwire.run({ agent: "echo", resumeWindow: 30 }, { url, WebSocket: Mute, onconnection });
     same(await all(run), []);
@@ -232,4 +202,20 @@ async function all(run) {
 function same(found, expected) {
   const [a, b] = [JSON.stringify(found), JSON.stringify(expected)];
   if (a !== b) throw new Error(`${a} is not ${b}`);
+}
+
+// A WebSocket that counts how often it is opened, and does something to the first.
+function counted(toFirst = () => {}) {
+  return class Counted extends WebSocket {
+    static opened = 0;
+    constructor(...all) {
+      super(...all);
+      if (Counted.opened++ === 0) toFirst(this);
+    }
+  };
+}
+
+// Closes a socket instead of sending.
+function closing(socket) {
+  socket.send = () => socket.close(4000);
 }
