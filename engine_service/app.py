@@ -18,7 +18,7 @@ from engine_service import kernel, registry
 from engine_service.admission import Admission
 from engine_service.agent import Work
 from engine_service.identity import DevelopmentIdentity, Identity, JwtIdentity
-from engine_service.isolation import GRACE, Isolation, PlaceError
+from engine_service.isolation import GRACE, Isolation
 from engine_service.isolation.process import ProcessIsolation
 from engine_service.isolation.task import TaskIsolation
 from engine_service.isolation.zygote import Terms
@@ -75,12 +75,16 @@ async def serve(settings: Settings) -> None:
         reload=settings.reload,
     )
     async with ProcessIsolation(terms, tell) as processes:
-        isolations: dict[str, Isolation] = {"process": processes, **_tasks(settings, processes.agents)}
+        tasks = {name: agent for name, agent in processes.agents.items() if agent["isolation"] == "task"}
+        isolations: dict[str, Isolation] = {"process": processes, **_tasks(settings, tasks)}
         admission = Admission(settings.max_runs, settings.max_runs_per_user, Rates(settings.runs_per_minute))
 
+        def agents() -> Mapping[str, Mapping[str, str]]:
+            """Say which there are now. Those that are the engine's own tasks stay as they were at the boot."""
+            reloaded = {name: agent for name, agent in processes.agents.items() if agent["isolation"] != "task"}
+            return dict(sorted((reloaded | tasks).items()))
+
         def make_run(work: Work, isolation: str) -> Run:
-            if isolation not in isolations:
-                raise PlaceError("agents in task isolation come and go with the engine, not with --reload")
             return Run(work, isolations[isolation], max_event_bytes=settings.max_event_bytes)
 
         # What one user's runs leave behind is bounded by what they could hold at once: it takes no other's room.
@@ -88,7 +92,7 @@ async def serve(settings: Settings) -> None:
         journals = MemoryJournals(settings.resume_buffer, per_user, settings.resume_memory)
 
         servicer = Servicer(
-            agents=lambda: processes.agents,
+            agents=agents,
             identity=identity,
             admission=admission,
             recordings=Recordings(admission, journals.open),
@@ -106,7 +110,7 @@ async def serve(settings: Settings) -> None:
         address = _listen(server, settings.listen, certificates.credentials() if certificates else None)
         await server.start()
         tell(is_serving=True)
-        log.info("serving", address=address, agents=list(processes.agents), tls=certificates is not None)
+        log.info("serving", address=address, agents=list(agents()), tls=certificates is not None)
 
         await stop.wait()
 
@@ -142,10 +146,9 @@ async def _set_health(checkup: Any, status: Any) -> None:
 
 def _tasks(settings: Settings, known: Mapping[str, dict[str, str]]) -> dict[str, Isolation]:
     """Import the agents that share our process: those that ask for it, and no others."""
-    modules = {agent["module"] for agent in known.values() if agent["isolation"] == "task"}
-    if not modules:
+    if not known:
         return {}
-    agents = registry.load(modules)
+    agents = registry.load({agent["module"] for agent in known.values()})
     ours = {name: agent for name, agent in agents.items() if agent.isolation == "task"}
     return {"task": TaskIsolation(ours, settings.max_event_bytes)}
 

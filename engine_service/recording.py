@@ -100,7 +100,8 @@ class Recording:
             if self._seat is seat:
                 self._seat = None
                 self.wait()
-                self._log.info("caller gone", at=after)
+                if not self.is_over:
+                    self._log.info("caller gone", at=after)
 
     def wait(self) -> None:
         """Wait for a caller as long as the window says, unless there is one."""

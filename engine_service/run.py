@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import structlog
+from google.protobuf.message import DecodeError
 from runwire.v1 import events_pb2 as pb
 
 from engine_service.agent import Work
@@ -15,6 +16,8 @@ MAX_NOTES = 20
 
 MAX_MESSAGE = 500
 """Characters of a failure's sentence that are logged."""
+
+TERMINAL = {"agent_completed", "agent_failed", "agent_cancelled"}
 
 Verdict = pb.AgentFailed | pb.AgentCancelled
 """How a run ends that does not end by itself."""
@@ -76,7 +79,9 @@ class Run:
             events = self._cut(data)
             last = self._cutter.last
             if last is not None and self._verdict is None:
-                return events + self._end(pb.Event.FromString(last), frame(EVENT, last))
+                if event := self._terminal(last):
+                    return events + self._end(event, frame(EVENT, last))
+                self._break_off("a terminal event that is none")
             if events:
                 return events
             if not data:
@@ -140,13 +145,25 @@ class Run:
     def _cut(self, data: bytes) -> bytes:
         events = self._cutter.cut(data)
         if self._cutter.broken and self._verdict is None:
-            self._log.warning("agent broke its own stream", how=self._cutter.broken)
-            self.stop(_crashed("The agent's process sent what is no event."), grace=0)
+            self._break_off(self._cutter.broken)
         for note in self._cutter.notes[: self._notes]:
             self._log.error("agent failed", traceback=note)
         self._notes -= min(self._notes, len(self._cutter.notes))
         self._cutter.notes.clear()
         return events
+
+    def _terminal(self, body: bytes) -> pb.Event | None:
+        """Read the terminal event; None if it isn't one."""
+        try:
+            event = pb.Event.FromString(body)
+        except DecodeError:
+            return None
+        is_next = (event.seq, event.agent) == (self._cutter.count + 1, self.work.agent)
+        return event if is_next and event.WhichOneof("kind") in TERMINAL else None
+
+    def _break_off(self, how: str) -> None:
+        self._log.warning("agent broke its own stream", how=how)
+        self.stop(_crashed("The agent's process sent what is no event."), grace=0)
 
     def _end(self, event: pb.Event, encoded: bytes) -> bytes:
         """Say the terminal event, the one event that the engine reads: this is the one place that lets one out."""

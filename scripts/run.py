@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 ENGINE = os.environ.get("RUNWIRE_ENGINE_LISTEN", "127.0.0.1:50051")
+os.environ.setdefault("RUNWIRE_GATEWAY_ENGINE", ENGINE)
 GATEWAY = os.environ.get("RUNWIRE_GATEWAY_LISTEN", "127.0.0.1:8080")
 COMMANDS = ("engine-service", "edge-gateway")
 

@@ -48,7 +48,9 @@ export class RunwireError extends Error {
 
 /** Runs an agent. The run begins when its events are first asked for. */
 export function run(request, options = {}) {
-  const { agent, input, threadId, runId, history, parameters, resumeWindow } = request;
+  const { agent, input, threadId, runId, history, parameters, resumeWindow, ...unknown } = request;
+  const [other] = Object.keys(unknown);
+  if (other) throw new TypeError(`A run has no ${other}.`);
   const window = resumeWindow ? `${resumeWindow}s` : undefined;
   const chosen = runId ?? (resumeWindow ? uuid() : undefined);
   const asked = { agent, input, threadId, runId: chosen, history, parameters, resumeWindow: window };
@@ -126,6 +128,7 @@ class Run {
         }
         if (this.#cancelling && !position.begun && !position.unsure) return;
         signal?.throwIfAborted();
+        if (frames.resuming && frames.end[0] === NORMAL) return (ended = true); // it is over, and all of it was read
         const error = new RunwireError(...frames.end);
         if (frames.resuming && position.unsure && error.code === NOT_FOUND) {
           position.unsure = false; // it had not begun

@@ -18,8 +18,9 @@ CHUNK = 64 * 1024
 BREATH = 0.001
 """Seconds between two readings of little. Each one wakes the engine, the gateway and the browser: an agent that talks
 fast would keep all of them busy with crumbs. What follows a silence is read at once. See decision 8."""
-QUEUE = 256 * 1024
-"""Bytes that we ask the kernel to hold for us, so that an agent need not wait while others have the processors."""
+QUEUE = 128 * 1024
+"""Bytes that we ask the kernel to hold for us, so that an agent need not wait while others have the processors. A user
+who is not root may have 64 MiB of it, which is enough for as many runs as there may be by default."""
 
 
 class Channel:
@@ -36,6 +37,7 @@ class Channel:
         with suppress(OSError):  # a user may have so much of it, and no more
             fcntl.fcntl(self._events, fcntl.F_SETPIPE_SZ, QUEUE)
         self._to_come = sys.maxsize  # bytes of events that are still to be read
+        self._is_closed = False
         self._waiter: asyncio.Future[None] | None = None
         self._rested = 0.0  # when to read again
 
@@ -68,7 +70,7 @@ class Channel:
         early = self._rested - self._loop.time()
         if early > 0:
             await asyncio.sleep(early)
-        while True:
+        while not self._is_closed:  # or its number would be another's
             try:
                 data = os.read(self._events, min(CHUNK, self._to_come))
             except BlockingIOError:
@@ -77,6 +79,7 @@ class Channel:
                 self._to_come -= len(data)
                 self._rested = self._loop.time() + BREATH if len(data) < CHUNK // 2 else 0.0
                 return data
+        return b""
 
     def end(self) -> None:
         """Let what is there be all there is, even if a process that the child left behind holds its end."""
@@ -88,6 +91,7 @@ class Channel:
 
     def close(self) -> None:
         """Let go."""
+        self._is_closed = True
         self.handed_over()
         self._work.close()
         os.close(self._events)

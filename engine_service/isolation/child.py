@@ -19,6 +19,8 @@ from engine_service.agent import Agent, AgentError, RunContext, Work, perform
 from engine_service.events import Outlet
 from engine_service.isolation import GRACE
 
+CLOSED = -1
+
 LENGTH = struct.Struct("!I")
 """What comes from the engine: the length of the work, the work, and at some time the end, which means: stop."""
 
@@ -65,7 +67,8 @@ async def _live(
         return
     signal.alarm(math.ceil(seconds + 2 * GRACE))
     sink = PipeSink(events)
-    os.register_at_fork(after_in_child=sink.close)  # whatever the agent forks is not this run
+    for end in (engine, sink):
+        os.register_at_fork(after_in_child=end.close)  # whatever the agent forks is not this run
     outlet = Outlet(sink, max_event_bytes)
     context = RunContext(work, work.agent, outlet, agents)
     task = asyncio.create_task(perform(agents[work.agent], context, work.input, outlet))
@@ -125,8 +128,10 @@ class PipeSink:
             await self._taken.wait()
 
     def close(self) -> None:
-        """Let go of the pipe."""
-        os.close(self._pipe)
+        """Let go of the pipe. What is still written goes nowhere: its number may be another's."""
+        pipe, self._pipe = self._pipe, CLOSED
+        if pipe != CLOSED:
+            os.close(pipe)
 
     def _flush(self) -> None:
         with self._lock:
@@ -136,6 +141,8 @@ class PipeSink:
                 self._taken.set()
 
     def _send(self, data: bytes) -> bytes:
+        if self._pipe == CLOSED:
+            return b""
         try:
             sent = os.write(self._pipe, data)
             return data[sent:] if sent < len(data) else b""

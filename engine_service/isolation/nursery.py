@@ -220,7 +220,8 @@ class Nursery:
         self._end_if_empty()
 
     def _drop(self, place: ProcessPlace) -> None:
-        self._places.pop(place.pid, None)
+        if self._places.get(place.pid) is place:
+            del self._places[place.pid]
         place.discard()
 
     def _end_if_empty(self) -> None:

@@ -100,12 +100,14 @@ class ProcessPlace:
         self._output.close()
         self._channel.close()
         if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
 
     def discard(self) -> None:
-        """Let go of a place that has no run. Its process, if there is one, sees the channel close, and ends."""
-        self.handed_over()
+        """Let go of a place that has no run, and end its process, if there is one."""
+        if self._pidfd >= 0:
+            self.kill()
         self._let_go()
 
 

@@ -82,6 +82,9 @@ class ProcessIsolation:
         else:
             self._nurseries.discard(nursery)
 
+    def _named(self, isolation: str) -> list[str]:
+        return [name for name, agent in self.agents.items() if agent["isolation"] == isolation]
+
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._keeping.add(task)
@@ -110,7 +113,9 @@ class ProcessIsolation:
                     old = self._nursery
                     await self._renew()
                     old.retire()
-                self._log.info("agents reloaded", agents=list(self.agents))
+                self._log.info("agents reloaded", agents=self._named("process"))
+                if tasks := self._named("task"):
+                    self._log.warning("agents in task isolation stay as they were at the boot", agents=tasks)
                 now = _times(self._nursery.files)
             except (OSError, RegistryError) as error:
                 self._log.error("agents not reloaded", error=str(error))

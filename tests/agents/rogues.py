@@ -6,10 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
+
+from runwire.v1 import events_pb2 as pb
 
 from engine_service import Agent, AgentError, RunContext
 
@@ -161,6 +165,38 @@ async def write_garbage(context: RunContext) -> str:
     os.write(pipe, b"\x00\x01garbage")
     await asyncio.sleep(3600)
     return ""
+
+
+async def write_torn_ending(context: RunContext) -> str:
+    return _write_ending(context, b"\xff\xff")
+
+
+async def write_another_ending(context: RunContext) -> str:
+    event = pb.Event(seq=7, agent="rogue", agent_completed=pb.AgentCompleted())
+    return _write_ending(context, event.SerializeToString())
+
+
+def _write_ending(context: RunContext, body: bytes) -> str:
+    os.write(context._outlet._sink._pipe, b"\x1a" + bytes([len(body)]) + body)  # type: ignore[attr-defined]
+    time.sleep(3600)
+    return ""
+
+
+async def fork_and_write(context: RunContext) -> str:
+    """The child of a child opens a file of its own, and says something: nothing of it may come out anywhere."""
+    with tempfile.TemporaryFile() as file:
+        if os.fork() == 0:
+            os.dup2(file.fileno(), 200)
+            copies = [os.dup(200) for _ in range(20)]  # one of them has the number of the pipe
+            context._outlet._sink.write(b"\x12\x00")
+            os.fork()
+            for copy in copies:
+                os.fstat(copy)
+            with suppress(ChildProcessError):
+                os._exit(os.wait()[1])
+            os._exit(0)
+        _, status = os.wait()
+        return f"{status} {os.fstat(file.fileno()).st_size}"
 
 
 async def write_endless_length(context: RunContext) -> str:

@@ -8,6 +8,17 @@ export const checks = (runwire, url) => ({
     same(events.every(({ time, agent }) => agent === "echo" && !Number.isNaN(Date.parse(time))), true);
   },
 
+  async "what a run has no field for is an error, and not lost"() {
+    const said = (() => {
+      try {
+        runwire.run({ agent: "echo", resume_window: 30 }, { url });
+      } catch (error) {
+        return `${error}`;
+      }
+    })();
+    same(said, "TypeError: A run has no resume_window.");
+  },
+
   async "breaking out of the loop cancels the run"() {
     let pid;
     for await (const event of runwire.run({ agent: "pid" }, { url })) if ((pid = event.delta)) break;
@@ -174,6 +185,7 @@ export const checks = (runwire, url) => ({
     const first = run[Symbol.asyncIterator]();
     await first.next();
     const events = await all(runwire.resume({ runId: run.runId, afterSeq: 1 }, { url }));
+    same(await all(runwire.resume({ runId: run.runId, afterSeq: events.at(-1).seq }, { url })), []);
     same([events[0].seq, events.at(-1).seq], [2, 22]);
     await first.return();
   },

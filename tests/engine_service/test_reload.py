@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import grpc.aio
+import pytest
+
 from tests.support.clients import caller, said, terminal
 from tests.support.services import Service, is_gone, until, zygote_of
 from tests.support.services import engine as start_engine
@@ -43,3 +46,19 @@ async def test_reload(tmp_path: Path) -> None:
             module.write_text("this is no Python")
             service.wait_for(lambda record: record["event"] == "agents not reloaded")
             assert terminal(await alice.run("young")).agent_completed.output == "two, which is longer"
+
+
+async def test_tasks_are_not_reloaded(tmp_path: Path) -> None:
+    """Agents that share the engine's process stay as they were at the boot, and the log says so."""
+    module = tmp_path / "young.py"
+    task = AGENT.replace("class Young(Agent):", 'class Old(Agent):\n    isolation = "task"\n')
+    module.write_text(task.format(word="one") + AGENT.format(word="one"))
+    with start_engine("--reload", agents="young", folder=str(tmp_path)) as service:
+        async with caller(service.address) as alice:
+            module.write_text(task.replace("Old", "New").format(word="two") + AGENT.format(word="two"))
+            await until(lambda: reloaded(service, 1))
+            assert terminal(await alice.run("young")).agent_completed.output == "two"
+            assert terminal(await alice.run("old")).agent_completed.output == "one"
+            with pytest.raises(grpc.aio.AioRpcError, match="no agent named 'new'"):
+                await alice.run("new")
+    service.wait_for(lambda record: record["event"] == "agents in task isolation stay as they were at the boot")

@@ -537,7 +537,7 @@ class AgentFailed(_message.Message):
     retryable: _builtins.bool
     """Whether the same request may succeed when it is sent again.
 
-    Always false for a failure that the agent itself declared.
+    For a failure that the agent itself declared, it is what the agent says.
     """
     def __init__(
         self,
