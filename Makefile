@@ -53,8 +53,8 @@ protos: setup ## generate the code of the contract again
 readme: setup ## write the tables of settings in the README anew
 	@$(BIN)/python scripts/settings_table.py
 
-bench: setup $(CONTESTANTS:%=.venv-%/.ready) ## measure side by side with what people would use instead (about 15 minutes)
-	@$(BIN)/python -m benchmarks $(ONLY)
+bench: setup $(CONTESTANTS:%=.venv-%/.ready) ## measure side by side with others (20 minutes; some: make bench ONLY=FastAPI)
+	@$(BIN)/python -m benchmarks $(if $(ONLY),"$(ONLY)")
 
 # Each contestant has an environment of its own, with pinned versions.
 .venv-%/.ready: benchmarks/contestants/%/requirements.txt

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import psutil
 
-from benchmarks.contestants.line_up import Contestant, Running
+from benchmarks.contestants.line_up import Contestant, Running, Stream
 
 STALL = 10.0
 """Seconds that a reader doesn't read."""
 
-Measurement = Callable[[Contestant, Running], Awaitable[float]]
+Measurement = Callable[[Contestant, Running], Awaitable[float | list[float]]]
+"""Returns a figure, or one for each of many that were there at once."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,15 @@ class Measure:
     rounds: int = 3
     streams: int = 1
     """How many there are at once, of those for whom that is a question."""
+    afresh: bool = False
+    """Whether the server is started for it: what it did before would be seen."""
+
+    def figures(self, taken: float | list[float]) -> dict[str, float]:
+        """Return what was measured by its name; of many, the median and the 99th percentile."""
+        if not isinstance(taken, list):
+            return {self.name: taken}
+        p99 = statistics.quantiles(taken, n=100, method="inclusive")[98] if len(taken) > 1 else taken[0]
+        return {f"{self.name}, median": statistics.median(taken), f"{self.name}, p99": p99}
 
 
 def events_per_second(streams: int, times: int) -> Measurement:
@@ -55,23 +65,29 @@ def cpu(streams: int, times: int) -> Measurement:
 
 
 async def _seconds(who: Contestant, running: Running, streams: int, times: int) -> float:
-    opened = [await running.open() for _ in range(streams)]
-    begun = time.perf_counter()
-    for stream in opened:
+    """Return the seconds from the first event of all streams to the last. How a run begins is measured apart."""
+    firsts = []
+
+    async def one(stream: Stream) -> None:
         stream.start("numbers", times)
-    await asyncio.gather(*(stream.wait_for(times + who.more) for stream in opened))
-    took = time.perf_counter() - begun
-    for stream in opened:
-        stream.close()
-    return took
+        await stream.wait_for(1)
+        firsts.append(time.perf_counter())
+        await stream.wait_for(times + who.more)
+
+    await asyncio.gather(*[one(stream) for stream in [await running.open() for _ in range(streams)]])
+    return time.perf_counter() - min(firsts)
 
 
-def first_event(at_once: int, percentile: int = 50, times: int = 1) -> Measurement:
-    """Return the milliseconds from a new connection to its first event, for so many that come at once."""
+async def first_event(who: Contestant, running: Running) -> float:
+    """Return the milliseconds from a new connection to its first event."""
+    return 1000 * await _first(who, running)
 
-    async def take(who: Contestant, running: Running) -> float:
-        took = await asyncio.gather(*(_first(who, running, times) for _ in range(at_once)))
-        return 1000 * (statistics.quantiles(took, n=100)[percentile - 1] if at_once > 1 else took[0])
+
+def first_events(at_once: int) -> Measurement:
+    """Return the same for each of so many that come at once, and say 20 things."""
+
+    async def take(who: Contestant, running: Running) -> list[float]:
+        return [1000 * took for took in await asyncio.gather(*(_first(who, running, 20) for _ in range(at_once)))]
 
     return take
 
@@ -108,11 +124,7 @@ def memory(streams: int) -> Measurement:
         for stream in opened:
             stream.start("wait", 0)
         await asyncio.gather(*(stream.wait_for(1) for stream in opened))
-        held = _memory(running) - before
-        for stream in opened:
-            stream.close()
-        await _settled(running)
-        return held / streams / 1024
+        return (_memory(running) - before) / streams / 1024
 
     return take
 
@@ -159,17 +171,24 @@ async def leaving(_: Contestant, running: Running) -> float:
     alive = before | set(running.processes())
     begun = time.perf_counter()
     stream.close()
-    while all(psutil.pid_exists(each.pid) and each.status() != psutil.STATUS_ZOMBIE for each in alive):
+    while all(_lives(each) for each in alive):
         await asyncio.sleep(0.0005)
         assert time.perf_counter() - begun < STALL, "nothing died"
     return 1000 * (time.perf_counter() - begun)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _worked(running: Running) -> float:
     """Return the seconds of work that a server has done, its dead children's among them."""
     worked = 0.0
     for each in running.processes():
-        with suppress(psutil.Error):  # it has ended meanwhile, and counts as its parent's child
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile, and counts as its parent's child
             times = each.cpu_times()
             worked += times.user + times.system + times.children_user + times.children_system
     return worked
@@ -179,7 +198,7 @@ def _memory(running: Running) -> int:
     """Return the bytes that a server has for itself. What processes share counts once."""
     total = 0
     for each in running.processes():
-        with suppress(psutil.Error):
+        with suppress(psutil.NoSuchProcess):
             total += int(each.memory_full_info().pss)
     return total
 
@@ -192,28 +211,21 @@ async def _settled(running: Running) -> None:
         await asyncio.sleep(0.3)
 
 
-STREAMS = (1, 10, 100, 1000)
-"""How many there are at once, to see what grows."""
-
 MEASURES = [
+    *(
+        Measure(f"memory of each of {many:,} that wait", "KB", memory(many), "wait", 1, streams=many, afresh=True)
+        for many in (1, 10, 100, 1000)
+    ),
     Measure("events per second, 10 streams", "/s", events_per_second(10, 10_000)),
     Measure("events per second, 1 stream", "/s", events_per_second(1, 20_000)),
     Measure("events per second, 50 streams", "/s", events_per_second(50, 2_000)),
     Measure("CPU for 1,000 events", "ms", cpu(10, 5_000)),
-    Measure("first event, one at a time", "ms", first_event(1), rounds=15),
-    Measure("first event, 50 at once, median", "ms", first_event(50)),
-    Measure("first event, 50 at once, p99", "ms", first_event(50, 99)),
-    Measure("first event, 200 at once, median", "ms", first_event(200), rounds=2),
-    Measure("first event, 200 at once, p99", "ms", first_event(200, 99), rounds=2),
+    Measure("first event, one at a time", "ms", first_event, rounds=15),
     *(
-        Measure(f"first event of {many:,} at once, p99", "ms", first_event(many, 99, 20), rounds=1, streams=many)
-        for many in STREAMS
+        Measure(f"first event, {many:,} at once", "ms", first_events(many), rounds=rounds, streams=many)
+        for many, rounds in ((50, 3), (200, 2), (1000, 1))
     ),
     Measure("runs started and ended per second", "/s", starts_per_second),
-    *(
-        Measure(f"memory of each of {many:,} that wait", "KB", memory(many), word="wait", rounds=1, streams=many)
-        for many in STREAMS
-    ),
     Measure("largest gap beside a busy neighbour", "ms", gap, word="tick", rounds=2),
 ]
 """What is measured of everybody who can do it."""

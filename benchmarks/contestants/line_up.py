@@ -48,10 +48,23 @@ class Stream(Protocol):
 class Running:
     """A contestant whose server runs."""
 
-    open: Callable[[], Awaitable[Stream]]
+    opener: Callable[[], Awaitable[Stream]]
     roots: list[psutil.Process]
     counter: Callable[[Stream], Counter | None] = lambda _: None
     """What a stream's bytes can be looked at with, where it is one TCP connection."""
+    opened: list[Stream] = field(default_factory=list)
+
+    async def open(self) -> Stream:
+        """Open a stream."""
+        stream = await self.opener()
+        self.opened.append(stream)
+        return stream
+
+    def hang_up(self) -> None:
+        """Leave every stream that there still is."""
+        for stream in self.opened:
+            stream.close()
+        self.opened.clear()
 
     def processes(self) -> list[psutil.Process]:
         """Return the server's processes, and their children."""
@@ -271,9 +284,9 @@ def _counter(stream: Stream) -> Counter | None:
     return stream.counter if isinstance(stream, OverWebSocket) else None
 
 
-def _uvicorn(port: int) -> list[str | Path]:
+def _uvicorn(*more: str) -> Callable[[int], list[str | Path]]:
     uvicorn = ROOT / ".venv-fastapi" / "bin" / "uvicorn"
-    return [uvicorn, "app:app", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
+    return lambda port: [uvicorn, "app:app", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error", *more]
 
 
 RUNWIRE = [
@@ -283,7 +296,10 @@ RUNWIRE = [
     Contestant("Runwire, task, JSON", _runwire("numbert", "json"), is_ours=True),
     Contestant("Runwire, task, binary", _runwire("numbert", "proto"), is_ours=True),
 ]
-FASTAPI = Contestant("FastAPI + uvicorn[standard]", _websocket("fastapi", "/run", _uvicorn))
+FASTAPI = [
+    Contestant("FastAPI + uvicorn[standard]", _websocket("fastapi", "/run", _uvicorn())),
+    Contestant("FastAPI, two workers", _websocket("fastapi", "/run", _uvicorn("--workers", "2"))),
+]
 LIMITING = [
     Contestant(
         "bare websockets", _websocket("bare", "/", lambda port: [sys.executable, "websocket.py", str(port)]),
@@ -297,4 +313,4 @@ SERVERS = [
     )
     for server in AGENT_SERVERS
 ]
-EVERYBODY = [*RUNWIRE, FASTAPI, *LIMITING, *SERVERS]
+EVERYBODY = [*RUNWIRE, *FASTAPI, *LIMITING, *SERVERS]
