@@ -5,6 +5,9 @@ PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 BIN     := .venv/bin
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 PROTOS  := protos/runwire/v1
+# Tests that can run beside one another. All others measure, and have the machine for themselves.
+BESIDE  := tests/soak tests/browser tests/clients tests/test_boot.py tests/test_make.py tests/test_readme.py \
+           tests/test_walk.py tests/test_wheel.py
 CONTESTANTS := fastapi adk pydantic langgraph
 
 # What the main branch says of the contract; nothing where there is no such branch.
@@ -29,7 +32,8 @@ run: setup ## start both services, and say where the console is; Ctrl-C stops th
 	@exec $(BIN)/python scripts/run.py
 
 test: setup tools ## run every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(BESIDE)
+	@$(BIN)/python -m pytest $(BESIDE:%=--ignore=%)
 
 check: setup ## format, lint, types, contract, generated code
 	$(BIN)/ruff format --check .
@@ -69,7 +73,8 @@ soak: setup ## mixed users for half an hour, or SOAK_SECONDS
 cuts: setup ## 200 resumable runs whose connections break all the time
 	@CUT_RUNS=200 $(BIN)/python -m pytest tests/faults/test_resume_under_cuts.py --timeout 600 -s
 
-fuzz: setup ## send 100,000 hostile frames and 20,000 strings through the real services
+fuzz: setup ## 100,000 hostile frames and 20,000 strings through the real services; 300 stories of resumable runs
+	@MODEL_EXAMPLES=300 $(BIN)/python -m pytest tests/laws/test_resume_model.py --timeout 1200
 	@FUZZ_FRAMES=100000 FUZZ_STRINGS=20000 $(BIN)/python -m pytest tests/doors/test_fuzz.py --timeout 3000 -s
 
 pictures: setup tools ## take the pictures of the console

@@ -12,7 +12,8 @@ from tests.support.services import ROOT, Service
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
 
-LEFT_OUT: list[str] = []
+LEFT_OUT = set[str]()
+MISSING = " cannot be had on this machine"
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +34,7 @@ def tool(name: str) -> str:
     """Return the path of a tool that `make` set up; without it the test is skipped, and the run's last line says so."""
     found = shutil.which(name, path=f"{ROOT / '.tools'}:{ROOT / '.venv' / 'bin'}")
     if found is None:
-        LEFT_OUT.append(name)
-        pytest.skip(f"{name} cannot be had on this machine")
+        pytest.skip(name + MISSING)
     return found
 
 
@@ -53,14 +53,19 @@ def chrome() -> Iterator[Browser]:
     """A real Chromium. It has the main thread's loop as long as it is there: its modules have no async tests."""
     executable = chromium()
     if executable is None:
-        LEFT_OUT.append("chromium")
-        pytest.skip("Chromium cannot be had on this machine")
+        pytest.skip("Chromium" + MISSING)
     with browser(executable) as started:
         yield started
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Hear of what was left out, in whichever process."""
+    if report.skipped and isinstance(report.longrepr, tuple) and report.longrepr[2].endswith(MISSING):
+        LEFT_OUT.add(report.longrepr[2].removeprefix("Skipped: ").removesuffix(MISSING))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
     """Say last what was left out."""
     if LEFT_OUT:
-        print(f"left out, since these tools cannot be had here: {', '.join(sorted(set(LEFT_OUT)))}")
+        print(f"left out, since these tools cannot be had here: {', '.join(sorted(LEFT_OUT))}")

@@ -56,6 +56,12 @@ def test_calling_with_grpcurl(engine: Service, gateway: Service, grpcurl: Path) 
     assert "agent_completed" in out
 
 
+def test_resuming_with_grpcurl(engine: Service, gateway: Service, grpcurl: Path) -> None:
+    """The example of a resumable run prints the run, and again what came after the third event."""
+    out = run("/bin/sh", "-c", at("resume.sh", engine, gateway), PATH=f"{grpcurl.parent}:{os.environ['PATH']}")
+    assert [out.count(f'"seq": {number},') for number in (1, 3, 4, 5)] == [1, 1, 2, 2]
+
+
 async def test_writing_an_agent() -> None:
     """The agent of the README runs."""
     with start_engine(agents="examples.weather") as engine:

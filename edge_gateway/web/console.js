@@ -29,6 +29,11 @@ async function findAgents() {
   describe();
 }
 
+async function watchEngine() {
+  await findAgents();
+  setTimeout(watchEngine, $("engine").className === "up" ? 5000 : 1000);
+}
+
 function showEngine(state, text) {
   if ($("engine").textContent === text) return; // said once, or it would be read aloud again and again
   $("engine").className = state;
@@ -275,5 +280,4 @@ $("token").addEventListener("change", () => {
 });
 $("token").value = sessionStorage.getItem("token") ?? "";
 for (const asked of kept.read()) new Card(asked).join();
-await findAgents();
-setInterval(findAgents, 5000);
+await watchEngine();

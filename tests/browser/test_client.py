@@ -19,9 +19,9 @@ CLIENT = ROOT / "edge_gateway" / "web" / "runwire.js"
 CHECKS = Path(__file__).with_name("client.mjs")
 RUN = """
 const results = {};
-for (const [sentence, check] of Object.entries(checks(runwire, url))) {
+await Promise.all(Object.entries(checks(runwire, url)).map(async ([sentence, check]) => {
   results[sentence] = await check().then((more) => more ?? {}, (error) => ({ error: String(error?.stack ?? error) }));
-}
+}));
 """
 
 

@@ -61,7 +61,7 @@ async def test_the_gateway_is_killed() -> None:
     with engine(MAX_RUNS="100") as back, gateway(back.address) as front:
         address = front.address
         clients = [Lasting(address, f"user-{number}") for number in range(100)]
-        running = [asyncio.create_task(client.run("counter", times=200, pause=0.02)) for client in clients]
+        running = [asyncio.create_task(client.run("counter", times=120, pause=0.02)) for client in clients]
         await until(lambda: all(len(client.seqs) > 20 for client in clients))
         front.kill()
         assert not any(client.ending for client in clients)
@@ -69,7 +69,7 @@ async def test_the_gateway_is_killed() -> None:
             said = await asyncio.gather(*running)
     for client, texts in zip(clients, said, strict=True):
         assert client.losses > 0
-        _check(client, texts, 202)
+        _check(client, texts, 122)
 
 
 def _check(client: Lasting, texts: list[str], events: int) -> None:

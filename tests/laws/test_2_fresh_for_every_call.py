@@ -64,8 +64,8 @@ async def test_what_a_child_has(service: Service) -> None:
     async with caller(service.address) as alice:
         seen = json.loads(terminal(await alice.run("look")).agent_completed.output)
     kinds = sorted(entry.partition(":")[2] for entry in seen["descriptors"])
-    # Standard input is /dev/null; output and error are one pipe; the channel; and the three of its event loop.
-    assert kinds == ["/dev/null", "anon_inode", "pipe", "pipe", "socket", "socket", "socket"], seen
+    # Standard input is /dev/null; output and error are one pipe; a socket and a pipe to the engine; its loop has three.
+    assert kinds == ["/dev/null", "anon_inode", "pipe", "pipe", "pipe", "socket", "socket", "socket"], seen
     assert seen["environment"] == []
     assert seen["dumpable"] == 0
     assert seen["core"] == [0, 0]
@@ -97,8 +97,8 @@ def maps(pid: int) -> str:
 def test_the_engine_is_not_dumpable(engine: Service) -> None:
     """No process of the engine's user, and so no agent, can read its memory or its environment, where keys may be."""
     probe = (
-        "import asyncio, ctypes, signal; from engine_service import app;"
-        "app._close_memory(); assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0"
+        "import asyncio, ctypes, signal; from engine_service import kernel;"
+        "kernel.settle(); assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0"
     )
     subprocess.run([sys.executable, "-c", probe], check=True)
     assert Path(f"/proc/{engine.pid}/environ").stat().st_uid == 0  # what is not dumpable is root's, whoever runs it

@@ -1,5 +1,6 @@
 """Law 4: every run that starts ends with exactly one terminal event, whatever its agent does."""
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 
@@ -7,7 +8,7 @@ import grpc
 import pytest
 from runwire.v1 import events_pb2 as pb
 
-from tests.support.clients import caller, kind, kinds, terminal
+from tests.support.clients import Caller, caller, kind, kinds, terminal
 from tests.support.services import Service
 from tests.support.services import engine as start_engine
 
@@ -30,10 +31,6 @@ FAILURES = {
     "kill_itself": (CRASHED, "SIGKILL"),
     "segfault": (CRASHED, "SIGSEGV"),
     "eat_memory": (RESOURCE_LIMIT, "memory"),
-    "sleep": (TIMEOUT, "longer than it may"),
-    "compute": (TIMEOUT, "longer than it may"),
-    "swallow_cancellation": (TIMEOUT, "longer than it may"),
-    "slow_tool": (TIMEOUT, "longer than it may"),
     "close_descriptors": (CRASHED, "unexpectedly"),
     "close_all_descriptors": (CRASHED, "unexpectedly"),
     "say_too_much": (RESOURCE_LIMIT, "an event of"),
@@ -47,6 +44,7 @@ FAILURES = {
     "fail_at_length": (AGENT_ERROR, "xxxx"),
     "tool_fails_at_length": (AGENT_ERROR, "xxxx"),
 }
+TOO_LONG = ("sleep", "compute", "swallow_cancellation", "slow_tool")
 ENDINGS = {
     "behave": "well",
     "say_from_threads": "said",
@@ -67,10 +65,7 @@ ENDINGS = {
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Service]:
     """An engine whose runs may take a second, and 128 MiB."""
-    limits = {"RUN_TIMEOUT": "1", "RUN_MEMORY": "128MiB", "RUNS_PER_MINUTE": "10000"}
-    with start_engine(
-        agents="tests.agents.rogues", **{k: v for k, v in limits.items() if k != "RUNS_PER_MINUTE"}
-    ) as service:
+    with start_engine(agents="tests.agents.rogues", RUN_TIMEOUT="1", RUN_MEMORY="128MiB") as service:
         yield service
 
 
@@ -83,6 +78,16 @@ async def test_failing(impatient: Service, way: str) -> None:
         assert (failed.reason, says in failed.message) == (reason, True), failed
         assert "secret" not in failed.message
         assert failed.retryable == (way == "fail_for_now" or reason in {TIMEOUT, CRASHED})
+        assert terminal(await alice.run("rogue", "behave")).agent_completed.output == "well"
+
+
+async def test_taking_too_long(impatient: Service) -> None:
+    """Whatever an agent does with its time, and with its being told to stop, its run ends when its time is up."""
+    async with caller(impatient.address) as alice:
+        for events in await asyncio.gather(*(alice.run("rogue", way) for way in TOO_LONG)):
+            failed = terminal(events).agent_failed
+            assert (failed.reason, failed.retryable) == (TIMEOUT, True)
+            assert "longer than it may" in failed.message
         assert terminal(await alice.run("rogue", "behave")).agent_completed.output == "well"
 
 
@@ -110,17 +115,22 @@ async def test_in_the_engines_own_process(impatient: Service, way: str) -> None:
         elif way.endswith("_in_task"):
             assert end.agent_failed.reason == AGENT_ERROR
         else:
-            assert (end.agent_failed.reason, FAILURES[way][1] in end.agent_failed.message) == (FAILURES[way][0], True)
+            reason, says = FAILURES.get(way, (TIMEOUT, "longer than it may"))
+            assert (end.agent_failed.reason, says in end.agent_failed.message) == (reason, True)
         assert terminal(await alice.run("task_rogue", "behave")).agent_completed.output == "well"
 
 
-@pytest.mark.parametrize("way", ["sleep", "compute", "swallow_cancellation"])
-async def test_the_callers_own_deadline(way: str) -> None:
+async def test_the_callers_own_deadline() -> None:
     """A caller with a deadline hears of it as an event, before gRPC ends the call."""
+
+    async def hurried(alice: Caller, way: str) -> list[pb.Event]:
+        return [event async for response in alice.call("rogue", way, timeout=1) for event in response.events]
+
     with start_engine(agents="tests.agents.rogues") as service:
         async with caller(service.address) as alice:
-            events = [event async for response in alice.call("rogue", way, timeout=1) for event in response.events]
-            assert terminal(events).agent_failed.reason == TIMEOUT
+            ways = ("sleep", "compute", "swallow_cancellation")
+            for events in await asyncio.gather(*(hurried(alice, way) for way in ways)):
+                assert terminal(events).agent_failed.reason == TIMEOUT
 
 
 async def test_cleaning_up_is_heard(impatient: Service) -> None:

@@ -1,6 +1,7 @@
 """Whatever callers do to resumable runs, in whatever order: events are exactly 1 … n, for each of them."""
 
 import asyncio
+import os
 import uuid
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.support.clients import Caller, kind, status, taken
 from tests.support.services import Service, engine
 
 StatusCode = grpc.StatusCode
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "12"))
 USERS = ("alice", "bob")
 LONG, SHORT = Duration(seconds=60), Duration(nanos=200_000_000)
 
@@ -206,7 +208,7 @@ def test_callers() -> None:
         run_state_machine_as_test(
             Callers,
             settings=settings(
-                max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+                max_examples=EXAMPLES, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
             ),
         )
         runner.run(Callers.channel.close())
