@@ -119,11 +119,13 @@ def memory(streams: int) -> Measurement:
     """Return the KB that a stream costs whose agent waits."""
 
     async def take(_: Contestant, running: Running) -> float:
+        await _settled(running)
         before = _memory(running)
         opened = [await running.open() for _ in range(streams)]
         for stream in opened:
             stream.start("wait", 0)
         await asyncio.gather(*(stream.wait_for(1) for stream in opened))
+        await _settled(running)
         return (_memory(running) - before) / streams / 1024
 
     return take

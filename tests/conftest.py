@@ -8,12 +8,11 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.support.browser import browser, chromium
-from tests.support.services import ROOT, Service
+from tests.support.services import MISSING, ROOT, Service
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
 
 LEFT_OUT = set[str]()
-MISSING = " cannot be had on this machine"
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 from engine_service.isolation.nursery import WAITING
 from tests.support.clients import JSON, frames, opening, socket
-from tests.support.services import BIN, Service, both, engine, gateway, is_gone, until, zygote_of
+from tests.support.services import BIN, Service, both, engine, gateway, is_gone, looks_inside, until, zygote_of
 
 AGENTS = "tests.agents.probes,tests.agents.dirt"
 PAUSE = 1.0
@@ -218,6 +218,7 @@ async def test_no_room_for_logs() -> None:
         assert [await process.wait() for process in processes] == [0, 0]
 
 
+@looks_inside
 async def test_no_descriptors_left() -> None:
     """4014 for a run too many, come back; the runs there are go on, and later ones work."""
     with both(AGENTS=AGENTS, MAX_RUNS_PER_USER="100") as (back, front):

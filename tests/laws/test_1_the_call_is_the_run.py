@@ -15,7 +15,7 @@ from runwire.v1 import engine_pb2 as pb
 from runwire.v1.events_pb2 import FAILURE_REASON_CRASHED
 
 from tests.support.clients import caller, kinds, pid_of, said, terminal
-from tests.support.services import Service, is_gone, until, zygote_of, zygotes_of
+from tests.support.services import Service, is_gone, looks_inside, until, zygote_of, zygotes_of
 from tests.support.services import engine as start_engine
 
 
@@ -170,6 +170,7 @@ def roomy() -> Iterator[Service]:
         yield started
 
 
+@looks_inside
 async def test_leaving_at_the_end(roomy: Service) -> None:
     """A caller who leaves on seeing the terminal event, while the process still ends, leaves nothing open either."""
     engine = psutil.Process(roomy.pid)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.clients import caller, pid_of, terminal
-from tests.support.services import Service, zygote_of
+from tests.support.services import Service, looks_inside, zygote_of
 from tests.support.services import engine as start_engine
 
 RUNS = 200
@@ -77,12 +77,14 @@ async def test_what_a_child_has(service: Service) -> None:
     assert seen["leader"]
 
 
+@looks_inside
 def test_the_engine_imports_no_agents_of_its_own(engine: Service) -> None:
     """The engine's process holds no agent module, unless one of its agents asks for `task`."""
     assert "_sqlite3" not in maps(engine.pid)  # triage's knowledge base would have brought it
     assert "_sqlite3" in maps(zygote_of(engine))
 
 
+@looks_inside
 def test_the_zygote_has_no_grpc(engine: Service) -> None:
     """The zygote, from which children are forked, has never seen gRPC."""
     assert "grpc" in maps(engine.pid)

@@ -6,7 +6,7 @@ import psutil
 
 from tests.support.clients import Caller, caller, said, terminal
 from tests.support.services import engine as start_engine
-from tests.support.services import until
+from tests.support.services import looks_inside, until
 
 RUNS = 2000
 AT_ONCE = 8
@@ -25,6 +25,7 @@ async def one(alice: Caller, turn: int) -> None:
             terminal(await alice.run("rogue", "os_exit"))
 
 
+@looks_inside
 async def test_2000_runs_leave_nothing() -> None:
     """After 2,000 runs, a third of each ending another way, there are no more processes, descriptors or memory."""
     agents = "tests.agents.probes,tests.agents.rogues"

@@ -23,7 +23,7 @@ from benchmarks.pictures import over_time
 from tests.support.clients import JSON, frames, opening, socket
 from tests.support.lasting import Lasting
 from tests.support.proxy import FAULTS, proxy
-from tests.support.services import ROOT, both, zygote_of
+from tests.support.services import ROOT, both, looks_inside, zygote_of
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 USERS = 16
@@ -112,6 +112,7 @@ KINDS: dict[Callable[[str, str, str], Awaitable[str]], int] = {
 }  # fmt: skip
 
 
+@looks_inside
 @pytest.mark.timeout(SECONDS + 120)
 async def test_mixed_users() -> None:
     """No stream is wrong, and no service has more memory, descriptors or processes than before, once it is warm."""

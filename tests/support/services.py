@@ -14,11 +14,17 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
+import pytest
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PATIENCE = 20.0
 """Seconds after which something that must happen has not happened."""
+
+MISSING = " cannot be had on this machine"
+
+looks_inside = pytest.mark.skipif(os.geteuid() != 0, reason=f"root{MISSING}")
+"""Marks a test that looks into a process of the engine's: these let nobody in but root."""
 
 Record = dict[str, Any]
 
