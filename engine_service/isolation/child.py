@@ -35,7 +35,7 @@ def live(
         # Not asyncio.run: it would wait for threads and tasks that the agent forgot. They end with the process.
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(_live(socket.socket(fileno=work), events, agents, max_event_bytes, seconds))
+        loop.run_until_complete(_live(work, events, agents, max_event_bytes, seconds))
         status = 0
     except SystemExit as error:  # from a task of the agent's that nobody awaits
         status = error.code if isinstance(error.code, int) else 1
@@ -58,21 +58,31 @@ def _limit(memory: int, seconds: float) -> None:
 
 
 async def _live(
-    engine: socket.socket, events: int, agents: Mapping[str, type[Agent]], max_event_bytes: int, seconds: float
+    work: int, events: int, agents: Mapping[str, type[Agent]], max_event_bytes: int, seconds: float
 ) -> None:
-    loop = asyncio.get_running_loop()
+    engine, sink = socket.socket(fileno=work), PipeSink(events)
+    for end in (engine, sink):
+        os.register_at_fork(after_in_child=end.close)  # whatever the agent forks is not this run
+    await attend(engine, sink, agents, max_event_bytes, seconds)
+
+
+async def attend(
+    engine: socket.socket,
+    sink: "PipeSink",
+    agents: Mapping[str, type[Agent]],
+    max_event_bytes: int,
+    seconds: float,
+) -> None:
+    """Wait for the work, and let the agent do it until it is done or told to stop."""
     engine.setblocking(False)
     work = await _receive(engine)
     if work is None:
         return
     signal.alarm(math.ceil(seconds + 2 * GRACE))
-    sink = PipeSink(events)
-    for end in (engine, sink):
-        os.register_at_fork(after_in_child=end.close)  # whatever the agent forks is not this run
     outlet = Outlet(sink, max_event_bytes)
     context = RunContext(work, work.agent, outlet, agents)
     task = asyncio.create_task(perform(agents[work.agent], context, work.input, outlet))
-    loop.add_reader(engine, _stopped, engine, task)
+    asyncio.get_running_loop().add_reader(engine, _stopped, engine, task)
     await asyncio.wait((task,))
     if not task.cancelled() and (error := task.exception()) and not isinstance(error, AgentError):
         raise error  # an AgentError has been told as an event

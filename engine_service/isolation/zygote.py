@@ -23,6 +23,7 @@ from typing import Any, NoReturn, cast
 
 from engine_service import registry
 from engine_service.isolation import GRACE, child
+from engine_service.isolation.rehearsal import rehearse
 from engine_service.kernel import PR_SET_DUMPABLE
 
 FORK = b"fork"
@@ -78,6 +79,7 @@ class Zygote:
         libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._libc = libc
+        rehearse()
         # What is here now stays for good: a child that collects garbage need not copy every page of it.
         gc.collect()
         gc.freeze()
