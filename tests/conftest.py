@@ -19,6 +19,7 @@ LEFT_OUT = set[str]()
 def engine() -> Iterator[Service]:
     """An engine that many tests share."""
     with start_engine() as service:
+        assert service.address, "it serves"
         yield service
 
 
