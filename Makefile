@@ -6,8 +6,9 @@ BIN     := .venv/bin
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 PROTOS  := protos/runwire/v1
 # Tests that can run beside one another. All others measure, and have the machine for themselves.
-BESIDE  := tests/soak tests/browser tests/clients tests/test_boot.py tests/test_make.py tests/test_readme.py \
-           tests/test_walk.py tests/test_wheel.py
+BESIDE  := tests/soak tests/browser tests/clients tests/engine_service tests/laws/test_resume_model.py \
+           $(wildcard tests/test_*.py) $(patsubst %,tests/edge_gateway/test_%.py,bridge_resume close_codes frames) \
+           tests/doors/test_identity.py tests/faults/test_network.py
 CONTESTANTS := fastapi adk pydantic langgraph
 
 # What the main branch says of the contract; nothing where there is no such branch.
