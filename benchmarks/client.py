@@ -1,5 +1,6 @@
-"""A client that costs next to nothing: it counts a mark that every event has once, and decodes nothing.
+"""A client that counts a mark that every event has once, and decodes nothing.
 
+It costs little; over gRPC as much as a bare server, which holds back everybody there alike.
 The same for everybody, so that what is measured is the server: a client that parsed each frame would be slower than it.
 """
 

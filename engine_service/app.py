@@ -75,14 +75,8 @@ async def serve(settings: Settings) -> None:
         reload=settings.reload,
     )
     async with ProcessIsolation(terms, tell) as processes:
-        tasks = {name: agent for name, agent in processes.agents.items() if agent["isolation"] == "task"}
-        isolations: dict[str, Isolation] = {"process": processes, **_tasks(settings, tasks)}
+        isolations: dict[str, Isolation] = {"process": processes, **_tasks(settings, processes.agents)}
         admission = Admission(settings.max_runs, settings.max_runs_per_user, Rates(settings.runs_per_minute))
-
-        def agents() -> Mapping[str, Mapping[str, str]]:
-            """Say which there are now. Those that are the engine's own tasks stay as they were at the boot."""
-            reloaded = {name: agent for name, agent in processes.agents.items() if agent["isolation"] != "task"}
-            return dict(sorted((reloaded | tasks).items()))
 
         def make_run(work: Work, isolation: str) -> Run:
             return Run(work, isolations[isolation], max_event_bytes=settings.max_event_bytes)
@@ -92,7 +86,7 @@ async def serve(settings: Settings) -> None:
         journals = MemoryJournals(settings.resume_buffer, per_user, settings.resume_memory)
 
         servicer = Servicer(
-            agents=agents,
+            agents=lambda: processes.agents,
             identity=identity,
             admission=admission,
             recordings=Recordings(admission, journals.open),
@@ -110,7 +104,7 @@ async def serve(settings: Settings) -> None:
         address = _listen(server, settings.listen, certificates.credentials() if certificates else None)
         await server.start()
         tell(is_serving=True)
-        log.info("serving", address=address, agents=list(agents()), tls=certificates is not None)
+        log.info("serving", address=address, agents=list(processes.agents), tls=certificates is not None)
 
         await stop.wait()
 
@@ -146,9 +140,10 @@ async def _set_health(checkup: Any, status: Any) -> None:
 
 def _tasks(settings: Settings, known: Mapping[str, dict[str, str]]) -> dict[str, Isolation]:
     """Import the agents that share our process: those that ask for it, and no others."""
-    if not known:
+    modules = {agent["module"] for agent in known.values() if agent["isolation"] == "task"}
+    if not modules:
         return {}
-    agents = registry.load({agent["module"] for agent in known.values()})
+    agents = registry.load(modules)
     ours = {name: agent for name, agent in agents.items() if agent.isolation == "task"}
     return {"task": TaskIsolation(ours, settings.max_event_bytes)}
 

@@ -50,10 +50,11 @@ def described(agent: type[Agent]) -> dict[str, str]:
 
 def _agents(name: str) -> Iterator[type[Agent]]:
     module = _import(name.partition(":")[0])
-    found = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Agent)]
-    agents = [agent for agent in found if agent is not Agent and not inspect.isabstract(agent)]
-    if unfinished := [agent for agent in found if agent is not Agent and not agents]:
-        raise RegistryError(f"{_path(unfinished[0])} is no agent yet: it has no run")
+    classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Agent)]
+    found = [value for value in classes if value is not Agent]
+    agents = [agent for agent in found if not inspect.isabstract(agent)]
+    if found and not agents:
+        raise RegistryError(f"{_path(found[0])} is no agent yet: it has no run")
     if not agents:
         raise RegistryError(f"there is no agent in the module {name!r}: an agent is a subclass of engine_service.Agent")
     yield from agents

@@ -36,15 +36,12 @@ class ProcessIsolation:
         self._on_change = on_change
         self._log = structlog.get_logger()
         self._nursery: Nursery
+        self.agents: Mapping[str, dict[str, str]] = {}
+        """What is known of each agent, by name. Those that are the engine's own tasks stay as they were at the boot."""
         self._nurseries = set[Nursery]()  # with those that are retired and still have runs
         self._keeping = set[asyncio.Task[None]]()
         self._changing = asyncio.Lock()
         self._ending = False
-
-    @property
-    def agents(self) -> Mapping[str, dict[str, str]]:
-        """What is known of each agent, by name."""
-        return self._nursery.agents
 
     async def __aenter__(self) -> Self:
         """Start the first zygote. Raises RegistryError when the agents cannot be had."""
@@ -70,6 +67,7 @@ class ProcessIsolation:
         nursery = Nursery(self._terms)
         await nursery.introduce()
         self._nursery = nursery
+        self.agents = _renewed(self.agents, nursery.agents)
         self._nurseries.add(nursery)
         nursery.died.add_done_callback(functools.partial(self._bury, nursery))
 
@@ -83,7 +81,7 @@ class ProcessIsolation:
             self._nurseries.discard(nursery)
 
     def _named(self, isolation: str) -> list[str]:
-        return [name for name, agent in self.agents.items() if agent["isolation"] == isolation]
+        return [name for name, agent in self._nursery.agents.items() if agent["isolation"] == isolation]
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -120,6 +118,14 @@ class ProcessIsolation:
             except (OSError, RegistryError) as error:
                 self._log.error("agents not reloaded", error=str(error))
             seen = now
+
+
+def _renewed(before: Mapping[str, dict[str, str]], now: Mapping[str, dict[str, str]]) -> Mapping[str, dict[str, str]]:
+    if not before:
+        return now
+    tasks = {name: agent for name, agent in before.items() if agent["isolation"] == "task"}
+    others = {name: agent for name, agent in now.items() if agent["isolation"] != "task"}
+    return dict(sorted((others | tasks).items()))
 
 
 def _times(files: tuple[str, ...]) -> dict[str, float]:

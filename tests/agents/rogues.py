@@ -160,9 +160,12 @@ async def say_after_the_end(context: RunContext) -> str:
     return "over"
 
 
+def _write_raw(context: RunContext, data: bytes) -> None:
+    os.write(context._outlet._sink._pipe, data)  # type: ignore[attr-defined]
+
+
 async def write_garbage(context: RunContext) -> str:
-    pipe = context._outlet._sink._pipe  # type: ignore[attr-defined]
-    os.write(pipe, b"\x00\x01garbage")
+    _write_raw(context, b"\x00\x01garbage")
     await asyncio.sleep(3600)
     return ""
 
@@ -177,7 +180,7 @@ async def write_another_ending(context: RunContext) -> str:
 
 
 def _write_ending(context: RunContext, body: bytes) -> str:
-    os.write(context._outlet._sink._pipe, b"\x1a" + bytes([len(body)]) + body)  # type: ignore[attr-defined]
+    _write_raw(context, b"\x1a" + bytes([len(body)]) + body)
     time.sleep(3600)
     return ""
 
@@ -200,8 +203,7 @@ async def fork_and_write(context: RunContext) -> str:
 
 
 async def write_endless_length(context: RunContext) -> str:
-    pipe = context._outlet._sink._pipe  # type: ignore[attr-defined]
-    os.write(pipe, b"\x12" + b"\x80" * 100_000)
+    _write_raw(context, b"\x12" + b"\x80" * 100_000)
     await asyncio.sleep(3600)
     return ""
 
