@@ -1,8 +1,8 @@
 """The composition root: reads downwards as the boot, upwards as the shutdown."""
 
 import asyncio
+import functools
 import ipaddress
-import os
 import signal
 import socket
 import ssl
@@ -16,15 +16,18 @@ from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as serve_sockets
 from websockets.typing import Subprotocol
 
-from edge_gateway import kernel
 from edge_gateway.bridge import Bridge, close
 from edge_gateway.close_codes import RESTARTING, Closing
+from edge_gateway.connection import Arrivals, Connection, listen, say_once_when_full
 from edge_gateway.doors import Doors
-from edge_gateway.engine import OPTIONS, Engine, Engines
+from edge_gateway.engine import OPTIONS, Engines
 from edge_gateway.frames import CODECS
 from edge_gateway.pages import Pages
-from edge_gateway.rates import Rates
 from edge_gateway.settings import BootError, Settings
+from runwire.service import kernel
+from runwire.service.rates import Rates
+from runwire.service.settings import host_of, is_loopback
+from runwire.service.signals import stop_signal
 
 UNSENT = 128 * 1024
 """Bytes that the kernel holds for a browser that doesn't read. It would hold megabytes; and while it swallows them,
@@ -36,50 +39,57 @@ RESTART = Closing(RESTARTING, "The gateway is restarting. Come back.")
 async def serve(settings: Settings) -> None:
     """Serve until told to stop. Raises BootError when something that is needed is missing."""
     log = structlog.get_logger()
-    stop = _stop_signal()
+    stop = stop_signal()
     kernel.settle()
+    say_once_when_full()
     tls = _tls(settings)
     credentials = _credentials(settings)
-    if tls is None and not settings.is_loopback:
-        log.warning("no TLS on a public address: something in front must provide it", address=settings.listen)
+    proxies = [ipaddress.ip_network(network, strict=False) for network in settings.trusted_proxies]
     async with AsyncExitStack() as stack:
-        engines = Engines([_engine(address, credentials) for address in settings.engine])
+        engines = Engines(settings.engine, functools.partial(_channel, credentials))
         stack.push_async_callback(engines.close)
+        engines.begin()
         _reload_on_hangup(settings, tls, engines)
-        bridge = Bridge(engines, open_timeout=settings.open_timeout, stall_timeout=settings.stall_timeout)
         doors = Doors(
             origins=settings.origins,
-            trusted_proxies=[ipaddress.ip_network(network, strict=False) for network in settings.trusted_proxies],
+            trusted_proxies=proxies,
             rates=Rates(settings.sockets_per_minute),
+            questions=Rates(settings.sockets_per_minute),
             max_connections=settings.max_connections,
             connections=lambda: bridge.sockets,
             is_tls=tls is not None,
             is_loopback=settings.is_loopback,
+            development_network=settings.development_network,
         )
-        pages = Pages(engines, doors, lambda: (bridge.sockets, bridge.carried))
-        server = await _listen(settings, bridge, pages, tls)
-        log.info("serving", address=_bound(server), engine=settings.engine, tls=tls is not None)
+        bridge = Bridge(
+            engines,
+            lambda connection: doors.development_refusal(connection, connection.request),
+            open_timeout=settings.open_timeout,
+            stall_timeout=settings.stall_timeout,
+        )
+        arrivals = Arrivals(proxies)
+        pages = Pages(engines, doors, arrivals, lambda: (bridge.sockets, bridge.carried))
+        servers = await _listen(settings, arrivals, bridge, pages, tls)
+        _warn(settings)
+        log.info("serving", address=_bound(servers[0]), engine=settings.engine, tls=tls is not None)
 
         await stop.wait()
 
         log.info("draining", sockets=bridge.sockets, grace=settings.drain_grace)
-        server.close(close_connections=False)
-        await _drain(server, settings.drain_grace)
+        for server in servers:
+            server.close(close_connections=False)
+        await _drain(servers, settings.drain_grace)
     log.info("stopped")
 
 
-def _stop_signal() -> asyncio.Event:
-    """Return what the first SIGTERM or SIGINT sets. A second one ends the process at once."""
-    stop = asyncio.Event()
-
-    def on_signal() -> None:
-        if stop.is_set():
-            os._exit(1)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
-    return stop
+def _warn(settings: Settings) -> None:
+    """Say what an operator should know, and may not have meant."""
+    log = structlog.get_logger()
+    if settings.tls_cert is None and not settings.is_loopback:
+        log.warning("no TLS on a public address: something in front must provide it", address=settings.listen)
+    remote = [address for address in settings.engine if not is_loopback(host_of(address))]
+    if remote and settings.engine_ca is None:
+        log.warning("tokens go to a remote engine in clear: set RUNWIRE_GATEWAY_ENGINE_CA", engine=remote)
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
@@ -129,35 +139,38 @@ def _reload_on_hangup(settings: Settings, tls: ssl.SSLContext | None, engines: E
         if tls and settings.tls_cert and settings.tls_key:
             tls.load_cert_chain(settings.tls_cert, settings.tls_key)
         if credentials:
-            engines.renew([_engine(address, credentials) for address in settings.engine])
+            engines.renew(functools.partial(_channel, credentials))
         log.info("certificates read again")
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
-def _engine(address: str, credentials: grpc.ChannelCredentials | None) -> Engine:
+def _channel(credentials: grpc.ChannelCredentials | None, address: str, host: str) -> grpc.aio.Channel:
     if credentials is None:
-        channel = grpc.aio.insecure_channel(address, OPTIONS)
-    else:
-        channel = grpc.aio.secure_channel(address, credentials, OPTIONS)
-    return Engine(channel, is_named=not _is_number(address.rpartition(":")[0]))
+        return grpc.aio.insecure_channel(address, OPTIONS)
+    # Found behind a name, it shows a certificate for that name.
+    named = (("grpc.ssl_target_name_override", host),) if host_of(address) != host else ()
+    return grpc.aio.secure_channel(address, credentials, (*OPTIONS, *named))
 
 
-def _is_number(host: str) -> bool:
+async def _listen(
+    settings: Settings, arrivals: Arrivals, bridge: Bridge, pages: Pages, tls: ssl.SSLContext | None
+) -> list[Server]:
+    """Serve at every address of the host that was named."""
+    port = int(settings.listen.rpartition(":")[2])
     try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True
-
-
-async def _listen(settings: Settings, bridge: Bridge, pages: Pages, tls: ssl.SSLContext | None) -> Server:
-    host, _, port = settings.listen.rpartition(":")
-    try:
+        listeners = listen(host_of(settings.listen), port, arrivals)
+    except OSError as error:
+        raise BootError(f"cannot listen on {settings.listen}: it is taken, or no address of this machine") from error
+    servers = list[Server]()
+    for listener in listeners:  # those that are accepted inherit what is set here
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+        # Pings make sure that there is something to answer; a browser whose machine doesn't for so long is gone.
+        gone = settings.ping + settings.stall_timeout
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(gone * 1000))
         server = await serve_sockets(
             bridge.carry,
-            host.strip("[]"),
-            int(port),
+            sock=listener,
             ssl=tls,
             process_request=pages.answer,
             subprotocols=[Subprotocol(codec.subprotocol) for codec in CODECS],
@@ -166,17 +179,12 @@ async def _listen(settings: Settings, bridge: Bridge, pages: Pages, tls: ssl.SSL
             server_header=None,
             open_timeout=settings.open_timeout,
             ping_interval=settings.ping,
-            ping_timeout=None,  # a ping waits behind what is sent; whether the browser is there, TCP knows: see below
+            ping_timeout=None,  # a ping waits behind what is sent; whether the browser is there, TCP knows: see above
             max_size=settings.max_frame_bytes,
+            create_connection=Connection,
         )
-    except OSError as error:
-        raise BootError(f"cannot listen on {settings.listen}: it is taken, or no address of this machine") from error
-    for listening in server.sockets:  # those that are accepted inherit it
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
-        # Pings make sure that there is something to answer; a browser whose machine doesn't for so long is gone.
-        gone = settings.ping + settings.stall_timeout
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(gone * 1000))
-    return server
+        servers.append(server)
+    return servers
 
 
 def _subprotocol(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
@@ -190,11 +198,13 @@ def _bound(server: Server) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def _drain(server: Server, grace: float) -> None:
+async def _drain(servers: Sequence[Server], grace: float) -> None:
     """Give the sockets time to finish, then tell those that are left to come back."""
+    closed = asyncio.gather(*(server.wait_closed() for server in servers))
     try:
         async with asyncio.timeout(grace):
-            await server.wait_closed()
+            await asyncio.shield(closed)
     except TimeoutError:
-        await asyncio.gather(*(close(connection, RESTART) for connection in server.connections))
-        await server.wait_closed()
+        left = [connection for server in servers for connection in server.connections]
+        await asyncio.gather(*(close(connection, RESTART) for connection in left))
+        await closed

@@ -3,12 +3,14 @@
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import grpc
 import grpc.aio
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
 from runwire.v1.gateway_pb2 import ClientFrame
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
@@ -19,8 +21,12 @@ from edge_gateway.engine import CHECK, Engine, Engines, Metadata, Stream, Unreac
 from edge_gateway.frames import CODECS, Codec, FrameError
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
-ELSEWHERE = {UNAVAILABLE, grpc.StatusCode.NOT_FOUND}
-"""What an engine answers that may not be the right one."""
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+FULL = {"DRAINING", "TOO_MANY_RUNS"}
+"""Why an engine takes no run where another may."""
+LOST = "Your run was lost."
+DEVELOPMENT = ("runwire-development", "1")
+"""What an engine says that believes everybody."""
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 STALLED = closing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Nothing was read for too long.")
 SPAN, UNDER_WAY = 32 * 1024, 256 * 1024
@@ -34,11 +40,24 @@ class StalledError(Exception):
     """A browser has not taken a byte for too long."""
 
 
+class LostError(Exception):
+    """No engine has the run that was read before."""
+
+
+class NotForPublicError(Exception):
+    """The engine believes everybody, and who came is perhaps anybody. The message says why."""
+
+
+Guard = Callable[[ServerConnection], str | None]
+"""Says why a socket must not reach an engine that believes everybody, if it mustn't."""
+
+
 class Bridge:
     """Carries sockets. Keeps nothing from one to the next but how many there are."""
 
-    def __init__(self, engines: Engines, *, open_timeout: float, stall_timeout: float) -> None:
+    def __init__(self, engines: Engines, guard: Guard, *, open_timeout: float, stall_timeout: float) -> None:
         self._engines = engines
+        self._guard = guard
         self._open_timeout = open_timeout
         self._stall_timeout = stall_timeout
         self._codecs = {codec.subprotocol: codec for codec in CODECS}
@@ -54,9 +73,10 @@ class Bridge:
         codec = self._codecs[socket.subprotocol or CODECS[0].subprotocol]
         try:
             first = await self._first(socket, codec)
-            # A run goes to the engine whose turn it is. One that is resumed is at one of them.
-            engines = await self._engines.all() if first.HasField("resume") else [await self._engines.next()]
-            ride = Ride(socket, codec, engines, first, _metadata(first, socket), self._stall_timeout)
+            # A run goes to the engine whose turn it is, and to the next if that takes none. One that is resumed is at
+            # one of them.
+            engines = await (self._engines.all() if first.HasField("resume") else self._engines.in_turn())
+            ride = Ride(socket, codec, engines, first, _metadata(first, socket), self._stall_timeout, self._guard)
             await ride.go()
         except FrameError as error:
             await dismiss(socket, closing(INVALID, str(error)))
@@ -72,7 +92,7 @@ class Bridge:
     async def _first(self, socket: ServerConnection, codec: Codec) -> ClientFrame:
         """Wait for the frame that opens the run. Raises TimeoutError and FrameError."""
         async with asyncio.timeout(self._open_timeout):
-            frame = codec.decode(await socket.recv())
+            frame = await codec.decode(await socket.recv())
         if frame.HasField("run"):
             frame.run.run_id = frame.run.run_id or str(uuid.uuid4())  # known here too, so that it can be cancelled
         elif not frame.HasField("resume"):
@@ -91,11 +111,13 @@ class Ride:
         first: ClientFrame,
         said: Metadata,
         stall_timeout: float,
+        guard: Guard,
     ) -> None:
+        self._guard = guard
         self._socket = socket
         self._codec = codec
         self._engines = engines
-        self._engine = engines[0]  # that we ask now
+        self._engine: Engine | None = None  # that we ask now
         self._stream: Stream | None = None
         self._first = first
         self._metadata = said
@@ -139,13 +161,14 @@ class Ride:
     async def _obey(self, frame: str | bytes) -> None:
         """Do what a later frame says: there is only one that may come. One that is refused ends the socket."""
         try:
-            later = self._codec.decode(frame)
+            later = await self._codec.decode(frame)
             if not later.HasField("cancel"):
                 raise FrameError("Only cancel can follow the first frame.")  # noqa: TRY301 - it is refused as others are
             await self._begun.wait()  # what the engine doesn't know yet cannot be cancelled
             # The first frame's token may have expired: a run outlives it.
             said = _metadata(later, self._socket) if later.access_token else self._metadata
-            await self._engine.cancel(self._run_id, said)
+            if self._engine:
+                await self._engine.cancel(self._run_id, said)
         except FrameError as error:
             end = closing(INVALID, str(error))
         except grpc.aio.AioRpcError as error:
@@ -164,6 +187,11 @@ class Ride:
             end = closing(error.code(), _sentence(error))
         except UnreachableError:
             end = closing(grpc.StatusCode.UNAVAILABLE)
+        except LostError:
+            end = closing(NOT_FOUND, LOST)
+        except NotForPublicError as refused:
+            self._hang_up()
+            end = closing(grpc.StatusCode.FAILED_PRECONDITION, str(refused))
         except StalledError:
             self._hang_up()
             end = STALLED
@@ -172,7 +200,7 @@ class Ride:
         await close(self._socket, end)
 
     async def _carry(self) -> None:
-        """Send one frame a message. Of several engines, the one that has the run is found by asking.
+        """Send one frame a message, of the first engine that begins. The others are asked only before that.
 
         Raises AioRpcError, and UnreachableError when the run may be at an engine that cannot be asked.
         """
@@ -188,7 +216,7 @@ class Ride:
             except UnreachableError as error:
                 unreached = error
             except grpc.aio.AioRpcError as error:
-                if self._begun.is_set() or error.code() not in ELSEWHERE:
+                if self._begun.is_set() or not self._may_be_elsewhere(error):
                     raise
                 if error.code() is UNAVAILABLE:
                     unreached = error
@@ -196,17 +224,35 @@ class Ride:
                     refusal = error
             else:
                 return
-        raise unreached or refusal
+        raise self._outcome(refusal, unreached)
+
+    def _may_be_elsewhere(self, error: grpc.aio.AioRpcError) -> bool:
+        """Tell whether it makes sense to ask another engine."""
+        if self._first.HasField("resume"):
+            return error.code() in {UNAVAILABLE, NOT_FOUND}
+        if _reason(error) in FULL:
+            return True
+        # One that was lost while it was asked may have begun a run that outlives this call: a browser looks for that.
+        return error.code() is UNAVAILABLE and (not self._is_lasting or _spoke(error))
+
+    def _outcome(self, refusal: Exception, unreached: Exception | None) -> Exception:
+        """Say what it means that every engine was asked. A run to resume may be at one that does not answer."""
+        if not self._first.HasField("resume"):
+            return unreached if isinstance(refusal, UnreachableError) and unreached else refusal
+        if unreached is None and isinstance(refusal, grpc.aio.AioRpcError) and self._first.resume.after_seq:
+            return LostError()
+        return unreached or refusal
 
     async def _answered(self, stream: Stream) -> None:
-        """Wait until an engine has begun to answer, where there may be others to ask. Raises UnreachableError."""
-        if self._first.HasField("resume"):
-            try:
-                async with asyncio.timeout(CHECK):
-                    await stream.initial_metadata()
-            except TimeoutError:
-                stream.cancel()
-                raise UnreachableError from None
+        """Wait until an engine has begun to answer. Raises UnreachableError, and NotForPublicError."""
+        try:
+            async with asyncio.timeout(CHECK if self._first.HasField("resume") else None):
+                about = await stream.initial_metadata()
+        except TimeoutError:
+            stream.cancel()
+            raise UnreachableError from None
+        if DEVELOPMENT in tuple(about or ()) and (why := self._guard(self._socket)):
+            raise NotForPublicError(why)
 
     async def _send(self, frame: bytes) -> None:
         """Send a frame, and wait until there is room for the next one. Raises StalledError."""
@@ -275,6 +321,21 @@ def _metadata(frame: ClientFrame, socket: ServerConnection) -> Metadata:
 
 def _sentence(error: grpc.aio.AioRpcError) -> str | None:
     """Return the engine's own sentence. A status that gRPC made by itself has none that a person should read."""
+    return error.details() if _spoke(error) else None
+
+
+def _spoke(error: grpc.aio.AioRpcError) -> bool:
+    """Tell whether a status is the engine's own, and not one that gRPC made of a lost connection."""
+    return _details(error) is not None
+
+
+def _reason(error: grpc.aio.AioRpcError) -> str:
+    """Return an engine's reason for a refusal, as it says it to programs."""
+    info = ErrorInfo()
+    status = Status.FromString(_details(error) or b"")
+    return next((info.reason for detail in status.details if detail.Is(info.DESCRIPTOR) and detail.Unpack(info)), "")
+
+
+def _details(error: grpc.aio.AioRpcError) -> bytes | None:
     trailers: Any = error.trailing_metadata() or ()
-    spoken = any(trailer[0] == "grpc-status-details-bin" for trailer in trailers)
-    return error.details() if spoken else None
+    return next((trailer[1] for trailer in trailers if trailer[0] == "grpc-status-details-bin"), None)

@@ -8,12 +8,24 @@ from collections.abc import Callable, Sequence
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request
 
-from edge_gateway.rates import Rates
+from runwire.service.rates import Rates
+from runwire.service.settings import Ip, Network, is_near, parsed_ip
 
 LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 """What a page on this machine calls us."""
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+PLAIN = re.compile(r"(\[[0-9a-f:.]+\]|[^.:]+|\d+\.\d+\.\d+\.\d+)(:\d+)?")
+"""A name that nobody outside can make point here: an address, or one without a dot."""
+FORWARDING = (
+    "Forwarded",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Real-IP",
+    "Via",
+    "CF-Connecting-IP",
+)
+"""What proxies add. Behind one, whoever comes from nearby may come from anywhere."""
 
 
 class NotAdmittedError(Exception):
@@ -35,16 +47,20 @@ class Doors:
         origins: Sequence[str],
         trusted_proxies: Sequence[Network],
         rates: Rates,
+        questions: Rates,
         max_connections: int,
         connections: Callable[[], int],
         is_tls: bool = False,
         is_loopback: bool = False,
+        development_network: str | None = None,
     ) -> None:
+        self._development_network = development_network
         self._is_tls = is_tls
         self._is_loopback = is_loopback
         self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
         self._trusted_proxies = trusted_proxies
         self._rates = rates
+        self._questions = questions
         self._max_connections = max_connections
         self._connections = connections
 
@@ -60,6 +76,25 @@ class Doors:
         if self._connections() >= self._max_connections:
             raise NotAdmittedError(http.HTTPStatus.SERVICE_UNAVAILABLE, "There is no room. Come back in a moment.", 5)
 
+    def pass_page(self, socket: ServerConnection, request: Request) -> None:
+        """Let a question pass that costs the engine something. Raises NotAdmittedError."""
+        if wait := self._questions.take(self._address(socket, request)):
+            raise NotAdmittedError(http.HTTPStatus.TOO_MANY_REQUESTS, "Too many questions in a short time.", wait)
+
+    def development_refusal(self, socket: ServerConnection, request: Request | None) -> str | None:
+        """Say why a caller must not reach an engine that believes everybody, if it mustn't."""
+        peer = str(socket.remote_address[0]) if socket.remote_address else ""
+        if not (self._is_loopback or self._development_network):
+            return "The engine is in development mode, and this gateway is public: that lets everybody be anybody."
+        if self._trusted_proxies or request is None or any(name in request.headers for name in FORWARDING):
+            return "The engine is in development mode, and this came through a proxy: that lets everybody be anybody."
+        if not is_near(peer, self._development_network):
+            return "The engine is in development mode, which is for this machine and its named network alone."
+        host = ",".join(request.headers.get_all("Host")).lower()
+        if not PLAIN.fullmatch(host):
+            return "The engine is in development mode, and takes no name that may be anybody's: use localhost."
+        return None
+
     def _is_welcome(self, request: Request) -> bool:
         """Tell whether the page is ours, or one that is named. What has no origin is no browser."""
         origins = request.headers.get_all("Origin")
@@ -74,7 +109,7 @@ class Doors:
 
     def _address(self, socket: ServerConnection, request: Request) -> str:
         """Return who calls: the peer, or whom the proxies that we trust say they speak for."""
-        address = _parsed(str(socket.remote_address[0])) if socket.remote_address else None
+        address = parsed_ip(str(socket.remote_address[0])) if socket.remote_address else None
         forwarded = ",".join(request.headers.get_all("X-Forwarded-For")).split(",")
         for part in reversed([part.strip() for part in forwarded if part.strip()]):
             earlier = _parsed(part)
@@ -86,12 +121,8 @@ class Doors:
         return str(address)
 
 
-def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _parsed(text: str) -> Ip | None:
     """Read an address as proxies write it: with a port, in brackets, or as IPv4 inside IPv6."""
     bracketed = re.fullmatch(r"\[([^\]]*)\](:\d+)?", text)
     bare = bracketed[1] if bracketed else re.sub(r"^([\d.]+):\d+$", r"\1", text)
-    try:
-        address = ipaddress.ip_address(bare.partition("%")[0])
-    except ValueError:
-        return None
-    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+    return parsed_ip(bare)

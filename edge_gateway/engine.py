@@ -2,28 +2,31 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+import structlog
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from runwire.v1 import engine_pb2 as pb
 from runwire.v1.gateway_pb2 import ClientFrame
+
+from runwire.service.settings import host_of, parsed_ip
 
 T = TypeVar("T")
 SERVICE = pb.DESCRIPTOR.services_by_name["EngineService"].full_name
 
 REACH = 1.5
 """Seconds until an engine that cannot be reached is given up. A browser hears of it within two."""
-BACKENDS = 16
-"""Engines behind one name that are asked for a run."""
 CHECK = 1.0
 """Seconds that an engine has to answer how it is."""
+RESOLVE = 5.0
+"""Seconds between two looks at what addresses a name has."""
 
 OPTIONS = (
-    ("grpc.lb_policy_name", "round_robin"),  # among the addresses of a DNS name
     ("grpc.max_receive_message_length", -1),  # the engine bounds what it sends
     # A window of 64 KiB and no more. One that grows would hold megabytes for a browser that doesn't read; and what is
     # under way when a gateway is lost has to be less than what the engine keeps of a resumable run.
@@ -50,6 +53,8 @@ LONG = 24 * 3600.0
 Metadata = Sequence[tuple[str, str]]
 Stream = grpc.aio.UnaryStreamCall[Any, bytes]
 StreamMethod = grpc.aio.UnaryStreamMultiCallable[T, bytes]
+OpenChannel = Callable[[str, str], grpc.aio.Channel]
+"""Opens a channel to an address whose certificate, if it has one, is for a host."""
 
 
 def metadata(authorization: str, traceparent: str = "") -> Metadata:
@@ -67,12 +72,11 @@ class UnreachableError(Exception):
 
 
 class Engine:
-    """One engine: a channel to it, and what can be called. Keeps nothing about any call."""
+    """One engine: a channel to it, what can be called, and whether it takes runs. Keeps nothing about any call."""
 
-    def __init__(self, channel: grpc.aio.Channel, *, is_named: bool) -> None:
-        self.channel = channel
-        self.backends = BACKENDS if is_named else 1
-        """How many engines there may be behind the address: calls to a name go to one after the other."""
+    def __init__(self, channel: grpc.aio.Channel, on_change: Callable[[], None]) -> None:
+        self._channel = channel
+        self._on_change = on_change
         self._run: StreamMethod[pb.RunRequest] = _method(channel, "Run", pb.RunRequest)
         self._resume: StreamMethod[pb.ResumeRequest] = _method(channel, "Resume", pb.ResumeRequest)
         self._cancel: Any = channel.unary_unary(
@@ -82,6 +86,8 @@ class Engine:
             f"/{SERVICE}/ListAgents", pb.ListAgentsRequest.SerializeToString, pb.ListAgentsResponse.FromString
         )
         self._health: Any = HealthStub(channel)
+        self._is_serving = False
+        self._following = asyncio.create_task(self._follow())
 
     def open(self, frame: ClientFrame, metadata: Metadata) -> Stream:
         """Open the stream that a browser's first frame asks for."""
@@ -90,95 +96,177 @@ class Engine:
         return self._resume(frame.resume, metadata=metadata)
 
     async def cancel(self, run_id: str, metadata: Metadata) -> None:
-        """Stop a run. How it went is told by the run's own stream. Raises AioRpcError.
+        """Stop a run. How it went is told by the run's own stream. Raises AioRpcError."""
+        try:
+            await self._cancel(pb.CancelRequest(run_id=run_id), metadata=metadata, timeout=CHECK)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:  # it is over
+                raise
 
-        Where there are several engines behind the address, they are asked in turn: one that doesn't have the run says
-        NOT_FOUND, and the next call goes to another. When none has it, it is over.
-        """
-        for _ in range(self.backends):
+    def list_agents(self, metadata: Metadata) -> grpc.aio.UnaryUnaryCall[Any, pb.ListAgentsResponse]:
+        """List the agents there are. The call's result may be an AioRpcError."""
+        call: grpc.aio.UnaryUnaryCall[Any, pb.ListAgentsResponse] = self._list(
+            pb.ListAgentsRequest(), metadata=metadata, timeout=CHECK
+        )
+        return call
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection. If not, one is begun."""
+        return self._channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
+
+    async def wait_connected(self) -> None:
+        """Wait until there is a connection."""
+        while (state := self._channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+            await self._channel.wait_for_state_change(state)
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it takes runs, as far as it has told."""
+        return self._is_serving
+
+    async def close(self, grace: float | None = None) -> None:
+        """Follow it no longer, and end the channel when what goes through it has ended."""
+        self._following.cancel()
+        await self._channel.close(grace)
+
+    async def _follow(self) -> None:
+        """Hear how it is, all the time."""
+        question = HealthCheckRequest(service=SERVICE)
+        while True:
             try:
-                await self._cancel(pb.CancelRequest(run_id=run_id), metadata=metadata, timeout=CHECK)
+                async for answer in self._health.Watch(question, wait_for_ready=True):
+                    self._learn(is_serving=answer.status == HealthCheckResponse.SERVING)
             except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.NOT_FOUND:
-                    raise
-            else:
-                return
+                if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:  # others watch it, as many as may
+                    self._learn(is_serving=await self._ask())
+                else:
+                    self._learn(is_serving=False)
+            await asyncio.sleep(CHECK / 2)
 
-    async def list_agents(self, metadata: Metadata) -> pb.ListAgentsResponse:
-        """List the agents there are. Raises AioRpcError."""
-        answer: pb.ListAgentsResponse = await self._list(pb.ListAgentsRequest(), metadata=metadata, timeout=CHECK)
-        return answer
-
-    async def is_serving(self) -> bool:
-        """Tell whether the engine answers, and takes runs."""
+    async def _ask(self) -> bool:
         try:
             answer = await self._health.Check(HealthCheckRequest(service=SERVICE), timeout=CHECK)
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.status == HealthCheckResponse.SERVING)
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether there is a connection. If not, one is begun."""
-        return self.channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
-
-    async def wait_connected(self) -> None:
-        """Wait until there is a connection."""
-        while (state := self.channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
-            await self.channel.wait_for_state_change(state)
+    def _learn(self, *, is_serving: bool) -> None:
+        self._is_serving = is_serving
+        self._on_change()
 
 
 class Engines:
-    """The engines there are, taken in turn. One that cannot be reached is passed over."""
+    """The engines there are, taken in turn: one channel for each address, also of those that share a name."""
 
-    def __init__(self, engines: Sequence[Engine]) -> None:
-        self._engines = engines
+    def __init__(self, addresses: Sequence[str], open_channel: OpenChannel) -> None:
+        self._addresses = addresses
+        self._open_channel = open_channel
+        self._engines = dict[tuple[str, str], Engine]()  # by address as it was named, and as it is
         self._turn = 0
-        self._leaving = set[asyncio.Task[None]]()
+        self._changed = asyncio.Event()
+        self._looked: set[str] = set()  # names that were looked up, be it with success or not
+        self._tasks = set[asyncio.Task[None]]()
 
-    def renew(self, engines: Sequence[Engine]) -> None:
+    def begin(self) -> None:
+        """Go to the engines."""
+        for address in self._addresses:
+            if parsed_ip(host_of(address)):
+                self._settle(address, {address})
+            else:
+                self._keep(self._resolve(address))
+
+    def renew(self, open_channel: OpenChannel) -> None:
         """Use other channels to them from now on. What goes through those from before goes on to its end."""
-        for engine in self._engines:
-            task = asyncio.create_task(engine.channel.close(grace=LONG))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
-        self._engines = engines
+        self._open_channel = open_channel
+        for named, address in tuple(self._engines):
+            self._keep(self._engines.pop((named, address)).close(LONG))
+            self._add(named, address)
 
     async def close(self) -> None:
         """End every channel."""
-        for task in self._leaving:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*(engine.channel.close() for engine in self._engines))
+        await asyncio.gather(*(engine.close() for engine in self._engines.values()))
 
     async def all(self) -> list[Engine]:
-        """Return every engine, as often as it has to be asked, once each is connected or has had the time for it."""
-        waiting = [asyncio.create_task(engine.wait_connected()) for engine in self._engines]
-        try:
-            await asyncio.wait(waiting, timeout=REACH)
-        finally:
-            for task in waiting:
-                task.cancel()
-        return [engine for engine in self._engines for _ in range(engine.backends)]
+        """Return every engine, once each is connected or has had the time for it."""
+        await self._wait(lambda: True)
+        engines = list(self._engines.values())
+        if waiting := [asyncio.create_task(engine.wait_connected()) for engine in engines if not engine.is_connected]:
+            try:
+                await asyncio.wait(waiting, timeout=REACH)
+            finally:
+                for task in waiting:
+                    task.cancel()
+        return engines
 
-    async def next(self) -> Engine:
-        """Return the next engine that is connected. Raises UnreachableError when there is none for a while."""
-        for _ in self._engines:
-            self._turn = (self._turn + 1) % len(self._engines)
-            if self._engines[self._turn].is_connected:
-                return self._engines[self._turn]
-        waiting = {asyncio.create_task(engine.wait_connected()): engine for engine in self._engines}
-        try:
-            done, _ = await asyncio.wait(waiting, timeout=REACH, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
-        if not done:
+    async def in_turn(self) -> list[Engine]:
+        """Return the engines to ask for a run, in this order. Raises UnreachableError when there is none."""
+        await self._wait(lambda: any(engine.is_serving for engine in self._engines.values()))
+        self._turn += 1
+        engines = list(self._engines.values())
+        after = self._turn % len(engines) if engines else 0
+        rotated = engines[after:] + engines[:after]
+        # One that has not told how it is, or is full, may still take a run or say why not.
+        found = sorted((each for each in rotated if each.is_serving or each.is_connected), key=_is_not_serving)
+        if not found:
             raise UnreachableError
-        return waiting[done.pop()]
+        return found
 
-    async def are_serving(self) -> bool:
-        """Tell whether there is an engine that takes runs."""
-        return any(await asyncio.gather(*(engine.is_serving() for engine in self._engines)))
+    @property
+    def are_serving(self) -> bool:
+        """Whether there is an engine that takes runs."""
+        return any(engine.is_serving for engine in self._engines.values())
+
+    async def _wait(self, is_so: Callable[[], bool]) -> None:
+        """Wait until something is so of the engines, but not for long."""
+        try:
+            async with asyncio.timeout(REACH):
+                while not (self._engines and len(self._looked) == len(self._addresses) and is_so()):
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    async def _resolve(self, named: str) -> None:
+        """Follow what addresses a name has."""
+        host, port = host_of(named), named.rpartition(":")[2]
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                found = await loop.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+            except OSError as error:  # those we know may still be there
+                if named not in self._looked:
+                    structlog.get_logger().warning("the engine's name is not known", name=host, error=str(error))
+                self._looked.add(named)
+                self._changed.set()
+            else:
+                ips = {str(address[0]) for *_, address in found}
+                self._settle(named, {f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}" for ip in ips})
+            await asyncio.sleep(RESOLVE)
+
+    def _settle(self, named: str, addresses: set[str]) -> None:
+        """Have an engine for each of a name's addresses, and for no other."""
+        known = {address for name, address in self._engines if name == named}
+        for address in sorted(addresses - known):
+            self._add(named, address)
+        for address in known - addresses:
+            self._keep(self._engines.pop((named, address)).close(LONG))
+        self._looked.add(named)
+        self._changed.set()
+
+    def _add(self, named: str, address: str) -> None:
+        self._engines[named, address] = Engine(self._open_channel(address, host_of(named)), self._changed.set)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _is_not_serving(engine: Engine) -> bool:
+    return not engine.is_serving
 
 
 def _method(channel: grpc.aio.Channel, name: str, request: type[Any]) -> Any:

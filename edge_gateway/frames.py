@@ -1,17 +1,25 @@
 """Browser frames and the contract: the only place that knows both."""
 
+import asyncio
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import orjson
-from google.protobuf import json_format
 from google.protobuf.message import DecodeError
-from runwire.v1.engine_pb2 import RunResponse
+from runwire.v1.engine_pb2 import RunRequest, RunResponse
 from runwire.v1.gateway_pb2 import ClientFrame
 
-from edge_gateway.proto_json import encoder
+from edge_gateway import json_text
+from edge_gateway.json_text import TooMuchError
+from edge_gateway.proto_json import JsonError, decoder, encoder
+from runwire.service.values import MAX_VALUES, ValuesError, count, shape_of
 
 MAX_DEPTH = 64
 """Levels of JSON. What the standard library's parser does at the end of its stack is not always an exception."""
+PIECE = 1_000
+"""Messages of a history that are decoded at once."""
+MAX_MESSAGE = 4 * 1024 * 1024
+"""Bytes of a message that gRPC takes: more would be refused on the way, as if it made sense to come back."""
 
 
 class FrameError(Exception):
@@ -24,8 +32,8 @@ class Codec(Protocol):
     subprotocol: str
     is_text: bool
 
-    def decode(self, frame: str | bytes) -> ClientFrame:
-        """Read a browser's frame. Raises FrameError."""
+    async def decode(self, frame: str | bytes) -> ClientFrame:
+        """Read a browser's frame, in pieces that give way to others. Raises FrameError."""
         ...
 
     def encode(self, response: bytes) -> bytes:
@@ -39,19 +47,25 @@ class ProtoCodec:
     subprotocol = "runwire.v1.proto"
     is_text = False
 
-    def decode(self, frame: str | bytes) -> ClientFrame:
+    def __init__(self) -> None:
+        self._shape = shape_of(ClientFrame.DESCRIPTOR)
+
+    async def decode(self, frame: str | bytes) -> ClientFrame:
         """Read a browser's frame."""
         if isinstance(frame, str):
             raise FrameError("A text frame came where binary was agreed on.")
         try:
+            await count(frame, self._shape)
             message = ClientFrame.FromString(frame)
+        except ValuesError as error:
+            raise FrameError(f"A request {error}.") from error
         except DecodeError as error:
             raise FrameError("That is no ClientFrame.") from error
         size = message.ByteSize()
         message.DiscardUnknownFields()
         if message.ByteSize() != size:
             raise FrameError("The frame has a field that the contract doesn't.")
-        return message
+        return _sendable(message)
 
     def encode(self, response: bytes) -> bytes:
         """Pass the engine's bytes on."""
@@ -66,25 +80,35 @@ class JsonCodec:
 
     def __init__(self) -> None:
         self._encode = encoder(RunResponse.DESCRIPTOR)
+        self._decode = decoder(ClientFrame)
+        self._decode_run = decoder(RunRequest)
 
-    def decode(self, frame: str | bytes) -> ClientFrame:
+    async def decode(self, frame: str | bytes) -> ClientFrame:
         """Read a browser's frame."""
         if isinstance(frame, bytes):
             raise FrameError("A binary frame came where text was agreed on.")
+        text = frame.encode()
         try:
-            document = orjson.loads(frame)
+            members = await json_text.members(text)
+            document = orjson.loads(text)
+        except TooMuchError as error:
+            raise FrameError(f"A request must have at most {MAX_VALUES} values.") from error
         except orjson.JSONDecodeError as error:
             raise FrameError("That is no JSON.") from error
-        if not isinstance(document, dict):  # json_format takes [] for an empty message
+        if not isinstance(document, dict):
             raise FrameError("A frame is a JSON object.")
-        if _is_deep(document):
-            raise FrameError(f"That is nested more than {MAX_DEPTH} levels deep.")
+        await asyncio.sleep(0)
+        _check(document, members)
+        await asyncio.sleep(0)
+        later = _take_history(document)
         try:
-            return json_format.Parse(frame, ClientFrame())
-        except json_format.ParseError as error:
-            raise FrameError(f"That is no ClientFrame as proto3 JSON: {error}") from error
-        except ValueError as error:
-            raise FrameError("That is no ClientFrame as proto3 JSON.") from error
+            message = self._decode(document)
+            for messages in later:
+                await asyncio.sleep(0)
+                message.run.MergeFrom(self._decode_run({"history": messages}))
+        except JsonError as error:
+            raise FrameError(f"That is no ClientFrame as proto3 JSON: {error}.") from error
+        return _sendable(message)
 
     def encode(self, response: bytes) -> bytes:
         """Write the engine's bytes as JSON."""
@@ -94,12 +118,44 @@ class JsonCodec:
 CODECS: tuple[Codec, ...] = (JsonCodec(), ProtoCodec())
 
 
-def _is_deep(document: Any) -> bool:
-    """Tell whether a document has too many levels, without a stack that could end."""
+def _check(document: dict[str, Any], members: int) -> None:
+    """Look at a document before it is taken for a message."""
+    if sum(len(each) for level in _levels(document) for each in level if isinstance(each, dict)) != members:
+        raise FrameError("An object has two members of the same name.")  # the parser kept one of them
+    run = document.get("run")
+    if isinstance(run, dict):
+        history, parameters = run.get("history"), run.get("parameters")
+        values = len(history) if isinstance(history, list) else 0
+        if isinstance(parameters, dict):
+            values += sum(len(each) for level in _levels(parameters) for each in level)
+        if values > MAX_VALUES:
+            raise FrameError(f"A request must have at most {MAX_VALUES} values.")
+
+
+def _take_history(document: dict[str, Any]) -> list[list[Any]]:
+    """Leave as much of a long history in a document as may be decoded at once, and return what follows, in pieces."""
+    run: Any = document.get("run")
+    history: Any = run.get("history") if isinstance(run, dict) else None
+    if not isinstance(history, list) or len(history) <= PIECE:
+        return []
+    document["run"] = run | {"history": history[:PIECE]}
+    return [history[begin : begin + PIECE] for begin in range(PIECE, len(history), PIECE)]
+
+
+def _levels(document: Any) -> Iterator[list[Any]]:
+    """Go through a document's containers, level by level, without a stack that could end. Raises FrameError."""
     level: list[Any] = [document]
     for _ in range(MAX_DEPTH):
+        yield level
         inner = (each.values() if isinstance(each, dict) else each for each in level)
         level = [each for values in inner for each in values if isinstance(each, dict | list)]
         if not level:
-            return False
-    return True
+            return
+    raise FrameError(f"That is nested more than {MAX_DEPTH} levels deep.")
+
+
+def _sendable(frame: ClientFrame) -> ClientFrame:
+    """Refuse what gRPC would not carry."""
+    if frame.ByteSize() > MAX_MESSAGE:
+        raise FrameError(f"A request must be at most {MAX_MESSAGE} bytes, as the engine gets it.")
+    return frame

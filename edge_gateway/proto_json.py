@@ -1,16 +1,27 @@
-"""Messages to canonical proto3 JSON, by functions compiled from their descriptors."""
+"""Messages to canonical proto3 JSON and back, by functions compiled from their descriptors."""
 
 import base64
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from runwire.service import structs
+
 Encode = Callable[[Any], Any]
+Fill = Callable[[Any, Any], None]
+"""Puts what JSON holds into a message."""
+Read = Callable[[Any], Any]
+"""Makes of what JSON holds what a field takes."""
+M = TypeVar("M", bound=Message)
+
+
+class JsonError(ValueError):
+    """What JSON holds is not what a message takes. The text says where and why."""
 
 
 def encoder(message: Descriptor) -> Encode:
@@ -28,9 +39,9 @@ class _Compiler:
         self._known: dict[str, Encode] = {
             "google.protobuf.Timestamp": _timestamp,
             "google.protobuf.Duration": _duration,
-            "google.protobuf.Struct": _struct,
-            "google.protobuf.Value": _value,
-            "google.protobuf.ListValue": _list,
+            "google.protobuf.Struct": structs.struct,
+            "google.protobuf.Value": structs.value,
+            "google.protobuf.ListValue": structs.items,
         }
 
     def message(self, descriptor: Descriptor) -> Encode:
@@ -118,19 +129,173 @@ def _fraction(nanos: int) -> str:
     return f".{nanos:09}"
 
 
-def _struct(value: Any) -> dict[str, Any]:
-    fields = value.fields
-    return {key: _value(fields[key]) for key in fields}
+def decoder(message: type[M]) -> Callable[[Any], M]:
+    """Compile a function that makes messages of a type of what JSON holds, as proto3 JSON wants it.
+
+    For documents whose size and depth were looked at. Raises JsonError.
+    """
+    fill = _Reader().message(message.DESCRIPTOR)
+
+    def decode(document: Any) -> M:
+        made = message()
+        fill(made, document)
+        return made
+
+    return decode
 
 
-def _list(value: Any) -> list[Any]:
-    return [_value(inner) for inner in value.values]
+class _Field(NamedTuple):
+    """A field that may be set: its name, how, and which other one excludes it."""
+
+    name: str
+    fill: Fill | None
+    read: Read | None
+    is_repeated: bool
+    oneof: str | None
+
+    def put(self, message: Message, value: Any) -> None:
+        """Set it."""
+        if self.is_repeated:
+            if not isinstance(value, list):
+                raise JsonError("must be a list")
+            target = getattr(message, self.name)
+            for each in value:
+                if self.fill:
+                    self.fill(target.add(), each)
+                else:
+                    target.append(_read(self.read, each))
+        elif self.fill:
+            inner = getattr(message, self.name)
+            inner.SetInParent()
+            self.fill(inner, value)
+        else:
+            setattr(message, self.name, _read(self.read, value))
 
 
-def _value(value: Any) -> Any:
-    kind = value.WhichOneof("kind")
-    if kind == "struct_value":
-        return _struct(value.struct_value)
-    if kind == "list_value":
-        return _list(value.list_value)
-    return None if kind is None or kind == "null_value" else getattr(value, kind)
+class _Reader:
+    """Compiles what reads each type of message. A type that contains itself finds its own here."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Fill] = {
+            "google.protobuf.Struct": _fill_struct,
+            "google.protobuf.Value": _fill_value,
+            "google.protobuf.ListValue": _fill_list,
+        }
+
+    def message(self, descriptor: Descriptor) -> Fill:
+        name = descriptor.full_name
+        if name not in self._known:
+            if name.startswith("google.protobuf."):
+                self._known[name] = _fill_well_known
+            else:
+                table: dict[str, _Field] = {}
+                self._known[name] = functools.partial(_fill_message, table)
+                for field in descriptor.fields:
+                    table[field.name] = table[field.json_name] = self.field(field)
+        return self._known[name]
+
+    def field(self, field: FieldDescriptor) -> _Field:
+        oneof = field.containing_oneof.name if field.containing_oneof else None
+        fill = self.message(field.message_type) if field.message_type else None
+        return _Field(field.name, fill, None if fill else _reader(field), field.is_repeated, oneof)
+
+
+def _reader(field: FieldDescriptor) -> Read:
+    """Return what reads a scalar. Those that no request has are refused when the gateway starts, and not later."""
+    if field.enum_type:
+        values = field.enum_type.values_by_name
+        return lambda value: values[value].number if isinstance(value, str) and value in values else _integer(value)
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return _string
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return _bool
+    if field.cpp_type in {FieldDescriptor.CPPTYPE_UINT32, FieldDescriptor.CPPTYPE_INT32}:
+        return _integer
+    raise TypeError(f"{field.full_name}: a field of this type cannot be read from JSON yet")
+
+
+def _read(read: Read | None, value: Any) -> Any:
+    return read(value) if read else value
+
+
+def _fill_message(table: dict[str, _Field], message: Message, document: Any) -> None:
+    if not isinstance(document, dict):
+        raise JsonError("must be an object")
+    seen = set[str]()
+    for name, value in document.items():
+        field = table.get(name)
+        if field is None:
+            raise JsonError(f"there is no field {name[:80]!r}")
+        if field.name in seen or (field.oneof and value is not None and message.WhichOneof(field.oneof)):
+            raise JsonError(f"{name!r} is one too many")
+        seen.add(field.name)
+        if value is not None:
+            try:
+                field.put(message, value)
+            except JsonError as error:
+                raise JsonError(f"{name}: {error}") from error
+            except (ValueError, TypeError) as error:  # of protobuf's own: a number out of range, half a surrogate pair
+                raise JsonError(f"{name}: cannot be that") from error
+
+
+def _fill_well_known(message: Message, value: Any) -> None:
+    if not isinstance(value, str):
+        raise JsonError("must be text, as JSON has it for this type")
+    message.FromJsonString(value)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+
+def _fill_struct(message: Any, value: Any) -> None:
+    if not isinstance(value, dict):
+        raise JsonError("must be an object")
+    fields = message.fields
+    for key, inner in value.items():
+        _fill_value(fields[key], inner)
+
+
+def _fill_list(message: Any, value: Any) -> None:
+    if not isinstance(value, list):
+        raise JsonError("must be a list")
+    add = message.values.add
+    for inner in value:
+        _fill_value(add(), inner)
+
+
+def _fill_value(message: Any, value: Any) -> None:
+    if isinstance(value, str):
+        message.string_value = value
+    elif value is None:
+        message.null_value = 0
+    elif isinstance(value, bool):
+        message.bool_value = value
+    elif isinstance(value, int | float):
+        message.number_value = value
+    elif isinstance(value, dict):
+        message.struct_value.SetInParent()
+        _fill_struct(message.struct_value, value)
+    else:
+        message.list_value.SetInParent()
+        _fill_list(message.list_value, value)
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise JsonError("must be text")
+    return value
+
+
+def _bool(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise JsonError("must be true or false")
+    return value
+
+
+def _integer(value: Any) -> int:
+    """Read a whole number, which JSON may write as one, as a double, or as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise JsonError("must be a whole number")
+    if isinstance(value, str) and value != value.strip():
+        raise JsonError("must be a whole number")
+    number = int(value)
+    if isinstance(value, float) and number != value:
+        raise JsonError("must be a whole number")
+    return number

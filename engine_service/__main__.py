@@ -12,14 +12,16 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Agents may be named that lie where the command is given, as with `python -m`.
     sys.path.insert(0, str(Path.cwd()))
-    from engine_service import app, logs, registry, settings  # noqa: PLC0415
+    from engine_service import app, registry  # noqa: PLC0415
+    from engine_service.settings import BootError, Settings  # noqa: PLC0415
+    from runwire.service import log  # noqa: PLC0415
 
     try:
-        chosen = settings.load(sys.argv[1:])
-        logs.configure()
-        asyncio.run(app.serve(chosen))
-    except (settings.BootError, registry.RegistryError) as error:
-        sys.stderr.write(f"{settings.PROGRAM}: {error}\n")
+        settings = Settings.load(sys.argv[1:])
+        log.configure("engine", settings.log_level)
+        asyncio.run(app.serve(settings))
+    except (BootError, registry.RegistryError) as error:
+        sys.stderr.write(f"{Settings.program}: {error}\n")
         sys.exit(2)
 
 

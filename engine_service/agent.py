@@ -9,14 +9,15 @@ import traceback
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, overload
 
 from google.protobuf.duration_pb2 import Duration
 from runwire.v1 import events_pb2 as pb
 
 from engine_service.events import EventTooLargeError, Outlet, Speech
-from engine_service.plain import struct, text, value
+from engine_service.plain import parameters, struct, text, value
 from engine_service.threads import in_thread
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class Work:
     input: str = ""
     thread_id: str = ""
     history: tuple[Message, ...] = ()
-    parameters: dict[str, Any] = field(default_factory=dict[str, Any])
+    parameters: bytes = b""  # a Struct, as it came: decoded where it is used
     deadline: datetime.datetime | None = None
     trace_id: str = ""
 
@@ -79,6 +80,10 @@ class Agent(ABC):
 
     name: ClassVar[str]
     isolation: ClassVar[Isolation] = "process"
+    public: ClassVar[bool] = True
+    """False: for other agents to delegate to, and not for callers."""
+    fork: ClassVar[bool] = True
+    """False: its processes are started afresh. Slower by what its imports take; for modules that cannot be forked."""
 
     def __init_subclass__(cls) -> None:
         """Give the class its name."""
@@ -134,7 +139,11 @@ class RunContext:
     @property
     def parameters(self) -> Mapping[str, Any]:
         """Whatever else the caller sent."""
-        return self._work.parameters
+        return self._parameters
+
+    @cached_property
+    def _parameters(self) -> Mapping[str, Any]:
+        return parameters(self._work.parameters)
 
     @property
     def deadline(self) -> datetime.datetime | None:

@@ -2,40 +2,44 @@
 
 import asyncio
 import os
+import pwd
 import signal
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, cast
+from contextlib import AsyncExitStack
 
 import grpc
 import grpc.aio
 import structlog
-from grpc_health.v1 import health
-from grpc_health.v1.health_pb2 import HealthCheckResponse
-from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from engine_service import kernel, registry
+from engine_service import registry
 from engine_service.admission import Admission
 from engine_service.agent import Work
+from engine_service.health import SERVICE_NAME as HEALTH
+from engine_service.health import Health
 from engine_service.identity import DevelopmentIdentity, Identity, JwtIdentity
 from engine_service.isolation import GRACE, Isolation
 from engine_service.isolation.process import ProcessIsolation
 from engine_service.isolation.task import TaskIsolation
 from engine_service.isolation.zygote import Terms
 from engine_service.journal import MemoryJournals
-from engine_service.keys import KeyFile, KeyFileError, Secret
-from engine_service.rates import Rates
+from engine_service.keys import KeyAddress, KeyFile, Keys, KeysError, Secret
 from engine_service.recording import Recordings
-from engine_service.reflection import SERVICE_NAME, GuardedReflection
+from engine_service.reflection import SERVICE_NAME as REFLECTION
+from engine_service.reflection import GuardedReflection
+from engine_service.registry import Description
 from engine_service.run import DRAINED, Run
 from engine_service.servicer import SERVICE, Servicer
-from engine_service.settings import BootError, Settings
+from engine_service.settings import KEYS, BootError, Settings, Source
 from engine_service.transport import CertificateError, Certificates
+from runwire.service import kernel
+from runwire.service.rates import Rates
+from runwire.service.settings import is_loopback
+from runwire.service.signals import StoppedError, stop_signal, unless
 
 RESUMES_PER_RUN = 10
 """How many times as often as a run is started one may be resumed: on a bad network that is often."""
 
-SERVICES = (SERVICE, health.SERVICE_NAME, SERVICE_NAME)
+SERVICES = (SERVICE, HEALTH, REFLECTION)
 
 OPTIONS = (
     ("grpc.max_metadata_size", 128 * 1024),  # a token that is too long is refused as others are, and not by gRPC
@@ -53,28 +57,23 @@ OPTIONS = (
 async def serve(settings: Settings) -> None:
     """Serve until told to stop. Raises BootError or RegistryError when something that is needed is missing."""
     log = structlog.get_logger()
-    stop = _stop_signal()
+    stop = stop_signal()
     kernel.settle()
     certificates = _certificates(settings)
-    identity = _identity(settings)
-    checkup: Any = cast("Any", health).aio.HealthServicer()  # its stubs know no aio
-    telling = set[asyncio.Task[None]]()
+    health = Health(SERVICES)
 
     def tell(*, is_serving: bool) -> None:
         if not stop.is_set():
-            status = HealthCheckResponse.SERVING if is_serving else HealthCheckResponse.NOT_SERVING
-            task = asyncio.create_task(_set_health(checkup, status))
-            telling.add(task)
-            task.add_done_callback(telling.discard)
+            health.set(is_serving=is_serving)
 
-    terms = Terms(
-        modules=settings.agents,
-        max_event_bytes=settings.max_event_bytes,
-        memory=settings.run_memory,
-        seconds=settings.run_timeout,
-        reload=settings.reload,
-    )
-    async with ProcessIsolation(terms, tell) as processes:
+    async with AsyncExitStack() as stack:
+        processes = ProcessIsolation(_terms(settings), settings.import_timeout, tell)
+        stack.push_async_callback(processes.end)
+        try:
+            identity = await unless(stop, _identity(settings))
+            await unless(stop, processes.begin())
+        except StoppedError:
+            return
         isolations: dict[str, Isolation] = {"process": processes, **_tasks(settings, processes.agents)}
         admission = Admission(settings.max_runs, settings.max_runs_per_user, Rates(settings.runs_per_minute))
 
@@ -94,22 +93,24 @@ async def serve(settings: Settings) -> None:
             make_run=make_run,
             run_timeout=settings.run_timeout,
             heartbeat=settings.heartbeat,
+            stall_timeout=settings.stall_timeout,
             max_resume_window=settings.max_resume_window,
         )
         server = grpc.aio.server(options=OPTIONS)
         server.add_generic_rpc_handlers((servicer.handler(),))
-        add_HealthServicer_to_server(checkup, server)
+        health.add_to(server)
         if settings.reflection:
             GuardedReflection(SERVICES, identity).add_to(server)
         address = _listen(server, settings.listen, certificates.credentials() if certificates else None)
         await server.start()
         tell(is_serving=True)
+        _warn(settings)
         log.info("serving", address=address, agents=list(processes.agents), tls=certificates is not None)
 
         await stop.wait()
 
         log.info("draining", runs=len(admission.runs()), grace=settings.drain_grace)
-        await checkup.enter_graceful_shutdown()
+        health.set(is_serving=False)
         admission.close()
         ends = asyncio.get_running_loop().time() + settings.drain_grace
         await _drain(admission, settings.drain_grace)
@@ -119,28 +120,45 @@ async def serve(settings: Settings) -> None:
     log.info("stopped")
 
 
-def _stop_signal() -> asyncio.Event:
-    """Return what the first SIGTERM or SIGINT sets. A second one ends the process at once."""
-    stop = asyncio.Event()
-
-    def on_signal() -> None:
-        if stop.is_set():
-            os._exit(1)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
-    return stop
+def _warn(settings: Settings) -> None:
+    """Say what an operator should know, and may not have meant."""
+    log = structlog.get_logger()
+    if settings.development:
+        log.warning("development: whoever says dev:NAME is believed to be NAME", network=settings.development_network)
+    if os.geteuid() == 0 and not settings.run_as:
+        log.warning("agents run as root, as the engine does: set RUNWIRE_ENGINE_RUN_AS to a user with fewer rights")
 
 
-async def _set_health(checkup: Any, status: Any) -> None:
-    for service in ("", SERVICE):
-        await checkup.set(service, status)
+def _terms(settings: Settings) -> Terms:
+    modules = registry.sources(settings.agents, demo=settings.has_demo_agents)
+    if not modules:
+        raise BootError("there are no agents: name their modules in RUNWIRE_ENGINE_AGENTS")
+    return Terms(
+        modules=modules,
+        max_event_bytes=settings.max_event_bytes,
+        memory=settings.run_memory,
+        seconds=settings.run_timeout,
+        reload=settings.reload,
+        user=_user(settings.run_as),
+    )
 
 
-def _tasks(settings: Settings, known: Mapping[str, dict[str, str]]) -> dict[str, Isolation]:
+def _user(name: str | None) -> tuple[int, int] | None:
+    """Return whose rights agents have: a user's number, and their group's."""
+    if name is None:
+        return None
+    try:
+        user = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except KeyError as error:
+        raise BootError(f"RUNWIRE_ENGINE_RUN_AS={name}: there is no such user") from error
+    if os.geteuid() not in {0, user.pw_uid}:
+        raise BootError(f"RUNWIRE_ENGINE_RUN_AS={name}: only an engine that root starts can make agents another user")
+    return (user.pw_uid, user.pw_gid) if os.geteuid() == 0 else None
+
+
+def _tasks(settings: Settings, known: Mapping[str, Description]) -> dict[str, Isolation]:
     """Import the agents that share our process: those that ask for it, and no others."""
-    modules = {agent["module"] for agent in known.values() if agent["isolation"] == "task"}
+    modules = {agent.source for agent in known.values() if agent.isolation == "task"}
     if not modules:
         return {}
     agents = registry.load(modules)
@@ -148,24 +166,52 @@ def _tasks(settings: Settings, known: Mapping[str, dict[str, str]]) -> dict[str,
     return {"task": TaskIsolation(ours, settings.max_event_bytes)}
 
 
-def _identity(settings: Settings) -> Identity:
-    secret, file = settings.jwt_secret, settings.jwt_key_file
-    if secret and file:
-        raise BootError("JWT_SECRET and JWT_KEY_FILE exclude each other: set one")
-    if not (secret or file):
+async def _identity(settings: Settings) -> Identity:
+    named = [source for source in KEYS if getattr(settings, source)]
+    if len(named) > 1:
+        raise BootError(f"{' and '.join(source.upper() for source in named)} exclude each other: set one")
+    if settings.development:
+        return _development(settings, named)
+    if not named:
         if settings.jwt_issuer or settings.jwt_audience:
-            raise BootError("JWT_ISSUER and JWT_AUDIENCE need a key: set JWT_KEY_FILE or JWT_SECRET")
-        if not settings.is_loopback:
-            raise BootError(
-                f"without keys the engine believes everybody, and so does not listen on {settings.listen}, "
-                "which is not loopback: set RUNWIRE_ENGINE_JWT_KEY_FILE or RUNWIRE_ENGINE_JWT_SECRET"
-            )
-        return DevelopmentIdentity()
+            raise BootError("JWT_ISSUER and JWT_AUDIENCE need a key: set JWT_KEY_FILE, JWT_KEYS_URL or JWT_SECRET_FILE")
+        raise BootError(
+            "there are no keys to know users by: set RUNWIRE_ENGINE_JWT_KEY_FILE (or JWT_KEYS_URL, JWT_SECRET_FILE), "
+            "or, on your own machine, RUNWIRE_ENGINE_DEVELOPMENT=true, which believes everybody"
+        )
     try:
-        keys = Secret(secret.get_secret_value()) if secret else KeyFile(Path(file or ""))
-    except KeyFileError as error:
+        return JwtIdentity(await _keys(settings), settings.jwt_issuer, settings.jwt_audience)
+    except KeysError as error:
         raise BootError(str(error)) from error
-    return JwtIdentity(keys, settings.jwt_issuer, settings.jwt_audience)
+
+
+def _development(settings: Settings, keys: list[Source]) -> DevelopmentIdentity:
+    if keys or settings.jwt_issuer or settings.jwt_audience:
+        raise BootError("DEVELOPMENT believes everybody, and so excludes keys: unset it, or JWT_…")
+    if not (settings.is_loopback or settings.development_network):
+        raise BootError(
+            f"DEVELOPMENT believes everybody, and so does not listen on {settings.listen}, which is not loopback: set "
+            "keys (RUNWIRE_ENGINE_JWT_KEY_FILE), or name a private network in RUNWIRE_ENGINE_DEVELOPMENT_NETWORK"
+        )
+    return DevelopmentIdentity(settings.development_network)
+
+
+async def _keys(settings: Settings) -> Keys:
+    if settings.jwt_keys_url:
+        url = settings.jwt_keys_url
+        if url.scheme != "https" and not is_loopback((url.host or "").strip("[]")):
+            raise BootError(
+                "RUNWIRE_ENGINE_JWT_KEYS_URL must begin with https: whoever changes keys on the way is anybody"
+            )
+        address = KeyAddress(str(url))
+        await address.fetch()
+        return address
+    if settings.jwt_key_file:
+        return KeyFile(settings.jwt_key_file)
+    if settings.jwt_secret:
+        return Secret(settings.jwt_secret.get_secret_value())
+    assert settings.jwt_secret_file, "there is a key"  # noqa: S101 - for the reader, and mypy
+    return Secret(settings.jwt_secret_file.read_text().strip())
 
 
 def _certificates(settings: Settings) -> Certificates | None:

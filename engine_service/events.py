@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Literal, Protocol, cast
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from runwire.v1 import events_pb2 as pb
 
@@ -23,6 +24,9 @@ LAST = 0x1A
 """The root agent's terminal event. A tag of its own lets the run see the end without decoding; it leaves as EVENT."""
 NOTE = 0x22
 """Text for the engine's log. It never leaves the engine."""
+
+HEARTBEAT = 0x2A
+"""How long a stream is quiet at most: field 5 of RunResponse. It never comes from an agent."""
 
 MORE = 0x80
 """In a byte of a length: more bytes follow."""
@@ -87,6 +91,13 @@ def stamp(event: pb.Event) -> pb.Event:
 def head(run_id: str) -> bytes:
     """Encode what every RunResponse begins with. Alone, it is a heartbeat; with event frames behind it, it has them."""
     return frame(RUN_ID, run_id.encode())
+
+
+def quiet(seconds: float) -> bytes:
+    """Encode for how long a stream is quiet at most: it stands in its first message."""
+    heartbeat = Duration()
+    heartbeat.FromNanoseconds(int(seconds * NANOSECONDS))
+    return frame(HEARTBEAT, heartbeat.SerializeToString())
 
 
 def ends(frames: bytes | bytearray, at: int) -> Iterator[int]:

@@ -2,16 +2,18 @@
 
 import re
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
+from urllib.parse import unquote
 
 import grpc
 import jwt
 
 from engine_service.keys import Keys
 from engine_service.refusal import Refusal
+from runwire.service.settings import is_near
 
 ANONYMOUS = "anonymous"
-PREFIX = "Bearer "
+SCHEME = "bearer "
 DEV = re.compile(r"dev:([\w.@+-]{1,64})")
 LEEWAY = 30
 """Seconds that clocks may differ."""
@@ -19,22 +21,34 @@ MAX_TOKEN = 16 * 1024
 MAX_USER = 256
 
 Metadata = Iterable[tuple[str, str | bytes]]
+Context = Any
+"""A call, as gRPC's servicers see it: its stubs have a type for each kind, and no name for what they share."""
 
 
 class Identity(Protocol):
     """Says who is calling."""
 
-    def user(self, metadata: Metadata) -> str:
+    is_development: bool
+    """Whether everybody is believed."""
+
+    async def user(self, context: Context) -> str:
         """Return who calls. Raises UNAUTHENTICATED."""
         ...
 
 
 class DevelopmentIdentity:
-    """Takes everybody's word for it: for a developer's own machine, where the engine listens on loopback alone."""
+    """Takes everybody's word for it: on a developer's own machine, or a private network that was named."""
 
-    def user(self, metadata: Metadata) -> str:
+    is_development = True
+
+    def __init__(self, network: str | None) -> None:
+        self._network = network
+
+    async def user(self, context: Context) -> str:
         """Return who calls: `alice` for the token `dev:alice`, `anonymous` for none. Raises UNAUTHENTICATED."""
-        token = bearer(metadata)
+        token = bearer(context.invocation_metadata() or ())
+        if not is_near(host(context), self._network):
+            raise unauthenticated()
         if token is None:
             return ANONYMOUS
         if found := DEV.fullmatch(token):
@@ -45,18 +59,20 @@ class DevelopmentIdentity:
 class JwtIdentity:
     """Believes a JSON Web Token that is signed with a key of ours, for us, by whom we expect, and not expired."""
 
+    is_development = False
+
     def __init__(self, keys: Keys, issuer: str | None, audience: str | None) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
 
-    def user(self, metadata: Metadata) -> str:
+    async def user(self, context: Context) -> str:
         """Return the token's subject. Raises UNAUTHENTICATED, whatever is wrong with it."""
-        token = bearer(metadata)
+        token = bearer(context.invocation_metadata() or ())
         if token is None or len(token) > MAX_TOKEN:
             raise unauthenticated()
         try:
-            key = self._keys.find(jwt.get_unverified_header(token).get("kid"))
+            key = await self._keys.find(jwt.get_unverified_header(token).get("kid"))
             if key is None:
                 raise unauthenticated()
             claims = jwt.decode(
@@ -77,13 +93,18 @@ class JwtIdentity:
 
 
 def bearer(metadata: Metadata) -> str | None:
-    """Return the token of a call, if it has one."""
+    """Return the token of a call, if it has one. Its scheme may be written in any case."""
     for key, value in metadata:
         if key == "authorization":
-            if isinstance(value, str) and value.startswith(PREFIX):
-                return value.removeprefix(PREFIX)
+            if isinstance(value, str) and value[: len(SCHEME)].lower() == SCHEME:
+                return value[len(SCHEME) :]
             raise unauthenticated()
     return None
+
+
+def host(context: Context) -> str:
+    """Return the address that a call comes from; gRPC writes `ipv4:127.0.0.1:4711` and `ipv6:%5B::1%5D:4711`."""
+    return unquote(str(context.peer())).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 def unauthenticated() -> Refusal:

@@ -18,7 +18,11 @@ class GoneError(Exception):
 
 
 class FullError(Exception):
-    """There is no room for another journal."""
+    """There is no room for another journal: none of a user's, or none at all."""
+
+    def __init__(self, user_id: str = "") -> None:
+        super().__init__(user_id)
+        self.user_id = user_id
 
 
 class Journal(Protocol):
@@ -27,6 +31,11 @@ class Journal(Protocol):
     @property
     def last(self) -> int:
         """The number of the newest event."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many bytes are kept."""
         ...
 
     async def append(self, events: bytes, last: int) -> None:
@@ -111,7 +120,9 @@ class MemoryJournals:
     def open(self, user_id: str, _: str) -> "MemoryJournal":
         """Begin a journal."""
         user = self._users.get(user_id) or Shelf(self._per_user)
-        if not (user.fits(1) and self._all.fits(1)):
+        if not user.fits(1):
+            raise FullError(user_id)
+        if not self._all.fits(1):
             raise FullError
         self._users[user_id] = user
 
@@ -147,6 +158,11 @@ class MemoryJournal:
     def last(self) -> int:
         """The number of the newest event."""
         return self._end.seq
+
+    @property
+    def size(self) -> int:
+        """How many bytes are kept."""
+        return len(self._data)
 
     async def append(self, events: bytes, last: int) -> None:
         """Write down event frames, the newest of which has this number. Waits for room.

@@ -1,6 +1,9 @@
 """What tokens are verified with. Which algorithm that is, the key says, and never the token."""
 
+import asyncio
 import json
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -11,10 +14,17 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 MAX_FILE = 1024 * 1024
+SHORTEST_SECRET = 32
+"""Bytes of a secret for HS256, at least: what is shorter can be guessed by whoever has one token."""
+FETCH_TIMEOUT = 5.0
+FRESH = 300.0
+"""Seconds until keys that were fetched are fetched again."""
+PAUSE = 10.0
+"""Seconds between two fetches, however many tokens name a key that we don't have."""
 
 
-class KeyFileError(Exception):
-    """A key file that cannot be used. The message says why."""
+class KeysError(Exception):
+    """Keys that cannot be used. The message says which, and why."""
 
 
 class Key(NamedTuple):
@@ -27,7 +37,7 @@ class Key(NamedTuple):
 class Keys(Protocol):
     """The keys there are."""
 
-    def find(self, kid: str | None) -> Key | None:
+    async def find(self, kid: str | None) -> Key | None:
         """Return the key that a token names, or the only one there is."""
         ...
 
@@ -36,9 +46,11 @@ class Secret:
     """A secret that whoever makes the tokens shares with us."""
 
     def __init__(self, secret: str) -> None:
+        if len(secret.encode()) < SHORTEST_SECRET:
+            raise KeysError(f"a secret for tokens must have at least {SHORTEST_SECRET} bytes: this one can be guessed")
         self._key = Key("HS256", secret.encode())
 
-    def find(self, kid: str | None) -> Key | None:  # noqa: ARG002 - there is only one
+    async def find(self, kid: str | None) -> Key | None:  # noqa: ARG002 - there is only one
         """Return the one key."""
         return self._key
 
@@ -52,19 +64,16 @@ class KeyFile:
         self._keys: dict[str | None, Key] = {}
         self._read(self._look())
 
-    def find(self, kid: str | None) -> Key | None:
+    async def find(self, kid: str | None) -> Key | None:
         """Return the key that a token names, or the only one there is."""
         state = self._look()
         if state != self._state:
             try:
                 self._read(state)
-            except KeyFileError as error:  # half written, perhaps: the keys we have still are good
+            except KeysError as error:  # half written, perhaps: the keys we have still are good
                 self._state = state
                 structlog.get_logger().error("key file not read again", error=str(error))
-        if len(self._keys) == 1:
-            [(name, key)] = self._keys.items()
-            return key if kid is None or name is None or name == kid else None
-        return self._keys.get(kid)
+        return _named(self._keys, kid)
 
     def _look(self) -> object:
         try:
@@ -78,10 +87,62 @@ class KeyFile:
             data = self._path.read_bytes()[:MAX_FILE]
             keys = _pem(data) if b"-----BEGIN" in data else _jwks(data)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, jwt.PyJWTError) as error:
-            raise KeyFileError(f"{self._path} is no PEM key and no JWKS file that can be used: {error}") from error
+            raise KeysError(f"{self._path} is no PEM key and no JWKS file that can be used: {error}") from error
         if not keys:
-            raise KeyFileError(f"{self._path} has no key for RS256, ES256 or EdDSA")
+            raise KeysError(f"{self._path} has no key for RS256, ES256 or EdDSA")
         self._keys, self._state = keys, state
+
+
+class KeyAddress:
+    """A JWKS at an address, fetched again now and then, and at once when a token names a key that isn't there."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._keys: dict[str | None, Key] = {}
+        self._fetched = -PAUSE
+        self._fetching: asyncio.Task[None] | None = None
+        self._log = structlog.get_logger()
+
+    async def fetch(self) -> None:
+        """Fetch the keys for the first time. Raises KeysError."""
+        self._keys = await asyncio.to_thread(self._fetch)
+        self._fetched = time.monotonic()
+
+    async def find(self, kid: str | None) -> Key | None:
+        """Return the key that a token names, or the only one there is."""
+        age = time.monotonic() - self._fetched
+        found = _named(self._keys, kid)
+        if age > FRESH or (found is None and age > PAUSE):
+            self._fetched = time.monotonic()  # whether it succeeds or not: nobody can make us fetch all the time
+            self._fetching = asyncio.create_task(self._refresh())
+        if found is None and self._fetching:
+            await asyncio.wait((self._fetching,))
+            found = _named(self._keys, kid)
+        return found
+
+    async def _refresh(self) -> None:
+        try:
+            self._keys = await asyncio.to_thread(self._fetch)
+        except KeysError as error:  # the keys we have still are good
+            self._log.error("keys not fetched again", error=str(error))
+
+    def _fetch(self) -> dict[str | None, Key]:
+        try:
+            with urllib.request.urlopen(self._url, timeout=FETCH_TIMEOUT) as answer:  # noqa: S310 - checked at the boot
+                keys = _jwks(answer.read(MAX_FILE))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, jwt.PyJWTError) as error:
+            raise KeysError(f"no JWKS can be fetched from {self._url}: {error}") from error
+        if not keys:
+            raise KeysError(f"{self._url} has no key for RS256, ES256 or EdDSA")
+        return keys
+
+
+def _named(keys: dict[str | None, Key], kid: str | None) -> Key | None:
+    """Return the key of a name. One that has none, and one that is the only one, are for tokens that name none."""
+    if len(keys) == 1:
+        [(name, key)] = keys.items()
+        return key if kid is None or name is None or name == kid else None
+    return keys.get(kid)
 
 
 def _pem(data: bytes) -> dict[str | None, Key]:

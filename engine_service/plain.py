@@ -8,6 +8,8 @@ from typing import Any, cast
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct, Value
 
+from runwire.service import structs
+
 MAX_DEPTH = 24
 """Levels of dicts and lists. Each takes three of the hundred that a reader of protobuf follows."""
 
@@ -29,6 +31,11 @@ def struct(mapping: Mapping[str, Any]) -> Struct:
 def value(anything: Any) -> Value:
     """Build a Value."""
     return ParseDict(plain(anything), Value())
+
+
+def parameters(encoded: bytes) -> dict[str, Any]:
+    """Read a Struct as it travels."""
+    return structs.struct(Struct.FromString(encoded))
 
 
 def plain(anything: Any, depth: int = MAX_DEPTH) -> Any:

@@ -45,6 +45,16 @@ class Recording:
         """Whether there is a caller."""
         return self._seat is not None
 
+    @property
+    def is_left_behind(self) -> bool:
+        """Whether it is over, and nobody reads it."""
+        return self.is_over and not self.is_attended
+
+    @property
+    def size(self) -> int:
+        """How many bytes of it are kept."""
+        return self._journal.size
+
     async def write_down(self, run: Run) -> None:
         """Write the run down to its end. Where there is no room its agent waits, as for a caller who doesn't read."""
         while events := await run.next():
@@ -145,6 +155,10 @@ def _nothing(_: Verdict) -> None:
     pass
 
 
+def _is_attended(recording: Recording) -> bool:
+    return recording.is_attended
+
+
 class Recordings:
     """The resumable runs there are: those that go on, and those that can still be read."""
 
@@ -187,24 +201,34 @@ class Recordings:
         recording.end()
         kept = self._users[recording.user_id]
         kept[recording.run_id] = kept.pop(recording.run_id)  # in the order in which they ended
-        over = [each for each in kept.values() if each.is_over]
-        for oldest in over[:-MAX_KEPT]:
-            if not oldest.is_attended:
-                self._forget(oldest)
+        over = sorted((each for each in kept.values() if each.is_over), key=_is_attended)
+        for oldest in over[: max(len(over) - MAX_KEPT, 0)]:
+            self._forget(oldest)
 
     def _open(self, user_id: str, run_id: str) -> Journal:
-        """Begin a journal. A user who has left too much behind loses their own oldest, and nobody else's."""
+        """Begin a journal. Where there is no room, what absent callers have left behind goes, and nothing else."""
         while True:
             try:
                 return self._open_journal(user_id, run_id)
-            except FullError:
-                left = [each for each in self._users.get(user_id, {}).values() if each.is_over and not each.is_attended]
-                if not left:
+            except FullError as full:
+                if not self._make_room(full.user_id or self._biggest()):
                     sentence = (
                         "The engine keeps as much of other runs as it can. Try again, or without a resume_window."
                     )
                     raise too_many(sentence, "NO_ROOM_FOR_RESUMABLE_RUNS") from None
-                self._forget(left[0])
+
+    def _make_room(self, user_id: str) -> bool:
+        """Forget a user's oldest run that is over and that nobody reads; False if there is none."""
+        for each in self._users.get(user_id, {}).values():
+            if each.is_left_behind:
+                self._forget(each)
+                return True
+        return False
+
+    def _biggest(self) -> str:
+        """Return the user who holds most, of those who have left something behind."""
+        left = {user: runs for user, runs in self._users.items() if any(each.is_left_behind for each in runs.values())}
+        return max(left, key=lambda user: sum(each.size for each in left[user].values()), default="")
 
     def _forget(self, recording: Recording) -> None:
         recording.forget()

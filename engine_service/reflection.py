@@ -28,7 +28,7 @@ class GuardedReflection:
     ) -> AsyncGenerator[Any]:
         """Say what can be called."""
         try:
-            self._identity.user(context.invocation_metadata() or ())
+            await self._identity.user(context)
         except Refusal as refusal:
             async for _ in requests:  # a call that is refused before it was read is told as broken, now and then
                 break

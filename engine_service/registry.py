@@ -4,7 +4,8 @@ import importlib
 import importlib.metadata
 import inspect
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import get_args
@@ -20,32 +21,48 @@ class RegistryError(Exception):
     """The agents cannot be had as they were named. The message says what to do."""
 
 
-def sources(modules: Iterable[str]) -> Iterable[str]:
+@dataclass(frozen=True)
+class Description:
+    """What there is to know about an agent without importing it."""
+
+    name: str
+    text: str
+    isolation: Isolation
+    source: str
+    """The module that was named, and has it."""
+    is_public: bool
+    is_forked: bool
+
+
+def sources(modules: Iterable[str], *, demo: bool) -> tuple[str, ...]:
     """Return where agents are found: what is built in, what installed packages offer, and these modules."""
     installed = (point.value for point in importlib.metadata.entry_points(group=GROUP))
-    return dict.fromkeys((*BUILT_IN, *installed, *modules))
+    return tuple(dict.fromkeys((*(BUILT_IN if demo else ()), *installed, *modules)))
 
 
-def load(modules: Iterable[str]) -> dict[str, type[Agent]]:
-    """Import modules, and return their agents by name."""
-    agents: dict[str, type[Agent]] = {}
+def load(modules: Iterable[str], on_import: Callable[[str], None] = str) -> dict[str, type[Agent]]:
+    """Import modules, saying which before each, and return their agents by name."""
+    return {name: agent for name, (agent, _) in find(modules, on_import).items()}
+
+
+def find(modules: Iterable[str], on_import: Callable[[str], None] = str) -> dict[str, tuple[type[Agent], str]]:
+    """Import modules, and return their agents by name, each with the module that was named."""
+    agents: dict[str, tuple[type[Agent], str]] = {}
     for name in modules:
+        on_import(name)
         for agent in _agents(name):
             _check(agent)
-            other = agents.setdefault(agent.name, agent)
+            other, _ = agents.setdefault(agent.name, (agent, name))
             if other is not agent:
                 raise RegistryError(f"two agents are named {agent.name!r}: {_path(other)} and {_path(agent)}")
     return dict(sorted(agents.items()))
 
 
-def described(agent: type[Agent]) -> dict[str, str]:
-    """Say what there is to know about an agent without importing it."""
-    return {
-        "name": agent.name,
-        "description": agent.description(),
-        "isolation": agent.isolation,
-        "module": agent.__module__,
-    }
+def described(agent: type[Agent], source: str) -> Description:
+    """Describe an agent."""
+    return Description(
+        agent.name, agent.description(), agent.isolation, source, is_public=agent.public, is_forked=agent.fork
+    )
 
 
 def _agents(name: str) -> Iterator[type[Agent]]:

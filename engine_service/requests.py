@@ -5,37 +5,71 @@ import math
 import re
 import uuid
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import DecodeError
+from google.protobuf.struct_pb2 import Struct
 from runwire.v1 import engine_pb2 as pb
 
 from engine_service.agent import Message, Work
 from engine_service.refusal import invalid
+from runwire.service.values import Field, ValuesError, count, fields, shape_of
 
 MAX_THREAD_ID = 256
 MAX_TEXT = 1024 * 1024
 MAX_MESSAGES = 10_000
 MAX_PARAMETERS = 256 * 1024
+ROOM = 64
+"""Bytes that a message of the history may have beside its text."""
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 NO_UUID = "must be a UUID, like 123e4567-e89b-42d3-a456-426614174000"
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 ROLES = {pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
+HISTORY, PARAMETERS = (pb.RunRequest.DESCRIPTOR.fields_by_name[name].number for name in ("history", "parameters"))
+STRUCT = shape_of(Struct.DESCRIPTOR)
 
 
-def work_of(
-    request: pb.RunRequest,
+class Asked(NamedTuple):
+    """What was asked. Its parameters stay as they came: whoever uses them decodes them, beside the agent."""
+
+    request: pb.RunRequest
+    parameters: bytes
+
+
+def read(data: bytes) -> Asked:
+    """Read a RunRequest as it came, but for what its parameters hold. What that costs is bounded, whatever came.
+
+    Raises INVALID_ARGUMENT.
+    """
+    try:
+        found = list(fields(data))
+        past = sum(field.end - field.begin for field in found if field.number == HISTORY)
+        if past > MAX_TEXT + ROOM * MAX_MESSAGES:
+            raise invalid({"history": f"must be at most {MAX_TEXT} bytes all together"})
+        parameters = [field for field in found if field.number == PARAMETERS]
+        request = pb.RunRequest.FromString(_without(data, parameters))
+    except ValuesError as error:
+        raise invalid({"history": str(error)}) from error
+    except DecodeError as error:
+        raise invalid({"request": "cannot be read as a RunRequest"}) from error
+    # Where a message comes in pieces, they are one when they are laid end to end.
+    return Asked(request, b"".join(data[field.content : field.end] for field in parameters))
+
+
+async def work_of(
+    asked: Asked,
     user_id: str,
     deadline: datetime.datetime | None = None,
     trace_id: str = "",
     max_resume_window: float = math.inf,
 ) -> Work:
-    """Check a request, and return what is to be done. Raises INVALID_ARGUMENT, naming every field that is wrong."""
-    if violations := _violations(request, max_resume_window):
+    """Check what was asked, and return what is to be done. Raises INVALID_ARGUMENT, naming all that is wrong."""
+    request = asked.request
+    violations = _violations(request, max_resume_window)
+    if wrong := await _wrong_parameters(asked):
+        violations["parameters"] = wrong
+    if violations:
         raise invalid(violations)
-    try:
-        parameters = MessageToDict(request.parameters)
-    except ValueError as error:
-        raise invalid({"parameters": "must hold no number that JSON has no word for"}) from error
     return Work(
         run_id=request.run_id.lower() or str(uuid.uuid4()),
         user_id=user_id,
@@ -43,7 +77,7 @@ def work_of(
         input=request.input,
         thread_id=request.thread_id,
         history=tuple(Message(ROLES[message.role], message.text) for message in request.history),  # type: ignore[arg-type]
-        parameters=parameters,
+        parameters=asked.parameters,
         deadline=deadline,
         trace_id=trace_id,
     )
@@ -68,6 +102,26 @@ def checked_run_id(run_id: str) -> str:
     return run_id.lower()
 
 
+def _without(data: bytes, fields: list[Field]) -> bytes:
+    begins = [0, *(field.end for field in fields)]
+    ends = [*(field.begin for field in fields), len(data)]
+    return b"".join(data[begin:end] for begin, end in zip(begins, ends, strict=True)) if fields else data
+
+
+async def _wrong_parameters(asked: Asked) -> str | None:
+    """Say what is wrong with the parameters, if anything is."""
+    if len(asked.parameters) > MAX_PARAMETERS:
+        return f"must be at most {MAX_PARAMETERS} bytes"
+    try:
+        await count(asked.parameters, STRUCT, before=len(asked.request.history))
+        Struct.FromString(asked.parameters)  # so that it can be read where it is used
+    except ValuesError as error:
+        return str(error)
+    except DecodeError:
+        return "cannot be read"
+    return None
+
+
 def _violations(request: pb.RunRequest, max_resume_window: float) -> dict[str, str]:
     checks = {
         "run_id": (
@@ -84,7 +138,6 @@ def _violations(request: pb.RunRequest, max_resume_window: float) -> dict[str, s
             any(message.role not in ROLES for message in request.history[:MAX_MESSAGES]),
             "must be ROLE_USER or ROLE_ASSISTANT in every message",
         ),
-        "parameters": (request.parameters.ByteSize() > MAX_PARAMETERS, f"must be at most {MAX_PARAMETERS} bytes"),
         "resume_window": (
             not 0 <= window_of(request) <= max_resume_window,
             f"must be between 0 and {max_resume_window:g} seconds",

@@ -14,9 +14,6 @@ from engine_service.isolation import GRACE, Isolation, Place, PlaceError
 MAX_NOTES = 20
 """Tracebacks of one run that are logged."""
 
-MAX_MESSAGE = 500
-"""Characters of a failure's sentence that are logged."""
-
 TERMINAL = {"agent_completed", "agent_failed", "agent_cancelled"}
 
 Verdict = pb.AgentFailed | pb.AgentCancelled
@@ -170,8 +167,8 @@ class Run:
         self._over = True
         about: dict[str, str] = {}
         if event.HasField("agent_failed"):
-            reason = pb.FailureReason.Name(event.agent_failed.reason).removeprefix("FAILURE_REASON_").lower()
-            about = {"reason": reason, "message": event.agent_failed.message[:MAX_MESSAGE]}
+            # Not its sentence: an agent's own is for its user alone, and an incident's is in the log by its id.
+            about["reason"] = pb.FailureReason.Name(event.agent_failed.reason).removeprefix("FAILURE_REASON_").lower()
         self._log.info("run ended", ending=event.WhichOneof("kind"), events=event.seq, **about)
         return encoded
 

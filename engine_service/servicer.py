@@ -1,10 +1,10 @@
 """gRPC to runs: one call of `Run` is one run, and a resumable one goes on in calls of `Resume`."""
 
-import asyncio
 import datetime
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -14,19 +14,23 @@ from runwire.v1 import engine_pb2 as pb
 
 from engine_service.admission import Admission
 from engine_service.agent import Work
-from engine_service.events import head
 from engine_service.identity import Identity
 from engine_service.isolation import GRACE, PlaceError
-from engine_service.rates import Rates
 from engine_service.recording import Recording, Recordings
 from engine_service.refusal import Refusal, exists, too_many, unavailable
-from engine_service.requests import checked_run_id, trace_of, window_of, work_of
+from engine_service.registry import Description
+from engine_service.reply import Reply, StalledError
+from engine_service.requests import checked_run_id, read, trace_of, window_of, work_of
 from engine_service.run import CANCELLED, Run
+from runwire.service.rates import Rates
 
 SERVICE = pb.DESCRIPTOR.services_by_name["EngineService"].full_name
 
+DEVELOPMENT = ("runwire-development", "1")
+"""What a call's initial metadata says where everybody is believed: a gateway must not carry that to the public."""
+
 Context = grpc.aio.ServicerContext[Any, Any]
-Agents = Callable[[], Mapping[str, Mapping[str, str]]]
+Agents = Callable[[], Mapping[str, Description]]
 
 
 class Servicer:
@@ -43,6 +47,7 @@ class Servicer:
         make_run: Callable[[Work, str], Run],
         run_timeout: float,
         heartbeat: float,
+        stall_timeout: float,
         max_resume_window: float,
     ) -> None:
         self._agents = agents
@@ -53,6 +58,8 @@ class Servicer:
         self._make_run = make_run
         self._run_timeout = run_timeout
         self._heartbeat = heartbeat
+        self._stall_timeout = stall_timeout
+        self._about = (DEVELOPMENT,) if identity.is_development else ()
         self._max_resume_window = max_resume_window
         self._log = structlog.get_logger()
 
@@ -62,7 +69,7 @@ class Servicer:
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                "Run": stream(self.run, pb.RunRequest.FromString, None),
+                "Run": stream(self.run, None, None),  # and no deserializer: what comes is looked at before it is parsed
                 "Resume": stream(self.resume, pb.ResumeRequest.FromString, None),
                 "Cancel": unary(self.cancel, pb.CancelRequest.FromString, pb.CancelResponse.SerializeToString),
                 "ListAgents": unary(
@@ -71,34 +78,41 @@ class Servicer:
             },
         )
 
-    async def run(self, request: pb.RunRequest, context: Context) -> None:
+    async def run(self, data: bytes, context: Context) -> None:
         """Run one agent, and stream what happens until the run ends or the caller leaves."""
-        async with self._answering(context):
-            metadata = context.invocation_metadata() or ()
-            user_id = self._identity.user(metadata)
+        async with self._answering(context) as caller:
+            # What is cheap is looked at first, and whatever is asked counts: refusing it must cost next to nothing.
+            user_id = caller.user_id = await self._identity.user(context)
+            self._admission.count(user_id)
+            asked = read(data)
+            request = asked.request
+            isolation = self._check(user_id, request)
             window = window_of(request)
             # A run that outlives its call outlives the call's deadline too.
             timeout, grace = self._time(None if window else context.time_remaining())
             deadline = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=timeout)
-            work = work_of(request, user_id, deadline, trace_of(metadata), self._max_resume_window)
-            run = self._make_run(work, self._isolation(work.agent))
-            if self._recordings.find(user_id, work.run_id):
-                raise exists(work.run_id)
+            trace = trace_of(context.invocation_metadata() or ())
+            work = await work_of(asked, user_id, deadline, trace, self._max_resume_window)
+            self._check(user_id, request)  # others came while the parameters were looked at
+            run = self._make_run(work, isolation)
+            reply = self._reply(context, work.run_id)
             if window:
-                await self._attend(context, await self._recordings.begin(run, window, timeout), work.run_id, after=0)
+                await self._attend(reply, await self._recordings.begin(run, window, timeout), after=0)
                 return
             with self._admission.admit(run):
+                run.on_stop = reply.hurry
                 try:
                     await run.start(timeout, grace)
-                    await self._stream(context, work.run_id, run.next)
+                    await reply.begin()
+                    await reply.carry(run.next)
                 finally:
                     # The caller may be gone: its place is given back only when nothing of the run is left.
                     await run.close()
 
     async def resume(self, request: pb.ResumeRequest, context: Context) -> None:
         """Join one of the caller's resumable runs again, after the last event that was seen."""
-        async with self._answering(context):
-            user_id = self._identity.user(context.invocation_metadata() or ())
+        async with self._answering(context) as caller:
+            user_id = caller.user_id = await self._identity.user(context)
             run_id = checked_run_id(request.run_id)
             if wait := self._resumes.take(user_id):
                 sentence = "You have resumed runs as often as one may in a minute. Try again in a moment."
@@ -106,18 +120,19 @@ class Servicer:
             recording = self._recordings.find(user_id, run_id)
             if recording is None:
                 raise _no_such_run()
-            await self._attend(context, recording, run_id, request.after_seq)
+            await self._attend(self._reply(context, run_id), recording, request.after_seq)
 
     async def list_agents(self, _: pb.ListAgentsRequest, context: Context) -> pb.ListAgentsResponse:
         """List the agents there are."""
         async with self._answering(context):
-            self._identity.user(context.invocation_metadata() or ())
-        return pb.ListAgentsResponse(agents=[_info(agent) for agent in self._agents().values()])
+            await self._identity.user(context)
+            await context.send_initial_metadata(self._about)
+        return pb.ListAgentsResponse(agents=[_info(agent) for agent in self._public().values()])
 
     async def cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
         """Stop one of the caller's own runs. Its stream says how it ended."""
         async with self._answering(context):
-            user_id = self._identity.user(context.invocation_metadata() or ())
+            user_id = await self._identity.user(context)
             run_id = checked_run_id(request.run_id)
             if run := self._admission.find(user_id, run_id):
                 run.stop(CANCELLED)
@@ -125,41 +140,36 @@ class Servicer:
                 raise _no_such_run()
         return pb.CancelResponse()
 
-    async def _attend(self, context: Context, recording: Recording, run_id: str, after: int) -> None:
+    async def _attend(self, reply: Reply, recording: Recording, after: int) -> None:
         """Stream a resumable run from a position on, until it ends, the caller leaves, or another takes over."""
-        # Taking over cancels a write. gRPC can still end a call after that, but not if its first write was cancelled.
+        # Taking over cancels a write: the call has to be answered before that can be.
         try:
-            await context.send_initial_metadata(())
+            await reply.begin()
         except BaseException:
             recording.wait()
             raise
-        async with recording.attached(after) as read:
+        async with recording.attached(after) as read_on:
             # Where there is nothing to say yet, a heartbeat says that the caller is attached.
-            await self._stream(context, run_id, read, patience=0 if after else None)
+            await reply.carry(read_on, patience=0 if after else None)
 
-    async def _stream(
-        self, context: Context, run_id: str, read: Callable[[], Awaitable[bytes]], patience: float | None = None
-    ) -> None:
-        """Write what happens until there is no more of it, and a heartbeat whenever there was nothing for a while."""
-        start = head(run_id)
-        while True:
-            try:
-                async with asyncio.timeout(self._heartbeat if patience is None else patience):
-                    events = await read()
-            except TimeoutError:
-                await _write(context, start)
-            else:
-                if not events:
-                    return
-                await _write(context, start + events)
-            patience = None
+    def _public(self) -> Mapping[str, Description]:
+        """Return the agents that callers may run."""
+        return {name: agent for name, agent in self._agents().items() if agent.is_public}
 
-    def _isolation(self, name: str) -> str:
-        agents = self._agents()
-        if name not in agents:
-            sentence = f"There is no agent named {name[:80]!r}. There are: {', '.join(agents)}."
+    def _reply(self, context: Context, run_id: str) -> Reply:
+        return Reply(context, run_id, heartbeat=self._heartbeat, stall=self._stall_timeout, about=self._about)
+
+    def _check(self, user_id: str, request: pb.RunRequest) -> str:
+        """Raise the reason why a run cannot be, as far as that is cheap to know; return where it would happen."""
+        run_id = request.run_id.lower()
+        if self._recordings.find(user_id, run_id):
+            raise exists(run_id)
+        self._admission.check(user_id, run_id)
+        agents = self._public()
+        if request.agent not in agents:
+            sentence = f"There is no agent named {request.agent[:80]!r}. There are: {', '.join(agents)}."
             raise Refusal(grpc.StatusCode.NOT_FOUND, sentence)
-        return agents[name]["isolation"]
+        return agents[request.agent].isolation
 
     def _time(self, remaining: float | None) -> tuple[float, float]:
         """Return how long a run may take, and how long its end may.
@@ -174,13 +184,18 @@ class Servicer:
         return min(max(remaining - margin, 0), self._run_timeout), margin / 2
 
     @asynccontextmanager
-    async def _answering(self, context: Context) -> AsyncGenerator[None]:
+    async def _answering(self, context: Context) -> AsyncGenerator["_Caller"]:
         """Turn what is raised into the status that the caller gets. Nobody outside sees an exception's text."""
+        caller = _Caller()
         try:
-            yield
+            yield caller
         except Refusal as refusal:
             self._log.info("call refused", status=refusal.code.name, message=refusal.message)
             await context.abort_with_status(refusal.status())
+        except StalledError:
+            self._log.info("caller reads nothing", user_id=caller.user_id)
+            with self._admission.unread(caller.user_id):  # gRPC ends the call when what was written before is read
+                await context.abort_with_status(too_many("Nothing was read for too long.", "STALLED").status())
         except PlaceError as error:
             self._log.error("no place for a run", error=str(error))
             answer = unavailable("The engine cannot start a run right now. Try again.", "NO_PLACE")
@@ -194,18 +209,16 @@ class Servicer:
             await context.abort(grpc.StatusCode.INTERNAL, sentence)
 
 
+@dataclass
+class _Caller:
+    """Who is answered, once that is known."""
+
+    user_id: str = ""
+
+
 def _no_such_run() -> Refusal:
     return Refusal(grpc.StatusCode.NOT_FOUND, "You have no such run.")
 
 
-def _info(agent: Mapping[str, str]) -> pb.AgentInfo:
-    return pb.AgentInfo(name=agent["name"], description=agent["description"], isolation=agent["isolation"])
-
-
-async def _write(context: Context, message: bytes) -> None:
-    """Send a message, and wait until there is room for the next one: this is the call's flow control."""
-    try:
-        await context.write(message)
-    except Exception as error:
-        # A write fails when the caller is gone, a moment before gRPC says so by cancelling.
-        raise asyncio.CancelledError from error
+def _info(agent: Description) -> pb.AgentInfo:
+    return pb.AgentInfo(name=agent.name, description=agent.text, isolation=agent.isolation)

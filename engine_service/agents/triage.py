@@ -53,6 +53,8 @@ class Triage(Agent):
 class Resolver(Agent):
     """Answers from an article of the knowledge base."""
 
+    public = False
+
     async def run(self, context: RunContext, input: str) -> str:
         """Read the best article."""
         await context.think("Is there an article? ")
@@ -65,6 +67,8 @@ class Resolver(Agent):
 class Frontdesk(Agent):
     """Answers whatever nobody else does."""
 
+    public = False
+
     async def run(self, context: RunContext, input: str) -> str:  # noqa: ARG002 - it has only one answer
         """Promise that a person will look at it."""
         await context.think("A person has to look at this. ")
@@ -73,6 +77,8 @@ class Frontdesk(Agent):
 
 class Historian(Agent):
     """Remembers how old cases went, but slowly."""
+
+    public = False
 
     async def run(self, context: RunContext, input: str) -> str:  # noqa: ARG002 - it reads everything
         """Read old cases until told to stop."""

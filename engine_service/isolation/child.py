@@ -13,11 +13,14 @@ import threading
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from engine_service.agent import Agent, AgentError, RunContext, Work, perform
 from engine_service.events import Outlet
 from engine_service.isolation import GRACE
+from engine_service.isolation.inheritance import run_exit_functions
 
 CLOSED = -1
 
@@ -25,17 +28,36 @@ LENGTH = struct.Struct("!I")
 """What comes from the engine: the length of the work, the work, and at some time the end, which means: stop."""
 
 
+STACK = 1024 * 1024
+"""Bytes of a thread's stack. The usual 8 MiB count as memory that a run may have, though nobody touches them."""
+
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What supervisors and terminals send to all processes at once. It is for the engine, which drains."""
+
+
+def ignore_stops() -> None:
+    """Do nothing when told to stop. Not SIG_IGN: a program that an agent starts would inherit that."""
+    for number in STOPS:
+        signal.signal(number, _ignore)
+
+
+def _ignore(_: int, __: FrameType | None) -> None:
+    pass
+
+
 def live(
     work: int, events: int, agents: Mapping[str, type[Agent]], max_event_bytes: int, memory: int, seconds: float
 ) -> NoReturn:
     """Do one run, and end the process, whatever the agent left behind."""
-    status = 1
+    status, ours = 1, os.getpid()
+    worked = False
     try:
         _limit(memory, seconds)
         # Not asyncio.run: it would wait for threads and tasks that the agent forgot. They end with the process.
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(_live(work, events, agents, max_event_bytes, seconds))
+        worked = True
+        worked = loop.run_until_complete(_live(work, events, agents, max_event_bytes, seconds))
         status = 0
     except SystemExit as error:  # from a task of the agent's that nobody awaits
         status = error.code if isinstance(error.code, int) else 1
@@ -44,6 +66,9 @@ def live(
             traceback.print_exc()
     finally:
         with suppress(BaseException):
+            if worked and os.getpid() == ours:  # and not what the agent forked
+                run_exit_functions()
+        with suppress(BaseException):
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
@@ -51,19 +76,29 @@ def live(
 
 def _limit(memory: int, seconds: float) -> None:
     """Set what the kernel watches over. It is a net below the engine's own: it holds even when nobody is left."""
-    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    threading.stack_size(STACK)
+    most = _data() + memory  # what the agents' modules take is there already, and shared
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     cpu = math.ceil((seconds + GRACE) * (os.cpu_count() or 1)) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
 
 
+def _data() -> int:
+    """Return the bytes that the kernel counts as this process's data."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmData:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 async def _live(
     work: int, events: int, agents: Mapping[str, type[Agent]], max_event_bytes: int, seconds: float
-) -> None:
+) -> bool:
     engine, sink = socket.socket(fileno=work), PipeSink(events)
     for end in (engine, sink):
         os.register_at_fork(after_in_child=end.close)  # whatever the agent forks is not this run
-    await attend(engine, sink, agents, max_event_bytes, seconds)
+    return await attend(engine, sink, agents, max_event_bytes, seconds)
 
 
 async def attend(
@@ -72,12 +107,12 @@ async def attend(
     agents: Mapping[str, type[Agent]],
     max_event_bytes: int,
     seconds: float,
-) -> None:
-    """Wait for the work, and let the agent do it until it is done or told to stop."""
+) -> bool:
+    """Wait for the work, and let the agent do it until it is done or told to stop. False when there was none."""
     engine.setblocking(False)
     work = await _receive(engine)
     if work is None:
-        return
+        return False
     signal.alarm(math.ceil(seconds + 2 * GRACE))
     outlet = Outlet(sink, max_event_bytes)
     context = RunContext(work, work.agent, outlet, agents)
@@ -87,6 +122,7 @@ async def attend(
     if not task.cancelled() and (error := task.exception()) and not isinstance(error, AgentError):
         raise error  # an AgentError has been told as an event
     await sink.drain()
+    return True
 
 
 async def _receive(engine: socket.socket) -> Work | None:

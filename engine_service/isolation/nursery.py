@@ -3,21 +3,26 @@
 import asyncio
 import json
 import os
+import pwd
+import signal
 import socket
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
 
 from engine_service.agent import Work
-from engine_service.isolation import PlaceError
+from engine_service.events import Cutter
+from engine_service.isolation import GRACE, PlaceError
 from engine_service.isolation.output import Output
-from engine_service.isolation.place import ProcessPlace
-from engine_service.isolation.zygote import FORK, MAX_MESSAGE, Terms
-from engine_service.registry import RegistryError
+from engine_service.isolation.place import KILLED, WELL, ProcessPlace
+from engine_service.isolation.rehearsal import WORK as REHEARSED
+from engine_service.isolation.zygote import EXEC, FORK, MAX_MESSAGE, Terms
+from engine_service.registry import Description, RegistryError
 
 WAITING = 4
 """Children that wait for their run. Each fork that is done ahead brings a first event 2 ms closer."""
@@ -25,6 +30,10 @@ LULL = 0.02
 """Seconds after a run's begin until its place among those that wait is filled again."""
 FORKS = 8
 """Forks that are asked for at once. More would only wait in the zygote's socket."""
+PATIENCE = 5.0
+"""Seconds that a zygote may owe us a birth or an end without a word. Then it hangs, and is killed."""
+REHEARSAL = 15.0
+"""Seconds that the first run of a zygote's child may take."""
 OWN = "RUNWIRE_ENGINE_"
 """Settings of the engine, its secrets among them: not for agents."""
 
@@ -32,11 +41,14 @@ OWN = "RUNWIRE_ENGINE_"
 class Nursery:
     """Has one zygote, and gives out its children, one for each run."""
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: Terms, import_timeout: float) -> None:
         self._loop = asyncio.get_running_loop()
+        self._log = structlog.get_logger()
+        self._terms = terms
+        self._import_timeout = import_timeout
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
-        self._output = Output(structlog.get_logger().bind(process="zygote"))
+        self._output = Output(self._log.bind(process="zygote"))
         try:
             self._zygote = self._exec(theirs, terms)
         except OSError:
@@ -48,15 +60,17 @@ class Nursery:
             self._output.handed_over()
         self._turn = asyncio.Semaphore(FORKS)
         self._births = deque[tuple[ProcessPlace, asyncio.Future[None]]]()
-        self._waiting = deque[ProcessPlace]()
+        self._waiting = {FORK: deque[ProcessPlace](), EXEC: deque[ProcessPlace]()}
         self._places: dict[int, ProcessPlace] = {}
-        self._growing = set[asyncio.Task[None]]()
+        self._growing = {FORK: set[asyncio.Task[None]](), EXEC: set[asyncio.Task[None]]()}
         self._timer: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self._retired = False
+        self._importing = ""
         self._introduced: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self.died: asyncio.Future[None] = self._loop.create_future()
         """Done once the zygote is gone."""
-        self.agents: dict[str, dict[str, str]] = {}
+        self.agents: dict[str, Description] = {}
         """What is known of each agent, by name."""
         self.files: tuple[str, ...] = ()
         """The files that an agents' author may change."""
@@ -64,35 +78,75 @@ class Nursery:
 
     def _exec(self, control: socket.socket, terms: Terms) -> subprocess.Popen[bytes]:
         """Start the zygote: with exec, since a process that has gRPC must not be forked."""
+        module = "engine_service.isolation.zygote"
         return subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "engine_service.isolation.zygote", str(control.fileno()), terms.encoded()],
+            [sys.executable, "-m", module, str(control.fileno()), terms.encoded(), str(os.getpid())],
             pass_fds=(control.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=self._output.writer,
             stderr=self._output.writer,
-            env={name: value for name, value in os.environ.items() if not name.startswith(OWN)},
+            env={name: value for name, value in os.environ.items() if not name.startswith(OWN)} | _home(terms.user),
             start_new_session=True,  # Ctrl-C in a terminal is for the engine alone
         )
 
     async def introduce(self) -> None:
-        """Wait until the zygote has imported the agents. Raises RegistryError when it cannot."""
-        told = await self._introduced
+        """Wait until the zygote has imported the agents. Raises RegistryError."""
+        try:
+            async with asyncio.timeout(self._import_timeout):
+                told = await self._introduced
+        except TimeoutError:
+            raise RegistryError(
+                f"the agents module {self._importing!r} is still not imported after {self._import_timeout:g} seconds; "
+                "if that is how long it takes, set RUNWIRE_ENGINE_IMPORT_TIMEOUT"
+            ) from None
         if told.get("say") != "ready":
-            await self.end()
             raise RegistryError(told.get("error", "the process that imports the agents died"))
         if told["threads"]:
-            structlog.get_logger().warning(
-                "agents' modules start threads; no run will have them", threads=told["threads"]
-            )
+            self._log.warning("agents' modules start threads; no run will have them", threads=told["threads"])
+        if told["exits"]:
+            self._log.info("exit functions of agents' modules run at the end of each run", functions=told["exits"])
+
+    async def begin(self) -> None:
+        """Have children wait, once one of them got through a run: what cannot be forked is found now, not by users.
+
+        Raises RegistryError.
+        """
+        await self._rehearse()
         self._grow()
+
+    async def _rehearse(self) -> None:
+        how, place = "", None
+        cutter = Cutter(self._terms.max_event_bytes)
+        try:
+            async with asyncio.timeout(REHEARSAL):
+                place = await self._fork(FORK)
+                await place.begin(REHEARSED)
+                while data := await place.read():
+                    cutter.cut(data)
+                how = await place.close()
+        except TimeoutError:
+            how = "it hangs"
+        except (PlaceError, OSError) as error:
+            how = str(error)
+        finally:
+            if place and not place.is_closed:
+                self._drop(place)
+        if how == KILLED:  # it had said all that it had to: what hung is what runs at its end
+            self._log.warning("exit functions of agents' modules take too long: they are cut short", seconds=GRACE)
+        elif how != WELL or cutter.last is None:
+            raise RegistryError(
+                "a process that is forked from the agents' modules gets through no run: "
+                f"{how}; one of these modules cannot be forked: its agents need `fork = False`"
+            )
 
     async def start(self, work: Work) -> ProcessPlace:
         """Give a run a process. Raises PlaceError."""
-        while self._waiting:
-            place = self._waiting.popleft()
+        how = self._how(work.agent)
+        while self._waiting[how]:
+            place = self._waiting[how].popleft()
             if await self._begin(place, work):
                 return place
-        place = await self._fork()
+        place = await self._fork(how)
         if not await self._begin(place, work):
             raise PlaceError("a process died before it had its run")
         return place
@@ -112,16 +166,26 @@ class Nursery:
     def retire(self) -> None:
         """Take no more runs, and end with the last that there is."""
         self._retired = True
-        while self._waiting:
-            self._drop(self._waiting.popleft())
+        self._drop_waiting()
         self._end_if_empty()
 
     async def end(self) -> None:
-        """End the zygote, and with it every process there is."""
+        """End the zygote, and with it every process there is. One that takes too long for that is killed."""
         self._retired = True
         if not self.died.done():
             self._control.shutdown(socket.SHUT_RDWR)
-        await asyncio.to_thread(self._zygote.wait)
+        try:
+            await asyncio.to_thread(self._zygote.wait, 2 * GRACE)
+        except subprocess.TimeoutExpired:
+            self._log.error("the zygote does not end: it is killed")
+            self.kill()
+
+    def kill(self) -> None:
+        """End the zygote at once, and what its modules started at their import. Its children live on."""
+        self._retired = True
+        with suppress(ProcessLookupError):
+            os.killpg(self._zygote.pid, signal.SIGKILL)
+        self._zygote.wait()
 
     def _grow_soon(self) -> None:
         """Have children wait again, but not before the run that was just begun had the processors for itself."""
@@ -130,21 +194,28 @@ class Nursery:
 
     def _grow(self) -> None:
         """Have children wait, as many as there should be."""
-        while not self._retired and len(self._waiting) + len(self._growing) < WAITING:
-            task = self._loop.create_task(self._add())
-            self._growing.add(task)
-            task.add_done_callback(self._growing.discard)
+        afresh = any(not agent.is_forked for agent in self.agents.values())
+        for how, wanted in ((FORK, WAITING), (EXEC, int(afresh))):
+            growing = self._growing[how]
+            while not self._retired and len(self._waiting[how]) + len(growing) < wanted:
+                task = self._loop.create_task(self._add(how))
+                growing.add(task)
+                task.add_done_callback(growing.discard)
 
-    async def _add(self) -> None:
+    async def _add(self, how: bytes) -> None:
         try:
-            place = await self._fork()
+            place = await self._fork(how)
         except PlaceError:
             return  # the next run will say so
-        self._waiting.append(place)
+        self._waiting[how].append(place)
         if self._retired:
             self.retire()
 
-    async def _fork(self) -> ProcessPlace:
+    def _how(self, agent: str) -> bytes:
+        """Return how an agent's processes come to be."""
+        return FORK if self.agents[agent].is_forked else EXEC
+
+    async def _fork(self, how: bytes) -> ProcessPlace:
         async with self._turn:
             if self._retired or self.died.done():
                 raise PlaceError("the zygote is gone")
@@ -154,9 +225,10 @@ class Nursery:
                 raise PlaceError(f"there are no descriptors for it: {error}") from error
             birth: asyncio.Future[None] = self._loop.create_future()
             try:
-                socket.send_fds(self._control, [FORK], place.childs)
+                socket.send_fds(self._control, [how], place.childs)
                 self._births.append((place, birth))
                 place.handed_over()
+                self._expect()
                 await birth
             except BaseException as error:
                 self._drop(place)
@@ -164,6 +236,16 @@ class Nursery:
                     raise PlaceError(f"the zygote cannot be asked: {error}") from error
                 raise
             return place
+
+    def _expect(self) -> None:
+        """Give the zygote time for what it owes us: births, and how those ended who are dead."""
+        owed = self._births or any(place.is_dead for place in self._places.values())
+        if owed and self._patience is None and not self.died.done():
+            self._patience = self._loop.call_later(PATIENCE, self._give_up)
+
+    def _give_up(self) -> None:
+        self._log.error("the zygote does not answer: it is killed")
+        self.kill()
 
     def _hear(self) -> None:
         """Listen to the zygote."""
@@ -176,8 +258,12 @@ class Nursery:
         if not message:
             self._bury()
             return
+        if self._patience:
+            self._patience.cancel()
+            self._patience = None
         told: dict[str, Any] = json.loads(message)
         hear: dict[str, Callable[..., None]] = {
+            "importing": self._wait,
             "agent": self._meet,
             "file": self._watch,
             "ready": self._introduce,
@@ -187,9 +273,14 @@ class Nursery:
             "exited": self._mourn,
         }
         hear[told["say"]](told, descriptors)
+        self._expect()
+
+    def _wait(self, told: dict[str, Any], _: list[int]) -> None:
+        self._importing = told["module"]
 
     def _meet(self, told: dict[str, Any], _: list[int]) -> None:
-        self.agents[told["agent"]["name"]] = told["agent"]
+        agent = Description(**told["agent"])
+        self.agents[agent.name] = agent
 
     def _watch(self, told: dict[str, Any], _: list[int]) -> None:
         self.files += (told["file"],)
@@ -204,7 +295,7 @@ class Nursery:
             for descriptor in descriptors:
                 os.close(descriptor)
         elif descriptors:
-            place.born(told["pid"], *descriptors)
+            place.born(told["pid"], descriptors[0], self._expect)
             self._places[place.pid] = place
             birth.set_result(None)
         else:  # we had no room for the descriptor that names it
@@ -224,6 +315,11 @@ class Nursery:
             del self._places[place.pid]
         place.discard()
 
+    def _drop_waiting(self) -> None:
+        for waiting in self._waiting.values():
+            while waiting:
+                self._drop(waiting.popleft())
+
     def _end_if_empty(self) -> None:
         if self._retired and not self._places and not self.died.done():
             self._control.shutdown(socket.SHUT_RDWR)
@@ -233,16 +329,25 @@ class Nursery:
         self._loop.remove_reader(self._control)
         self._control.close()
         self._retired = True
+        if self._patience:
+            self._patience.cancel()
         for _, birth in self._births:
             _disappoint(birth, "the zygote died")
-        while self._waiting:
-            self._drop(self._waiting.popleft())
-        for place in self._places.values():
+        self._drop_waiting()
+        for place in tuple(self._places.values()):
             place.orphaned()
         if not self._introduced.done():
             self._introduced.set_result({})
         self._output.close()
         self.died.set_result(None)
+
+
+def _home(user: tuple[int, int] | None) -> dict[str, str]:
+    """Return what a user's environment says of them."""
+    if user is None:
+        return {}
+    known = pwd.getpwuid(user[0])
+    return {"HOME": known.pw_dir, "USER": known.pw_name, "LOGNAME": known.pw_name}
 
 
 def _disappoint(birth: asyncio.Future[None], why: str) -> None:

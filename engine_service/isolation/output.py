@@ -35,6 +35,7 @@ class Output:
 
     def close(self) -> None:
         """Log what is still there, and let go."""
+        self.handed_over()
         for _ in range(LAST_READS):  # and not until it ends: who knows who else holds it
             if not (self._open and self._take()):
                 break

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
@@ -11,6 +12,9 @@ from engine_service.agent import Work
 from engine_service.isolation import GRACE
 from engine_service.isolation.channel import Channel
 from engine_service.isolation.output import Output
+
+WELL, KILLED = "exit status 0", "killed by SIGKILL"
+"""How a process ended, in words."""
 
 
 class ProcessPlace:
@@ -28,11 +32,17 @@ class ProcessPlace:
         self._exited = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._pidfd = -1
+        self._is_orphan = False
+        self._on_death: Callable[[], None]
         self.pid = 0
+        self.is_dead = False
+        """Whether its process has ended, be it known how or not."""
+        self.is_closed = False
 
-    def born(self, pid: int, pidfd: int) -> None:
+    def born(self, pid: int, pidfd: int, on_death: Callable[[], None]) -> None:
         """Learn which process it is. The descriptor names it for good, even after its number is another's."""
-        self.pid, self._pidfd = pid, pidfd
+        self.pid, self._pidfd, self._on_death = pid, pidfd, on_death
+        self._loop.add_reader(pidfd, self._died)
 
     @property
     def childs(self) -> tuple[int, ...]:
@@ -73,6 +83,7 @@ class ProcessPlace:
         while await self.read():  # an agent that cleans up is not to wait for a reader
             pass
         status = await self._exited
+        self.is_closed = True
         self._let_go()
         return _how(status)
 
@@ -84,15 +95,23 @@ class ProcessPlace:
 
     def orphaned(self) -> None:
         """Go on without the zygote: its child is not ours to wait for, but we still see it end."""
+        self._is_orphan = True
+        if self.is_dead:
+            self._bury()
 
-        def gone() -> None:
-            self._loop.remove_reader(self._pidfd)
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)  # what it started; the zygote would have done it
-            self.exited(None)
+    def _died(self) -> None:
+        """See the process end. How it ended, and what it started, is the zygote's to say and to end."""
+        self._loop.remove_reader(self._pidfd)
+        self.is_dead = True
+        if self._is_orphan:
+            self._bury()
+        else:
+            self._on_death()
 
-        if not self._exited.done():
-            self._loop.add_reader(self._pidfd, gone)
+    def _bury(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)  # what it started; the zygote would have done it
+        self.exited(None)
 
     def _let_go(self) -> None:
         if self._timer:

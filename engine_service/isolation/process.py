@@ -3,8 +3,9 @@
 import asyncio
 import functools
 from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import structlog
 
@@ -12,7 +13,7 @@ from engine_service.agent import Work
 from engine_service.isolation.nursery import Nursery
 from engine_service.isolation.place import ProcessPlace
 from engine_service.isolation.zygote import Terms
-from engine_service.registry import RegistryError
+from engine_service.registry import Description, RegistryError
 
 PAUSE = 1.0
 """Seconds until a zygote is tried again when none could be had."""
@@ -31,26 +32,26 @@ class OnChange(Protocol):
 class ProcessIsolation:
     """Gives every run a process of its own."""
 
-    def __init__(self, terms: Terms, on_change: OnChange) -> None:
+    def __init__(self, terms: Terms, import_timeout: float, on_change: OnChange) -> None:
         self._terms = terms
+        self._import_timeout = import_timeout
         self._on_change = on_change
         self._log = structlog.get_logger()
         self._nursery: Nursery
-        self.agents: Mapping[str, dict[str, str]] = {}
+        self.agents: Mapping[str, Description] = {}
         """What is known of each agent, by name. Those that are the engine's own tasks stay as they were at the boot."""
         self._nurseries = set[Nursery]()  # with those that are retired and still have runs
         self._keeping = set[asyncio.Task[None]]()
         self._changing = asyncio.Lock()
         self._ending = False
 
-    async def __aenter__(self) -> Self:
+    async def begin(self) -> None:
         """Start the first zygote. Raises RegistryError when the agents cannot be had."""
         await self._renew()
         if self._terms.reload:
             self._keep(self._replace_the_outdated())
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def end(self) -> None:
         """End every process there is."""
         self._ending = True
         for task in self._keeping:
@@ -64,8 +65,19 @@ class ProcessIsolation:
 
     async def _renew(self) -> None:
         """Have a new nursery. Raises OSError and RegistryError, and then the one before stays."""
-        nursery = Nursery(self._terms)
-        await nursery.introduce()
+        nursery = Nursery(self._terms, self._import_timeout)
+        try:
+            await nursery.introduce()
+            if apart := _apart(nursery.agents):  # only now it is known whom importing harms: they are left out
+                known = nursery.agents
+                await nursery.end()
+                nursery = Nursery(replace(self._terms, apart=apart), self._import_timeout)
+                await nursery.introduce()
+                nursery.agents = known
+            await nursery.begin()
+        except BaseException:
+            nursery.kill()
+            raise
         self._nursery = nursery
         self.agents = _renewed(self.agents, nursery.agents)
         self._nurseries.add(nursery)
@@ -81,7 +93,7 @@ class ProcessIsolation:
             self._nurseries.discard(nursery)
 
     def _named(self, isolation: str) -> list[str]:
-        return [name for name, agent in self._nursery.agents.items() if agent["isolation"] == isolation]
+        return [name for name, agent in self._nursery.agents.items() if agent.isolation == isolation]
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -120,12 +132,20 @@ class ProcessIsolation:
             seen = now
 
 
-def _renewed(before: Mapping[str, dict[str, str]], now: Mapping[str, dict[str, str]]) -> Mapping[str, dict[str, str]]:
+def _renewed(before: Mapping[str, Description], now: Mapping[str, Description]) -> Mapping[str, Description]:
     if not before:
         return now
-    tasks = {name: agent for name, agent in before.items() if agent["isolation"] == "task"}
-    others = {name: agent for name, agent in now.items() if agent["isolation"] != "task"}
+    tasks = {name: agent for name, agent in before.items() if agent.isolation == "task"}
+    others = {name: agent for name, agent in now.items() if agent.isolation != "task"}
     return dict(sorted((others | tasks).items()))
+
+
+def _apart(agents: Mapping[str, Description]) -> tuple[str, ...]:
+    """Return the modules none of whose agents are forked."""
+    sources = {agent.source: True for agent in agents.values()}
+    for agent in agents.values():
+        sources[agent.source] &= not agent.is_forked and agent.isolation == "process"
+    return tuple(source for source, is_apart in sources.items() if is_apart)
 
 
 def _times(files: tuple[str, ...]) -> dict[str, float]:

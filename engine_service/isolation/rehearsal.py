@@ -17,6 +17,9 @@ TIMES = 20
 class Rehearsal(Agent):
     """What most agents do."""
 
+    name = ""  # no agent of anybody's can be called so
+    public = False
+
     async def run(self, context: RunContext, input: str) -> str:
         """Think, say, report."""
         await context.think(input)
@@ -25,14 +28,16 @@ class Rehearsal(Agent):
         return input
 
 
+WORK = Work("run", "user", Rehearsal.name, "What?", deadline=datetime.datetime.now(datetime.UTC))
+
+
 def rehearse() -> None:
     """Do some runs in this process.
 
     The interpreter writes beside the code that runs often, and libraries prepare what is used for the first time. Each
     child would do so by itself, and have its own copy of every page that is written to.
     """
-    work = Work("run", "user", Rehearsal.name, "What?", deadline=datetime.datetime.now(datetime.UTC))
-    data = pickle.dumps(work)
+    data = pickle.dumps(WORK)
     for _ in range(TIMES):
         loop = asyncio.new_event_loop()
         loop.run_until_complete(_once(LENGTH.pack(len(data)) + data))

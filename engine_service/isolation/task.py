@@ -7,6 +7,8 @@ from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
+from structlog.contextvars import bind_contextvars
+
 from engine_service.agent import Agent, AgentError, RunContext, Work, perform
 from engine_service.events import Outlet
 from engine_service.isolation import GRACE
@@ -29,6 +31,7 @@ class TaskIsolation:
         place = TaskPlace()
         context = contextvars.Context()
         context.run(self._place.set, place)
+        context.run(bind_contextvars, **work.labels())  # what libraries log is told as this run's
         outlet = Outlet(place.pipe, self._max_event_bytes)
         place.begin(self._perform(work, outlet), context)
         return place

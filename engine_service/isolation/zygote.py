@@ -22,15 +22,20 @@ from types import FrameType
 from typing import Any, NoReturn, cast
 
 from engine_service import registry
+from engine_service.agent import Agent
 from engine_service.isolation import GRACE, child
-from engine_service.isolation.rehearsal import rehearse
-from engine_service.kernel import PR_SET_DUMPABLE
+from engine_service.isolation.inheritance import Inheritance, exit_functions
+from engine_service.isolation.rehearsal import Rehearsal, rehearse
+from runwire.service.kernel import PR_SET_DUMPABLE
 
-FORK = b"fork"
-"""What the engine says, with three descriptors: where the child's work comes from, where its events and prints go."""
+FORK, EXEC = b"fork", b"exec"
+"""What the engine says, with three descriptors: where the child's work comes from, where its events and prints go.
+
+A child is forked from what is here, or started afresh."""
 
 MAX_MESSAGE = 128 * 1024
 
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -43,6 +48,10 @@ class Terms:
     memory: int
     seconds: float
     reload: bool = False
+    apart: tuple[str, ...] = ()
+    """Modules whose agents are started afresh. They are not imported here."""
+    user: tuple[int, int] | None = None
+    """Whose rights to take on, before anything of the agents is imported: a user, and a group."""
 
     def encoded(self) -> str:
         """Write the terms for a command line."""
@@ -52,10 +61,12 @@ class Terms:
 class Zygote:
     """Forks, reaps, and sweeps."""
 
-    def __init__(self, control: socket.socket, terms: Terms) -> None:
+    def __init__(self, control: socket.socket, terms: Terms, engine: int) -> None:
         self._control = control
         self._terms = terms
+        self._engine = engine
         self._children = set[int]()
+        self._libc = ctypes.CDLL(None)
         self._woken, wake = socket.socketpair()
         for end in (self._woken, wake):
             end.setblocking(False)
@@ -65,21 +76,25 @@ class Zygote:
         """Import the agents, say which there are, and fork until the engine is gone."""
         # What an agent printed before its process died is in the log.
         cast("io.TextIOWrapper", sys.stdout).reconfigure(line_buffering=True)
+        child.ignore_stops()
+        drop_rights(self._terms)
+        exits = exit_functions()
         try:
-            self._agents = registry.load(registry.sources(self._terms.modules))
+            found = self._import()
         except registry.RegistryError as error:
             self._tell("error", error=str(error))
             return
+        self._agents: dict[str, type[Agent]] = {name: agent for name, (agent, _) in found.items()}
+        self._agents[Rehearsal.name] = Rehearsal
         # Only now: a module may have set handlers of its own at its import.
+        child.ignore_stops()
         signal.signal(signal.SIGCHLD, _wake)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the engine, which drains
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
-        libc = ctypes.CDLL(None)
         # Siblings cannot read one another's memory through /proc; what a child leaves behind comes to us.
-        libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        self._libc = libc
+        self._libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+        self._libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         rehearse()
+        self._inheritance = Inheritance()
         # What is here now stays for good: a child that collects garbage need not copy every page of it.
         gc.collect()
         gc.freeze()
@@ -87,19 +102,31 @@ class Zygote:
         # What the modules printed at their import is said here, and not once more by each child.
         sys.stdout.flush()
         sys.stderr.flush()
-        self._introduce()
+        self._introduce(found, exit_functions() - exits)
         try:
             self._attend()
         finally:
             self._end()
 
-    def _introduce(self) -> None:
+    def _import(self) -> dict[str, tuple[type[Agent], str]]:
+        """Import the agents. A module that never comes back must not outlive the engine that waits for it."""
+        self._libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != self._engine:
+            sys.exit(1)
+        modules = (module for module in self._terms.modules if module not in self._terms.apart)
+        found = registry.find(modules, on_import=lambda module: self._tell("importing", module=module))
+        self._libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)  # from now on, what is left of an engine ends in order
+        return found
+
+    def _introduce(self, found: dict[str, tuple[type[Agent], str]], exits: int) -> None:
         """Say who we are, in pieces: a message has a size that it can have."""
-        for agent in self._agents.values():
-            self._tell("agent", agent=registry.described(agent))
+        for agent, source in found.values():
+            self._tell("agent", agent=asdict(registry.described(agent, source)))
         for file in _files() if self._terms.reload else ():
             self._tell("file", file=file)
-        self._tell("ready", threads=threading.active_count() - 1)
+        # Counted by the kernel: not every library's threads are Python's.
+        threads = sum(1 for _ in Path("/proc/self/task").iterdir()) - 1
+        self._tell("ready", threads=threads, exits=exits)
 
     def _attend(self) -> None:
         """Do what the engine says, and take in the dead, until the engine is gone."""
@@ -119,10 +146,10 @@ class Zygote:
             message, descriptors, *_ = socket.recv_fds(self._control, len(FORK), 3)
         except OSError:
             return False
-        if message != FORK:
+        if message not in {FORK, EXEC}:
             return False
         try:
-            self._fork(*descriptors)
+            self._fork(*descriptors, afresh=message == EXEC)
         except OSError as error:
             self._tell("failed", error=str(error))
         finally:
@@ -130,31 +157,34 @@ class Zygote:
                 os.close(descriptor)
         return True
 
-    def _fork(self, work: int, events: int, output: int) -> None:
+    def _fork(self, work: int, events: int, output: int, *, afresh: bool) -> None:
         pid = os.fork()
         if pid == 0:
-            self._become_child(work, events, output)
+            self._become_child(work, events, output, afresh=afresh)
         self._children.add(pid)
         pidfd = os.pidfd_open(pid)
         self._tell("forked", pidfd, pid=pid)
         os.close(pidfd)
 
-    def _become_child(self, work: int, events: int, output: int) -> NoReturn:
+    def _become_child(self, work: int, events: int, output: int, *, afresh: bool) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for end in (self._control, self._woken, self._wake):
                 end.close()
             os.setsid()
             for descriptor in (work, events):  # they came through a socket, which makes them inheritable
-                os.set_inheritable(descriptor, False)
+                os.set_inheritable(descriptor, afresh)
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.close(output)
             # What the agent's own processes leave behind stays below this one as long as it lives.
             self._libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             terms = self._terms
+            if afresh:
+                module = "engine_service.isolation.afresh"
+                os.execv(sys.executable, [sys.executable, "-m", module, str(work), str(events), terms.encoded()])  # noqa: S606 - our own command
+            self._inheritance.renounce()
             child.live(work, events, self._agents, terms.max_event_bytes, terms.memory, terms.seconds)
         finally:
             os._exit(1)
@@ -193,6 +223,15 @@ class Zygote:
             socket.send_fds(self._control, [json.dumps({"say": say, **more}).encode()], descriptors)
 
 
+def drop_rights(terms: Terms) -> None:
+    """Be the user that agents are to be, for good."""
+    if terms.user:
+        user, group = terms.user
+        os.setgroups([group])
+        os.setgid(group)
+        os.setuid(user)
+
+
 def _wake(_: int, __: FrameType | None) -> None:
     """Take a signal: that it came is heard through the wake-up descriptor."""
 
@@ -228,10 +267,16 @@ def _files() -> list[str]:
     return sorted({file for file in files if file and not file.startswith(libraries) and not file.startswith(ours)})
 
 
+def read_terms(text: str) -> Terms:
+    """Read terms from a command line, where lists are all there is."""
+    told: dict[str, Any] = json.loads(text)
+    return Terms(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
+
+
 def main() -> None:
     """Serve the engine that holds the other end of the socket."""
     with socket.socket(fileno=int(sys.argv[1])) as control:
-        Zygote(control, Terms(**json.loads(sys.argv[2]))).serve()
+        Zygote(control, read_terms(sys.argv[2]), engine=int(sys.argv[3])).serve()
 
 
 if __name__ == "__main__":

@@ -74,9 +74,9 @@ def test_binary_frames_are_the_engines_bytes() -> None:
 @pytest.mark.parametrize(
     "text", ['{"run": {"agent": "a", "threadId": "t"}}', '{"run": {"agent": "a", "thread_id": "t"}}']
 )
-def test_both_spellings_are_understood(text: str) -> None:
+async def test_both_spellings_are_understood(text: str) -> None:
     """Names may be written in camelCase or as in the contract."""
-    assert TEXT.decode(text).run.thread_id == "t"
+    assert (await TEXT.decode(text)).run.thread_id == "t"
 
 
 @pytest.mark.parametrize(
@@ -87,17 +87,17 @@ def test_both_spellings_are_understood(text: str) -> None:
         '{"run": {"resumeWindow": "long"}}', '{"run": {"input": "\\ud800"}}', "1" * 5000, b"{}",
     ],
 )  # fmt: skip
-def test_json_that_is_refused(frame: str | bytes) -> None:
+async def test_json_that_is_refused(frame: str | bytes) -> None:
     """What is no ClientFrame is refused, unknown fields and two things at once among it."""
     with pytest.raises(FrameError):
-        TEXT.decode(frame)
+        await TEXT.decode(frame)
 
 
 @pytest.mark.parametrize("frame", ["{}", b"\xff", b"\x0a\x05abc", b"\x9a\x06\x00", b"\x52\x03\xa2\x06\x00"])
-def test_binary_that_is_refused(frame: str | bytes) -> None:
+async def test_binary_that_is_refused(frame: str | bytes) -> None:
     """What is no ClientFrame is refused, unknown fields at any depth among it."""
     with pytest.raises(FrameError):
-        BINARY.decode(frame)
+        await BINARY.decode(frame)
 
 
 def test_json_is_three_times_as_fast_as_json_format() -> None:

@@ -7,8 +7,9 @@ from google.rpc.error_details_pb2 import BadRequest
 from runwire.v1.engine_pb2 import ROLE_ASSISTANT, ROLE_USER, Message, RunRequest
 
 from engine_service.agent import Message as Said
+from engine_service.plain import parameters
 from engine_service.refusal import Refusal
-from engine_service.requests import MAX_TEXT, trace_of, work_of
+from engine_service.requests import MAX_TEXT, read, trace_of, work_of
 
 
 def test_the_trace_is_found() -> None:
@@ -20,40 +21,44 @@ def test_the_trace_is_found() -> None:
     assert trace_of([]) == ""
 
 
-def violations(request: RunRequest) -> set[str]:
+async def violations(request: RunRequest) -> set[str]:
     with pytest.raises(Refusal) as caught:
-        work_of(request, "alice", None)
+        await work_of(read(request.SerializeToString()), "alice")
     assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
     [detail] = caught.value.details
     assert isinstance(detail, BadRequest)
     return {violation.field for violation in detail.field_violations}
 
 
-def test_a_request_becomes_work() -> None:
+async def test_a_request_becomes_work() -> None:
     """All that was asked is in the work, as plain values."""
     history = [Message(role=ROLE_USER, text="hi"), Message(role=ROLE_ASSISTANT, text="hello")]
     request = RunRequest(agent="a", input="i", thread_id="t", history=history)
     request.parameters["deep"] = {"list": [1, "two", None]}
-    work = work_of(request, "alice", None)
+    work = await work_of(read(request.SerializeToString()), "alice")
     assert (work.user_id, work.agent, work.input, work.thread_id) == ("alice", "a", "i", "t")
     assert work.history == (Said("user", "hi"), Said("assistant", "hello"))
-    assert work.parameters == {"deep": {"list": [1, "two", None]}}
+    assert parameters(work.parameters) == {"deep": {"list": [1, "two", None]}}
 
 
-def test_a_run_id_is_made_or_taken() -> None:
+async def run_id(chosen: str = "") -> str:
+    return (await work_of(read(RunRequest(run_id=chosen).SerializeToString()), "alice")).run_id
+
+
+async def test_a_run_id_is_made_or_taken() -> None:
     """A caller may choose the run's id, in any case of letters; one is made otherwise."""
     chosen = "123E4567-E89B-42D3-A456-426614174000"
-    assert work_of(RunRequest(run_id=chosen), "alice", None).run_id == chosen.lower()
-    assert work_of(RunRequest(), "alice", None).run_id != work_of(RunRequest(), "alice", None).run_id
+    assert await run_id(chosen) == chosen.lower()
+    assert await run_id() != await run_id()
 
 
 @pytest.mark.parametrize("run_id", ["7", "123e4567e89b42d3a456426614174000", "{123e4567-e89b-42d3-a456-426614174000}"])
-def test_a_malformed_run_id(run_id: str) -> None:
+async def test_a_malformed_run_id(run_id: str) -> None:
     """What is no UUID is refused."""
-    assert violations(RunRequest(run_id=run_id)) == {"run_id"}
+    assert await violations(RunRequest(run_id=run_id)) == {"run_id"}
 
 
-def test_all_that_is_wrong_is_named_at_once() -> None:
+async def test_all_that_is_wrong_is_named_at_once() -> None:
     """A caller need not send a request twice to learn of two mistakes."""
     request = RunRequest(
         thread_id="é" * 129,
@@ -61,12 +66,12 @@ def test_all_that_is_wrong_is_named_at_once() -> None:
         history=[Message(text="x" * MAX_TEXT), Message(role=ROLE_USER, text="x")],
         resume_window=Duration(seconds=-1),
     )
-    assert violations(request) == {"thread_id", "input", "history", "history.role", "resume_window"}
+    assert await violations(request) == {"thread_id", "input", "history", "history.role", "resume_window"}
 
 
-def test_the_largest_request_is_let_through() -> None:
+async def test_the_largest_request_is_let_through() -> None:
     """Limits are what may be, not what may not."""
     request = RunRequest(
         thread_id="é" * 128, input="x" * MAX_TEXT, history=[Message(role=ROLE_USER, text="x" * MAX_TEXT)]
     )
-    assert work_of(request, "alice", None).input == request.input
+    assert (await work_of(read(request.SerializeToString()), "alice")).input == request.input

@@ -107,14 +107,15 @@ class RunRequest(_message.Message):
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
         """What was said before, oldest first.
 
-        At most 1 MiB all together.
+        At most 1 MiB all together, in at most 10,000 messages.
         """
 
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
         """Whatever else the agent understands.
 
-        Handed to the agent as it is.
+        Handed to the agent as it is. At most 256 KiB, and 10,000 values: elements of lists and members of objects, at any
+        depth, with the messages of the history counted among them.
         """
 
     @_builtins.property
@@ -156,6 +157,7 @@ class RunResponse(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id.
 
@@ -168,15 +170,23 @@ class RunResponse(_message.Message):
         Empty in a heartbeat, which says that the run is alive and quiet.
         """
 
+    @_builtins.property
+    def heartbeat(self) -> _duration_pb2.Duration:
+        """How long the stream is quiet at most: after so long without an event, a heartbeat is sent.
+
+        In a stream's first message alone.
+        """
+
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         events: _abc.Iterable[_events_pb2.Event] | None = ...,
+        heartbeat: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "heartbeat", b"heartbeat", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -228,6 +238,7 @@ class ResumeResponse(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id.
 
@@ -240,15 +251,23 @@ class ResumeResponse(_message.Message):
         Empty in a heartbeat, which says that the run is alive and quiet.
         """
 
+    @_builtins.property
+    def heartbeat(self) -> _duration_pb2.Duration:
+        """How long the stream is quiet at most: after so long without an event, a heartbeat is sent.
+
+        In a stream's first message alone.
+        """
+
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         events: _abc.Iterable[_events_pb2.Event] | None = ...,
+        heartbeat: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "heartbeat", b"heartbeat", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

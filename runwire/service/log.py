@@ -1,4 +1,4 @@
-"""What the gateway says to its operator: JSON lines, or plain text on a terminal."""
+"""What a service says to its operator: JSON lines, or plain text on a terminal."""
 
 import logging
 import sys
@@ -6,12 +6,18 @@ import sys
 import structlog
 
 
-def configure() -> None:
+def configure(service: str, level: str) -> None:
     """Send everything that is logged, by us and by libraries, to standard error in one format."""
     terminal = sys.stderr.isatty()
     renderer = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+
+    def name(_: object, __: str, record: structlog.types.EventDict) -> structlog.types.EventDict:
+        """Say whose line it is, and that first of all."""
+        return {"service": service, "event": record.pop("event"), **record}
+
     shared: list[structlog.types.Processor] = [
-        _name,
+        structlog.contextvars.merge_contextvars,  # what a library logs inside an agent's task is that run's
+        name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
         *(() if terminal else (structlog.processors.format_exc_info,)),
@@ -26,9 +32,4 @@ def configure() -> None:
     remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     formatter = structlog.stdlib.ProcessorFormatter(processors=[remove, renderer], foreign_pre_chain=shared)
     handler.setFormatter(formatter)
-    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-
-
-def _name(_: object, __: str, record: structlog.types.EventDict) -> structlog.types.EventDict:
-    """Say whose line it is, and that first of all."""
-    return {"service": "gateway", "event": record.pop("event"), **record}
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)

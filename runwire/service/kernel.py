@@ -1,4 +1,4 @@
-"""What the engine asks of the kernel and the C library for its own process, once, before anything else."""
+"""What a service asks of the kernel and the C library for its own process, once, before anything else."""
 
 import ctypes
 import resource
@@ -14,13 +14,13 @@ def settle() -> None:
     """Ask for all of it."""
     _raise_descriptor_limit()
     libc = ctypes.CDLL(None)
-    # No process of our user, an agent's among them, is to read our memory or our environment through /proc.
+    # Keys and tokens are in our memory: no process of our user, an agent's among them, is to read it through /proc.
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     _return_memory(libc)
 
 
 def _raise_descriptor_limit() -> None:
-    """Allow as many descriptors as we may: a run has a few, and the usual limit is for programs that have none."""
+    """Allow as many descriptors as we may: each run or socket has some, and the usual limit is for those with few."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

@@ -1,0 +1,160 @@
+"""What both services' settings have in common: how they are read, and the types of their values."""
+
+import difflib
+import ipaddress
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+SHORTEST = 1024
+LINUX = "linux"
+
+Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class BootError(Exception):
+    """The service cannot start. The message is one line that says what to do."""
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isdecimal() and int(port) < 2**16):
+        raise ValueError("must be HOST:PORT, like 127.0.0.1:8080")
+    return text
+
+
+def _items(text: object) -> object:
+    return tuple(item.strip() for item in text.split(",") if item.strip()) if isinstance(text, str) else text
+
+
+def _addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    if not addresses:
+        raise ValueError("must be HOST:PORT, or several of them, comma-separated")
+    return tuple(_address(address) for address in addresses)
+
+
+def _networks(items: tuple[str, ...]) -> tuple[str, ...]:
+    for item in items:
+        ipaddress.ip_network(item, strict=False)
+    return items
+
+
+def _private(network: str) -> str:
+    found = ipaddress.ip_network(network, strict=False)
+    if not found.is_private or found.prefixlen == 0:
+        raise ValueError("must be a private network, like 172.18.0.0/16: development is never for the public")
+    return network
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Items = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_items)]
+Addresses = Annotated[Items, AfterValidator(_addresses)]
+Networks = Annotated[Items, AfterValidator(_networks)]
+PrivateNetwork = Annotated[str, AfterValidator(_private)]
+Size = Annotated[ByteSize, Field(ge=SHORTEST)]
+
+
+class ServiceSettings(BaseSettings):
+    """What can be set of either service. Every flag is an environment variable too."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True,
+        cli_kebab_case=True,
+        cli_exit_on_error=False,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        frozen=True,
+    )
+    program: ClassVar[str]
+    prefix: ClassVar[str]
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
+    development_network: PrivateNetwork | None = Field(
+        None, description="private network, besides loopback, whose callers are believed in development"
+    )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody outside this machine can reach us."""
+        host = host_of(str(self.listen))  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        return is_loopback(host)
+
+    @classmethod
+    def load(cls, arguments: Sequence[str]) -> Self:
+        """Read the settings, or raise a BootError that says which one is wrong, and why."""
+        if sys.platform != LINUX:
+            raise BootError("it runs on Linux alone: elsewhere, run it in a container or a virtual machine")
+        if "--version" in arguments:
+            sys.stdout.write(f"{cls.program} {metadata.version('runwire')}\n")
+            sys.exit(0)
+        for name in os.environ:
+            cls._check(name)
+        for argument in arguments:
+            flag = argument.removeprefix("--").partition("=")[0].replace("-", "_")
+            if argument.startswith("--") and flag in cls.model_fields and is_secret(cls, flag):
+                raise BootError(
+                    f"{argument.partition('=')[0]} is no flag, since everybody can read the flags of a process: "
+                    f"set {cls.prefix}{flag.upper()}_FILE to a file that has it"
+                )
+        try:
+            return cls(_cli_parse_args=list(arguments))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        except ValidationError as error:
+            problem = error.errors()[0]
+            name = cls.prefix + "_".join(str(part) for part in problem["loc"][:1]).upper()
+            given = "" if is_secret(cls, name.removeprefix(cls.prefix).lower()) else f"={problem['input']}"
+            raise BootError(f"{name}{given}: {problem['msg'].removeprefix('Value error, ')}") from error
+        except SettingsError as error:
+            raise BootError(" ".join(str(error).split())) from error
+
+    @classmethod
+    def _check(cls, name: str) -> None:
+        """Refuse a variable that means nothing, and a credential that failed to come."""
+        if not name.startswith(cls.prefix):
+            return
+        field = name.removeprefix(cls.prefix).lower()
+        if field not in cls.model_fields:
+            known = [cls.prefix + field.upper() for field in cls.model_fields]
+            near = difflib.get_close_matches(name, known, n=1)
+            raise BootError(f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else "; see --help"))
+        if field.startswith("jwt_") and not os.environ[name].strip():
+            raise BootError(f"{name} is set and empty, as when a secret failed to be mounted: give it, or unset it")
+
+
+def is_secret(settings: type[ServiceSettings], field: str) -> bool:
+    """Tell whether a setting is nobody else's business."""
+    known = settings.model_fields.get(field)
+    return known is not None and "SecretStr" in str(known.annotation)
+
+
+def host_of(address: str) -> str:
+    """Return the host of HOST:PORT."""
+    return address.rpartition(":")[0].strip("[]")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine, and seen from nowhere else."""
+    found = parsed_ip(host)
+    return host == "localhost" if found is None else found.is_loopback
+
+
+def parsed_ip(text: str) -> Ip | None:
+    """Read an address; one of IPv4 inside IPv6 is that of IPv4."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+
+
+def is_near(host: str, network: str | None) -> bool:
+    """Tell whether a host is this machine, or inside a network."""
+    if is_loopback(host):
+        return True
+    address = parsed_ip(host)
+    return network is not None and address is not None and address in ipaddress.ip_network(network, strict=False)
