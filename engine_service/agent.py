@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, overload
 
 from google.protobuf.duration_pb2 import Duration
 from runwire.v1 import events_pb2 as pb
+from runwire.v1.engine_pb2 import ROLE_USER, RunRequest
 
 from engine_service.events import EventTooLargeError, Outlet, Speech
 from engine_service.plain import parameters, struct, text, value
@@ -61,7 +62,7 @@ class Work:
     agent: str
     input: str = ""
     thread_id: str = ""
-    history: tuple[Message, ...] = ()
+    history: bytes = b""  # as the messages of a RunRequest, as it came: decoded where it is used
     parameters: bytes = b""  # a Struct, as it came: decoded where it is used
     deadline: datetime.datetime | None = None
     trace_id: str = ""
@@ -134,12 +135,17 @@ class RunContext:
     @property
     def history(self) -> tuple[Message, ...]:
         """What was said before, oldest first."""
-        return self._work.history
+        return self._history
 
     @property
     def parameters(self) -> Mapping[str, Any]:
         """Whatever else the caller sent."""
         return self._parameters
+
+    @cached_property
+    def _history(self) -> tuple[Message, ...]:
+        said = RunRequest.FromString(self._work.history).history
+        return tuple(Message("user" if message.role == ROLE_USER else "assistant", message.text) for message in said)
 
     @cached_property
     def _parameters(self) -> Mapping[str, Any]:

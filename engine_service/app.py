@@ -105,6 +105,8 @@ async def serve(settings: Settings) -> None:
         await server.start()
         tell(is_serving=True)
         _warn(settings)
+        kernel.settle_memory()
+        await asyncio.sleep(0)  # whoever is here already need not wait for the end of the boot
         log.info("serving", address=address, agents=list(processes.agents), tls=certificates is not None)
 
         await stop.wait()

@@ -1,6 +1,7 @@
 """One call's stream, on its way out: what happens, heartbeats in between, and an end for a caller who doesn't read."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ import grpc.aio
 from engine_service.events import head, quiet
 from engine_service.isolation import GRACE
 
+LAST_WRITE = 2 * GRACE
+"""Seconds that a write may take once the run is told to stop."""
 SLOWEST = 4 * 1024
 """Bytes a second that a caller reads at least. gRPC doesn't tell how much of a message has been taken."""
 
@@ -32,8 +35,8 @@ class Reply:
         self._heartbeat = heartbeat
         self._stall = stall
         self._about = about
+        self._slowest: float = SLOWEST
         self._largest = 0  # of the messages that may still be under way
-        self._end: float | None = None
         self._writing: asyncio.Timeout | None = None
 
     async def begin(self) -> None:
@@ -61,23 +64,23 @@ class Reply:
             patience = None
 
     def hurry(self) -> None:
-        """Hear that the run is told to stop: it has a moment to end, and its caller as long to read that."""
-        self._end = asyncio.get_running_loop().time() + 2 * GRACE
+        """Hear that the run is told to stop: it has a moment to end, and its caller as long to read what is left."""
+        self._stall, self._slowest = min(self._stall, LAST_WRITE), math.inf
         if self._writing and (when := self._writing.when()) is not None:
-            self._writing.reschedule(min(when, self._end))
+            self._writing.reschedule(min(when, asyncio.get_running_loop().time() + LAST_WRITE))
 
     async def _write(self, events: bytes) -> None:
         message = self._start + self._first + events
         self._first = b""
         # Before there is room for this one, the one before it has to be taken.
         size, self._largest = max(self._largest, len(message)), len(message)
-        await self._bounded(self._context.write(message), size / SLOWEST)
+        await self._bounded(self._context.write(message), size / self._slowest)
 
     async def _bounded(self, writing: Awaitable[None], more: float = 0) -> None:
         """Wait until something is written: this is the call's flow control."""
         end = asyncio.get_running_loop().time() + self._stall + more
         try:
-            async with asyncio.timeout_at(end if self._end is None else min(end, self._end)) as self._writing:
+            async with asyncio.timeout_at(end) as self._writing:
                 await writing
         except TimeoutError:
             raise StalledError from None

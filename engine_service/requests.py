@@ -1,5 +1,6 @@
 """What a caller may ask: requests, checked, to work."""
 
+import asyncio
 import datetime
 import math
 import re
@@ -11,7 +12,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
 from runwire.v1 import engine_pb2 as pb
 
-from engine_service.agent import Message, Work
+from engine_service.agent import Work
 from engine_service.refusal import invalid
 from runwire.service.values import Field, ValuesError, count, fields, shape_of
 
@@ -19,20 +20,22 @@ MAX_THREAD_ID = 256
 MAX_TEXT = 1024 * 1024
 MAX_MESSAGES = 10_000
 MAX_PARAMETERS = 256 * 1024
+PIECE = 1_000
+"""Messages that are looked at at once."""
 ROOM = 64
 """Bytes that a message of the history may have beside its text."""
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 NO_UUID = "must be a UUID, like 123e4567-e89b-42d3-a456-426614174000"
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
-ROLES = {pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
 HISTORY, PARAMETERS = (pb.RunRequest.DESCRIPTOR.fields_by_name[name].number for name in ("history", "parameters"))
 STRUCT = shape_of(Struct.DESCRIPTOR)
 
 
 class Asked(NamedTuple):
-    """What was asked. Its parameters stay as they came: whoever uses them decodes them, beside the agent."""
+    """What was asked. What may be much stays as it came, too: whoever uses it decodes it, beside the agent."""
 
     request: pb.RunRequest
+    history: bytes
     parameters: bytes
 
 
@@ -43,8 +46,8 @@ def read(data: bytes) -> Asked:
     """
     try:
         found = list(fields(data))
-        past = sum(field.end - field.begin for field in found if field.number == HISTORY)
-        if past > MAX_TEXT + ROOM * MAX_MESSAGES:
+        history = b"".join(data[field.begin : field.end] for field in found if field.number == HISTORY)
+        if len(history) > MAX_TEXT + ROOM * MAX_MESSAGES:
             raise invalid({"history": f"must be at most {MAX_TEXT} bytes all together"})
         parameters = [field for field in found if field.number == PARAMETERS]
         request = pb.RunRequest.FromString(_without(data, parameters))
@@ -53,7 +56,7 @@ def read(data: bytes) -> Asked:
     except DecodeError as error:
         raise invalid({"request": "cannot be read as a RunRequest"}) from error
     # Where a message comes in pieces, they are one when they are laid end to end.
-    return Asked(request, b"".join(data[field.content : field.end] for field in parameters))
+    return Asked(request, history, b"".join(data[field.content : field.end] for field in parameters))
 
 
 async def work_of(
@@ -66,6 +69,7 @@ async def work_of(
     """Check what was asked, and return what is to be done. Raises INVALID_ARGUMENT, naming all that is wrong."""
     request = asked.request
     violations = _violations(request, max_resume_window)
+    violations |= await _wrong_history(request)
     if wrong := await _wrong_parameters(asked):
         violations["parameters"] = wrong
     if violations:
@@ -76,7 +80,7 @@ async def work_of(
         agent=request.agent,
         input=request.input,
         thread_id=request.thread_id,
-        history=tuple(Message(ROLES[message.role], message.text) for message in request.history),  # type: ignore[arg-type]
+        history=asked.history,
         parameters=asked.parameters,
         deadline=deadline,
         trace_id=trace_id,
@@ -108,6 +112,22 @@ def _without(data: bytes, fields: list[Field]) -> bytes:
     return b"".join(data[begin:end] for begin, end in zip(begins, ends, strict=True)) if fields else data
 
 
+async def _wrong_history(request: pb.RunRequest) -> dict[str, str]:
+    """Say what is wrong with the history, if anything is."""
+    size, roles = 0, set[int]()
+    for begin in range(0, len(request.history), PIECE):
+        messages = request.history[begin : begin + PIECE]
+        size += sum(_size(message.text) for message in messages)
+        roles |= {message.role for message in messages}
+        await asyncio.sleep(0)
+    violations: dict[str, str] = {}
+    if size > MAX_TEXT or len(request.history) > MAX_MESSAGES:
+        violations["history"] = f"must be at most {MAX_TEXT} bytes all together, in at most {MAX_MESSAGES} messages"
+    if not roles <= {pb.ROLE_USER, pb.ROLE_ASSISTANT}:
+        violations["history.role"] = "must be ROLE_USER or ROLE_ASSISTANT in every message"
+    return violations
+
+
 async def _wrong_parameters(asked: Asked) -> str | None:
     """Say what is wrong with the parameters, if anything is."""
     if len(asked.parameters) > MAX_PARAMETERS:
@@ -130,14 +150,6 @@ def _violations(request: pb.RunRequest, max_resume_window: float) -> dict[str, s
         ),
         "thread_id": (_size(request.thread_id) > MAX_THREAD_ID, f"must be at most {MAX_THREAD_ID} bytes"),
         "input": (_size(request.input) > MAX_TEXT, f"must be at most {MAX_TEXT} bytes"),
-        "history": (
-            len(request.history) > MAX_MESSAGES or sum(_size(message.text) for message in request.history) > MAX_TEXT,
-            f"must be at most {MAX_TEXT} bytes all together, in at most {MAX_MESSAGES} messages",
-        ),
-        "history.role": (
-            any(message.role not in ROLES for message in request.history[:MAX_MESSAGES]),
-            "must be ROLE_USER or ROLE_ASSISTANT in every message",
-        ),
         "resume_window": (
             not 0 <= window_of(request) <= max_resume_window,
             f"must be between 0 and {max_resume_window:g} seconds",

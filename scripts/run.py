@@ -12,6 +12,8 @@ from pathlib import Path
 ENGINE = os.environ.get("RUNWIRE_ENGINE_LISTEN", "127.0.0.1:50051")
 os.environ.setdefault("RUNWIRE_GATEWAY_ENGINE", ENGINE)
 GATEWAY = os.environ.get("RUNWIRE_GATEWAY_LISTEN", "127.0.0.1:8080")
+if not any(name.startswith("RUNWIRE_ENGINE_JWT_") for name in os.environ):
+    os.environ.setdefault("RUNWIRE_ENGINE_DEVELOPMENT", "true")  # who tries it has no keys yet
 COMMANDS = ("engine-service", "edge-gateway")
 
 Processes = list[subprocess.Popen[bytes]]

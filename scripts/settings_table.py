@@ -24,7 +24,7 @@ def table(service: str) -> str:
     """Write a service's settings as a table."""
     settings = importlib.import_module(f"{service}.settings")
     fields = settings.Settings.model_fields.items()
-    rows = [row(settings.PREFIX, name, field.default, field.description) for name, field in fields]
+    rows = [row(settings.Settings.prefix, name, field.default, field.description) for name, field in fields]
     return "\n".join([f"| {service} | default | |", "|---|---|---|", *rows])
 
 

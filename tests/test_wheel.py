@@ -55,7 +55,7 @@ def test_it_runs_outside_the_checkout(home: Path, tmp_path: Path) -> None:
     found = subprocess.run([home / "bin/python", "-c", where], check=True, capture_output=True, text=True, cwd=tmp_path)
     assert str(ROOT) not in found.stdout
 
-    env = {"PATH": os.environ["PATH"], "RUNWIRE_ENGINE_LISTEN": "127.0.0.1:0"}
+    env = {"PATH": os.environ["PATH"], "RUNWIRE_ENGINE_LISTEN": "127.0.0.1:0", "RUNWIRE_ENGINE_DEVELOPMENT": "true"}
     with subprocess.Popen(
         [home / "bin/engine-service"], stderr=subprocess.PIPE, text=True, env=env, cwd=tmp_path
     ) as engine:

@@ -1,5 +1,7 @@
 """What a caller may ask."""
 
+from typing import Any, cast
+
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -7,7 +9,7 @@ from google.rpc.error_details_pb2 import BadRequest
 from runwire.v1.engine_pb2 import ROLE_ASSISTANT, ROLE_USER, Message, RunRequest
 
 from engine_service.agent import Message as Said
-from engine_service.plain import parameters
+from engine_service.agent import RunContext
 from engine_service.refusal import Refusal
 from engine_service.requests import MAX_TEXT, read, trace_of, work_of
 
@@ -37,8 +39,9 @@ async def test_a_request_becomes_work() -> None:
     request.parameters["deep"] = {"list": [1, "two", None]}
     work = await work_of(read(request.SerializeToString()), "alice")
     assert (work.user_id, work.agent, work.input, work.thread_id) == ("alice", "a", "i", "t")
-    assert work.history == (Said("user", "hi"), Said("assistant", "hello"))
-    assert parameters(work.parameters) == {"deep": {"list": [1, "two", None]}}
+    context: Any = RunContext(work, "a", cast("Any", None), {})
+    assert context.history == (Said("user", "hi"), Said("assistant", "hello"))
+    assert context.parameters == {"deep": {"list": [1, "two", None]}}
 
 
 async def run_id(chosen: str = "") -> str:

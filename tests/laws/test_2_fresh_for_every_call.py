@@ -106,7 +106,7 @@ def maps(pid: int) -> str:
 def test_the_engine_is_not_dumpable(engine: Service) -> None:
     """No process of the engine's user, and so no agent, can read its memory or its environment, where keys may be."""
     probe = (
-        "import asyncio, ctypes, signal; from engine_service import kernel;"
+        "import asyncio, ctypes, signal; from runwire.service import kernel;"
         "kernel.settle(); assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0"
     )
     subprocess.run([sys.executable, "-c", probe], check=True)

@@ -128,19 +128,38 @@ class Service:
             self.wait()
 
 
-def engine(*flags: str, agents: str = "tests.agents.probes", folder: str = "", **env: str) -> Service:
+def engine(
+    *flags: str, agents: str = "tests.agents.probes", folder: str = "", watched: bool = False, **env: str
+) -> Service:
     """Start an engine with the tests' agents, or those in a folder. Settings are given as `MAX_RUNS="3"`."""
     settings = {"LISTEN": "127.0.0.1:0", "AGENTS": agents, "DRAIN_GRACE": "1", "RUNS_PER_MINUTE": "1000000"} | env
     if not any(name.startswith("JWT_") for name in env):  # without keys, everybody is believed
         settings = {"DEVELOPMENT": "true"} | settings
     named = {f"RUNWIRE_ENGINE_{name}": value for name, value in settings.items()}
-    return Service("engine-service", *flags, env=named | {"PYTHONPATH": f"{ROOT}:{folder}"})
+    path = WATCHED if watched else {"PYTHONPATH": f"{ROOT}:{folder}"}
+    return Service("engine-service", *flags, env=named | path)
 
 
-def gateway(engine: str, *flags: str, **env: str) -> Service:
+def gateway(engine: str, *flags: str, watched: bool = False, **env: str) -> Service:
     """Start a gateway in front of an engine's address."""
     settings = {"LISTEN": "127.0.0.1:0", "ENGINE": engine, "DRAIN_GRACE": "1", "SOCKETS_PER_MINUTE": "1000000"} | env
-    return Service("edge-gateway", *flags, env={f"RUNWIRE_GATEWAY_{name}": value for name, value in settings.items()})
+    named = {f"RUNWIRE_GATEWAY_{name}": value for name, value in settings.items()}
+    return Service("edge-gateway", *flags, env=named | (WATCHED if watched else {}))
+
+
+WATCHED = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'support' / 'watch'}"}
+"""What makes a service tell of callbacks that hold its loop."""
+
+
+def since_boot(service: Service) -> list[Record]:
+    """Return what a service has logged since it serves. At its boot it warns of what its operator may not have meant."""
+    serving = next(place for place, record in enumerate(service.records) if record.get("event") == "serving")
+    return service.records[serving:]
+
+
+def held(service: Service) -> list[Record]:
+    """Return the callbacks that held a watched service's loop for too long, once it serves."""
+    return [record for record in since_boot(service) if record.get("event") == "held"]
 
 
 def zygote_of(engine: Service) -> int:
