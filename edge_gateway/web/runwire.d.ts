@@ -34,7 +34,10 @@ export interface Options {
   token?: string | (() => string | Promise<string>);
   /** Aborting it cancels the run, and throws its reason. */
   signal?: AbortSignal;
-  /** Seconds without a frame until a connection is taken for lost; 60 unless said. The engine's heartbeat must be shorter. */
+  /**
+   * Seconds without a frame until a connection is taken for lost. Otherwise 60, or a bit more than two heartbeats of the
+   * engine if that is longer.
+   */
   silence?: number;
   /**
    * Characters that may wait until the loop takes them; 1 Mi unless said. Where there are more, the connection of a run

@@ -7,7 +7,8 @@
 const FIRST_PAUSE = 250; // milliseconds; each further one is twice as long
 const LONGEST_PAUSE = 10_000;
 const PATIENCE = 60; // seconds without a frame, until it is given up; longer for a run whose window is longer
-const SILENCE = 60; // seconds without a frame, heartbeats among them, until a connection is taken for lost
+const SILENCE = 60; // seconds without a frame until a connection is taken for lost; longer where heartbeats are rare
+const SLACK = 5; // seconds that a heartbeat may be late
 const BUFFER = 1024 * 1024; // characters that wait for the loop, until no more are taken
 const PROTOCOL = "runwire.v1.json";
 const LOST = 1006;
@@ -228,7 +229,7 @@ class Run {
 
 /** A socket's frames, in order, until it is closed. It is taken for lost when not even heartbeats come any more. */
 async function* frames(socket, { signal, onframe, silence }) {
-  const patience = silence ?? SILENCE;
+  let patience = silence ?? SILENCE;
   let timer;
   let wake;
   const abort = () => wake();
@@ -244,6 +245,7 @@ async function* frames(socket, { signal, onframe, silence }) {
       if (data === undefined) return;
       onframe?.(data);
       const frame = JSON.parse(data);
+      if (frame.heartbeat) patience = silence ?? Math.max(SILENCE, 2 * parseFloat(frame.heartbeat) + SLACK);
       yield frame;
     }
   } finally {

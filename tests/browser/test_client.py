@@ -94,6 +94,44 @@ def test_in_chromium(gateway_of_probes: Service, chrome: Browser) -> None:
     in_chromium(gateway_of_probes, chrome, CHECKS)
 
 
+@pytest.mark.parametrize(
+    ("heartbeat", "silence", "seconds"), [(None, None, 60), ("15s", None, 60), ("100s", None, 205), ("100s", 7, 7)]
+)
+def test_silence(
+    gateway_of_probes: Service, chrome: Browser, heartbeat: str | None, silence: int | None, seconds: int
+) -> None:
+    """A connection is lost after a minute without a frame, after two heartbeats if they are rare, or as one says."""
+    page = chrome.new_page()
+    page.clock.install()
+    page.goto(f"http://{gateway_of_probes.address}/healthz")
+    page.evaluate(
+        """async ([heartbeat, silence]) => {
+        const { run } = await import("/runwire.js");
+        class Quiet extends EventTarget {
+          readyState = WebSocket.OPEN;
+          constructor() {
+            super();
+            queueMicrotask(() => this.dispatchEvent(new Event("open")));
+          }
+          send() {
+            const data = JSON.stringify({ runId: "1", heartbeat, events: [{ seq: 1, agentStarted: {} }] });
+            this.dispatchEvent(new MessageEvent("message", { data }));
+          }
+          close() {}
+        }
+        const events = run({ agent: "quiet" }, { silence, WebSocket: Quiet })[Symbol.asyncIterator]();
+        await events.next();
+        events.next().catch(({ code }) => (window.lost = code));
+        }""",
+        [heartbeat, silence],
+    )
+    page.clock.run_for((seconds - 1) * 1000)
+    assert page.evaluate("window.lost") is None
+    page.clock.run_for(2000)
+    assert page.evaluate("window.lost") == 1006
+    page.close()
+
+
 def test_its_types() -> None:
     """The types name what the module exports, and each event that there is."""
     types = CLIENT.with_name("runwire.d.ts").read_text()
