@@ -71,7 +71,7 @@ class Run {
   #position;
   #options;
   #socket = null;
-  #looking; // the timer, while what waits is taken
+  #looking = null; // the timer, while what waits is taken
   #visit = null;
   #cancelling = false;
 
@@ -200,15 +200,16 @@ class Run {
     if (!window) return;
     const resume = { runId, afterSeq: this.#socket.heard };
     const look = async () => {
-      this.#visit = await this.#connect({ resume });
-      await this.#visit.read();
-      this.#visit.close(NORMAL);
+      const visit = (this.#visit = await this.#connect({ resume }));
+      if (this.#looking) await visit.read(); // or it would come too late, and take the run over
+      visit.close(NORMAL);
     };
     this.#looking = setInterval(() => look().catch(() => {}), (window * 1000) / 3);
   }
 
   #stopLooking() {
     clearInterval(this.#looking);
+    this.#looking = null;
     this.#visit?.close(NORMAL);
   }
 
