@@ -3,12 +3,19 @@ import { resume, run } from "./runwire.js";
 
 const QUIET = 2000; // milliseconds without an event until a run is said to be still working
 const FRAMES = 500; // raw frames that are kept to be shown
+const ENTRIES = 1000; // entries that a timeline has
+const LONGEST = 100_000; // characters that are shown of what an agent goes on to say
 const WINDOW = 60; // seconds that a run outlives this page
 const KEPT = 20; // runs that are shown again when the page is loaded again
 const GONE = [4005, 4011]; // the run, or its beginning, is not there any more
+const NARROW = matchMedia("(max-width: 720px)"); // where a run begins below what is in sight
+const SLOWLY = { triage: '{"pace": 0.15}' }; // parameters that leave the time to cancel or cut a run by hand
 
 const $ = (id) => document.getElementById(id);
 const agents = new Map();
+let suggested = ""; // the parameters that we have filled in, and not the user
+const growing = new Set(); // boxes that will be drawn anew
+let conversation = []; // that the next run goes on with
 
 async function findAgents() {
   const token = $("token").value.trim();
@@ -17,7 +24,7 @@ async function findAgents() {
     const answer = await fetch("/v1/agents", { headers });
     if (!answer.ok) throw new Error((await answer.text()).trim());
     const found = (await answer.json()).agents ?? [];
-    const chosen = $("agent").value;
+    const chosen = $("agent").value || localStorage.getItem("agent");
     agents.clear();
     for (const agent of found) agents.set(agent.name, agent);
     $("agent").replaceChildren(...found.map(({ name }) => new Option(name, name)));
@@ -42,6 +49,56 @@ function showEngine(state, text) {
 
 function describe() {
   $("description").textContent = agents.get($("agent").value)?.description ?? "";
+  const suggestion = SLOWLY[$("agent").value] ?? "";
+  if ($("parameters").value === suggested) $("parameters").value = suggestion; // what the user wrote stays
+  suggested = suggestion;
+  showBesides();
+}
+
+/** What is asked for, besides the question. Throws when the parameters are none. */
+function besides() {
+  const history = conversation.length ? conversation : undefined;
+  return { parameters: parameters(), threadId: $("thread").value.trim() || undefined, history };
+}
+
+function parameters() {
+  const written = $("parameters").value.trim();
+  if (!written) return undefined;
+  if (!written.startsWith("{")) throw new SyntaxError("It has to begin with {.");
+  return JSON.parse(written);
+}
+
+/** Say it where it is seen although it is folded away. */
+function showBesides() {
+  try {
+    $("besides").textContent = inWords(besides());
+  } catch {
+    $("besides").textContent = ""; // it is still being written
+  }
+}
+
+function inWords({ parameters, threadId, history = [] }) {
+  const words = [parameters && JSON.stringify(parameters), threadId && `thread ${threadId}`];
+  return [...words, history.length && `after ${history.length} messages`].filter(Boolean).join(", ");
+}
+
+function showWrong(sentence) {
+  $("wrong").textContent = sentence;
+  $("parameters").setAttribute("aria-invalid", String(sentence !== ""));
+}
+
+/** Let the next run go on with a conversation, or begin one. */
+function goOn(messages) {
+  conversation = messages;
+  $("history").replaceChildren(
+    ...messages.map(({ role, text: said }) => {
+      const entry = text("li", "", said);
+      entry.prepend(text("strong", "", role === "ROLE_USER" ? "User: " : "Agent: "));
+      return entry;
+    }),
+  );
+  $("conversation").hidden = messages.length === 0;
+  showBesides();
 }
 
 /** What a page that is loaded again has to know: its runs, and who is asking. Kept as long as its tab is there. */
@@ -65,13 +122,16 @@ class Card {
     this.element = $("run").content.firstElementChild.cloneNode(true);
     this.part(".name").textContent = asked.agent;
     this.part(".question").textContent = asked.input;
+    this.part(".besides").textContent = inWords(asked);
     this.part(".cancel").addEventListener("click", () => this.cancel());
     this.part(".cut").addEventListener("click", () => this.run.cut());
-    this.part(".again").addEventListener("click", () => new Card({ agent: this.asked.agent, input: this.asked.input }).start());
+    this.part(".continue").addEventListener("click", () => this.goOn());
+    this.part(".again").addEventListener("click", () => new Card({ ...this.asked, runId: undefined }).start());
     this.part(".close").addEventListener("click", () => this.remove());
     this.part(".raw").addEventListener("click", () => this.toggleRaw());
     this.frames = [];
-    this.open = new Map(); // the timeline's entries that still change, by what they are about
+    this.dropped = 0; // entries that the timeline doesn't have any more
+    this.output = "";
     this.heard = performance.now(); // when the last event came
     this.alive = false; // whether a heartbeat came since
   }
@@ -82,12 +142,14 @@ class Card {
 
   /** Begin the run. */
   start() {
-    return this.follow((options) => {
+    const followed = this.follow((options) => {
       const begun = run({ ...this.asked, resumeWindow: WINDOW }, options);
       this.asked.runId = begun.runId;
       kept.add(this.asked);
       return begun;
     });
+    if (NARROW.matches) this.element.scrollIntoView();
+    return followed;
   }
 
   /** Show a run that began before this page was loaded, from its beginning. */
@@ -127,6 +189,19 @@ class Card {
     this.run.cancel();
   }
 
+  /** Put this conversation into the form. */
+  goOn() {
+    const { agent, input, parameters, threadId, history = [] } = this.asked;
+    if (agents.has(agent)) $("agent").value = agent;
+    describe();
+    $("parameters").value = parameters ? JSON.stringify(parameters) : "";
+    $("thread").value = threadId ?? "";
+    goOn([...history, { role: "ROLE_USER", text: input }, { role: "ROLE_ASSISTANT", text: this.output }]);
+    $("more").open = true;
+    $("input").focus();
+    $("input").select();
+  }
+
   remove() {
     kept.drop(this.asked);
     this.element.remove();
@@ -145,6 +220,8 @@ class Card {
     this.heard = performance.now();
     this.alive = false;
     const depth = event.agent.split("/").length - 1;
+    keepEnd(this.part(".happened"));
+    keepEnd(this.part(".answer"));
     this[event.type]?.(event, depth);
   }
 
@@ -158,7 +235,7 @@ class Card {
 
   agent_message(event, depth) {
     if (depth) this.stream("message", event);
-    else this.part(".answer").textContent += event.delta;
+    else grow(this.part(".answer"), event.delta);
   }
 
   tool_executing(event) {
@@ -166,12 +243,12 @@ class Card {
     const name = document.createElement("strong");
     name.textContent = event.tool;
     entry.append(name, details("arguments", event.arguments));
-    this.open.set(event.callId, entry);
+    entry.dataset.call = event.callId;
   }
 
   tool_completed(event) {
-    const entry = this.open.get(event.callId) ?? this.add("tool", event, event.tool);
-    this.open.delete(event.callId);
+    const begun = this.element.querySelector(`[data-call="${CSS.escape(event.callId)}"]`);
+    const entry = begun ?? this.add("tool", event, event.tool);
     if (event.error !== undefined) entry.append(text("p", "failed", event.error));
     else entry.append(details("result", event.result));
     entry.querySelector(".time").textContent = seconds(event.elapsed);
@@ -183,7 +260,10 @@ class Card {
 
   agent_completed(event, depth) {
     this.end(event, depth, "completed", "done");
-    if (!depth && !this.part(".answer").textContent) this.part(".answer").textContent = event.output;
+    if (depth) return;
+    if (!this.part(".answer").textContent) grow(this.part(".answer"), event.output);
+    this.output = event.output || this.part(".answer").textContent;
+    this.part(".continue").hidden = false;
   }
 
   agent_failed(event, depth) {
@@ -207,7 +287,7 @@ class Card {
     const same = last?.dataset.of === `${kind} ${event.agent}`;
     const entry = same ? last : this.add(kind, event, "");
     entry.dataset.of = `${kind} ${event.agent}`;
-    entry.append(event.delta);
+    grow(entry, event.delta);
   }
 
   add(kind, event, what) {
@@ -216,7 +296,14 @@ class Card {
     entry.className = `${kind} depth-${depth}`;
     entry.append(text("span", "time", ""), what);
     this.part(".timeline").append(entry);
+    if (this.part(".timeline").childElementCount > ENTRIES) this.dropOldest();
     return entry;
+  }
+
+  dropOldest() {
+    this.part(".timeline").firstElementChild.remove();
+    this.part(".dropped").hidden = false;
+    this.part(".dropped").textContent = `Older entries that are not shown any more: ${++this.dropped}`;
   }
 
   show(state, words) {
@@ -248,11 +335,29 @@ class Card {
   }
 }
 
+/** Keep a box's end in sight, if it is. To be called before the box grows. */
+function keepEnd(box) {
+  if (growing.has(box)) return; // once a picture, since it costs a layout
+  growing.add(box);
+  const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 8; // or somebody reads further up
+  requestAnimationFrame(() => {
+    growing.delete(box);
+    if (isAtEnd) box.scrollTop = box.scrollHeight;
+  });
+}
+
 function details(name, value) {
   const element = document.createElement("details");
   const shown = JSON.stringify(value ?? null, null, 2);
   element.append(text("summary", "", shown.length < 60 ? `${name}: ${JSON.stringify(value ?? null)}` : name), text("pre", "", shown));
   return element;
+}
+
+/** Add to the text at an element's end. Of one that is too long its beginning goes. */
+function grow(element, more) {
+  const end = element.lastChild ?? element.appendChild(new Text());
+  end.appendData(more);
+  if (end.length > LONGEST) end.replaceData(0, end.length - LONGEST + 1, "…");
 }
 
 function text(tag, kind, content) {
@@ -268,12 +373,30 @@ function seconds(elapsed) {
 
 $("ask").addEventListener("submit", (submitted) => {
   submitted.preventDefault();
-  new Card({ agent: $("agent").value, input: $("input").value.trim() }).start();
+  try {
+    new Card({ agent: $("agent").value, input: $("input").value.trim(), ...besides() }).start();
+    goOn([]);
+  } catch (error) {
+    $("more").open = true;
+    showWrong(`Parameters have to be a JSON object, like {"pace": 0.1}. ${error.message}`);
+    $("parameters").focus();
+  }
 });
 $("input").addEventListener("keydown", (pressed) => {
   if (pressed.key === "Enter" && (pressed.ctrlKey || pressed.metaKey)) $("ask").requestSubmit();
 });
-$("agent").addEventListener("change", describe);
+$("agent").addEventListener("change", () => {
+  localStorage.setItem("agent", $("agent").value);
+  describe();
+});
+$("more").addEventListener("input", () => {
+  showWrong("");
+  showBesides();
+});
+$("afresh").addEventListener("click", () => {
+  goOn([]);
+  $("input").focus();
+});
 $("token").addEventListener("change", () => {
   sessionStorage.setItem("token", $("token").value);
   findAgents();

@@ -34,15 +34,24 @@ export interface Options {
   token?: string | (() => string | Promise<string>);
   /** Aborting it cancels the run, and throws its reason. */
   signal?: AbortSignal;
-  /** Seconds without a frame until a connection is taken for lost; 60 unless said. The engine's heartbeat must be shorter. */
+  /**
+   * Seconds without a frame until a connection is taken for lost. Otherwise 60, or a bit more than two heartbeats of the
+   * engine if that is longer.
+   */
   silence?: number;
+  /**
+   * Characters that may wait until the loop takes them; 1 Mi unless said. Where there are more, the connection of a run
+   * with a resumeWindow is closed until they are taken. A run without one ends with an error (4008); where there is
+   * WebSocketStream it doesn't, since no more is read than is taken, and its agent waits.
+   */
+  buffer?: number;
   /** Hears how the connection is. */
   onconnection?: (connection: Connection) => void;
   /** Hears that the run is alive and quiet. */
   onheartbeat?: () => void;
   /** Sees each frame as it came. */
   onframe?: (frame: string) => void;
-  /** A WebSocket class, where there is none of this name. */
+  /** A WebSocket class, where there is none of this name. It is used instead of WebSocketStream, too. */
   WebSocket?: typeof globalThis.WebSocket;
 }
 

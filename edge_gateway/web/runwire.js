@@ -7,13 +7,17 @@
 const FIRST_PAUSE = 250; // milliseconds; each further one is twice as long
 const LONGEST_PAUSE = 10_000;
 const PATIENCE = 60; // seconds without a frame, until it is given up; longer for a run whose window is longer
-const SILENCE = 60; // seconds without a frame, heartbeats among them, until a connection is taken for lost
+const SILENCE = 60; // seconds without a frame until a connection is taken for lost; longer where heartbeats are rare
+const SLACK = 5; // seconds that a heartbeat may be late
+const BUFFER = 1024 * 1024; // characters that wait for the loop, until no more are taken
+const PROTOCOL = "runwire.v1.json";
 const LOST = 1006;
 const NORMAL = 1000;
 const NOT_FOUND = 4005;
 const TAKEN = 4010;
 const EXISTS = 4006;
 const CUT = 4000; // what we close with to cut the connection ourselves
+const FULL = [4008, "More came than was taken: read faster, or give the run a resumeWindow."];
 const OPEN = 1;
 
 /** Close codes after which it makes sense to come back; after all others the same would happen again. */
@@ -67,6 +71,8 @@ class Run {
   #position;
   #options;
   #socket = null;
+  #looking = null; // the timer, while what waits is taken
+  #visit = null;
   #cancelling = false;
 
   constructor(position, options) {
@@ -87,7 +93,7 @@ class Run {
   /** Stops the run. It still ends with its terminal event, agent_cancelled. */
   cancel() {
     this.#cancelling = true;
-    if (this.#position.begun) this.#send({ cancel: {} });
+    if (this.#position.begun) this.#socket?.send({ cancel: {} });
   }
 
   /** Cuts the connection, as a bad network would. A run with a resumeWindow goes on, and is joined again. */
@@ -98,6 +104,7 @@ class Run {
   async *[Symbol.asyncIterator]() {
     const { signal } = this.#options;
     const position = this.#position;
+    let state = "connecting";
     let attempt = 0; // since the last frame
     let lost = null; // when the connection was lost, until a frame comes again
     let taken = 0; // how often another took the run over; each time we wait longer to take it back
@@ -105,10 +112,13 @@ class Run {
     try {
       while (!ended) {
         signal?.throwIfAborted();
-        this.#tell(attempt ? "reconnecting" : "connecting");
-        const frames = await this.#open();
+        this.#tell(state);
+        state = "reconnecting";
+        // A connection may be lost between the run's beginning and our hearing of it: whether there is one is asked first.
+        const resuming = position.begun || position.unsure;
+        const socket = await this.#open(resuming);
         let open = false;
-        for await (const frame of frames) {
+        for await (const frame of frames(socket, this.#options)) {
           position.runId = frame.runId;
           position.begun = true;
           position.unsure = false;
@@ -119,6 +129,7 @@ class Run {
           open = true;
           if (!frame.events) this.#options.onheartbeat?.();
           for (const raw of frame.events ?? []) {
+            signal?.throwIfAborted();
             const event = shaped(raw);
             position.seq = event.seq;
             ended = TERMINAL.has(event.type) && !event.agent.includes("/");
@@ -126,11 +137,13 @@ class Run {
             if (ended) return;
           }
         }
+        this.#stopLooking();
         if (this.#cancelling && !position.begun && !position.unsure) return;
         signal?.throwIfAborted();
-        if (frames.resuming && frames.end[0] === NORMAL) return (ended = true); // it is over, and all of it was read
-        const error = new RunwireError(...frames.end);
-        if (frames.resuming && position.unsure && error.code === NOT_FOUND) {
+        if (socket.isFull && position.window) continue; // what waited was taken: now there is room for what follows
+        if (resuming && socket.end[0] === NORMAL) return (ended = true); // it is over, and all of it was read
+        const error = new RunwireError(...socket.end);
+        if (resuming && position.unsure && error.code === NOT_FOUND) {
           position.unsure = false; // it had not begun
           if (this.#cancelling) return;
           continue;
@@ -139,7 +152,7 @@ class Run {
           position.begun = true; // it had begun, only we hadn't heard of it
           continue;
         }
-        if (!frames.resuming && !error.retry) position.unsure = false; // it was refused
+        if (!resuming && !error.retry) position.unsure = false; // it was refused
         lost ??= Date.now();
         if (error.code === TAKEN) taken++;
         const waited = (Date.now() - lost) / 1000;
@@ -150,108 +163,214 @@ class Run {
         await sleep(pause, signal);
       }
     } finally {
+      this.#stopLooking();
       if (!ended) await this.#abandon();
       this.#socket?.close(NORMAL);
       this.#tell("closed");
     }
   }
 
-  async #open() {
-    const { url, token, WebSocket = globalThis.WebSocket } = this.#options;
-    const accessToken = typeof token === "function" ? await token() : token;
+  async #open(resuming) {
     const position = this.#position;
     const { asked, runId, seq } = position;
-    // A connection may be lost between the run's beginning and our hearing of it: whether there is a run is asked first.
-    const resuming = position.begun || position.unsure;
-    const socket = new WebSocket(url ?? new URL("/v1/stream", location.href.replace(/^http/, "ws")), "runwire.v1.json");
-    const frame = resuming ? { resume: { runId, afterSeq: seq } } : { run: asked };
-    socket.addEventListener("open", () => {
-      position.unsure ||= !position.begun && position.window > 0;
-      this.#send({ accessToken, ...frame });
+    const resume = { runId, afterSeq: this.#socket?.heard ?? seq };
+    this.#socket = await this.#connect(resuming ? { resume } : { run: asked }, {
+      onopen: () => (position.unsure ||= !position.begun && position.window > 0),
+      onfull: () => this.#lookIn(),
     });
-    this.#socket = socket;
-    const frames = new Frames(socket, this.#options); // at once, or it could be closed before anybody listens
-    frames.resuming = resuming;
-    return frames;
+    return this.#socket;
+  }
+
+  async #connect(first, { onopen, onfull } = {}) {
+    const { url, token, WebSocket, buffer } = this.#options;
+    const accessToken = typeof token === "function" ? await token() : token;
+    const address = url ?? new URL("/v1/stream", location.href.replace(/^http/, "ws"));
+    const pushed = this.#position.window || WebSocket || !globalThis.WebSocketStream;
+    const socket = pushed ? new Pushed(address, { WebSocket, buffer, onfull }) : new Pulled(address);
+    socket.opened.then(() => {
+      if (socket.isOpen) onopen?.();
+      socket.send({ accessToken, ...first });
+    });
+    return socket;
+  }
+
+  /** Looks in on a run now and then while the loop takes what waits: nobody is at it, and its window would pass. */
+  #lookIn() {
+    const { runId, window } = this.#position;
+    if (!window) return;
+    const resume = { runId, afterSeq: this.#socket.heard };
+    const look = async () => {
+      const visit = (this.#visit = await this.#connect({ resume }));
+      if (this.#looking) await visit.read(); // or it would come too late, and take the run over
+      visit.close(NORMAL);
+    };
+    this.#looking = setInterval(() => look().catch(() => {}), (window * 1000) / 3);
+  }
+
+  #stopLooking() {
+    clearInterval(this.#looking);
+    this.#looking = null;
+    this.#visit?.close(NORMAL);
   }
 
   /** Ends a run that nobody wants any more; one that goes on without us is joined for that. */
   async #abandon() {
     const { begun, unsure, window } = this.#position;
-    if (this.#socket?.readyState !== OPEN && window && (begun || unsure)) {
-      const frames = await this.#open();
-      const socket = this.#socket;
-      const settled = (name) => new Promise((resolve) => socket.addEventListener(name, resolve));
-      await Promise.race([settled("open"), settled("close")]); // its first frame was sent before we hear of it
-      frames.stop();
+    if (!this.#socket?.isOpen && window && (begun || unsure)) {
+      const socket = await this.#open(true);
+      await socket.opened; // its first frame was sent before we hear of it
     }
-    this.#send({ cancel: {} });
+    this.#socket?.send({ cancel: {} });
   }
 
   #tell(state, more) {
     this.#options.onconnection?.({ state, runId: this.runId, seq: this.seq, ...more });
   }
+}
 
-  #send(frame) {
-    if (this.#socket?.readyState === OPEN) this.#socket.send(JSON.stringify(frame));
+/** A socket's frames, in order, until it is closed. It is taken for lost when not even heartbeats come any more. */
+async function* frames(socket, { signal, onframe, silence }) {
+  let patience = silence ?? SILENCE;
+  let timer;
+  let wake;
+  const abort = () => wake();
+  signal?.addEventListener("abort", abort);
+  try {
+    while (!signal?.aborted) {
+      const data = await new Promise((resolve) => {
+        wake = resolve;
+        timer = setTimeout(() => (socket.close(), resolve()), patience * 1000);
+        socket.read().then(resolve);
+      });
+      clearTimeout(timer);
+      if (data === undefined) return;
+      onframe?.(data);
+      const frame = JSON.parse(data);
+      if (frame.heartbeat) patience = silence ?? Math.max(SILENCE, 2 * parseFloat(frame.heartbeat) + SLACK);
+      yield frame;
+    }
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", abort);
   }
 }
 
-/** A socket's frames, in order, until it is closed; then `end` says how. */
-class Frames {
-  end = [LOST, ""];
+/** A WebSocket: what comes waits here until it is read. It is closed before too much of it waits. */
+class Pushed {
+  end = [LOST, ""]; // how it was closed; by ourselves is like a lost connection
+  isFull = false;
+  #socket;
   #waiting = [];
+  #size = 0; // characters that wait
   #closed = false;
   #wake = () => {};
 
-  #timer;
-
-  constructor(socket, { signal, onframe, silence = SILENCE }) {
-    this.socket = socket;
+  constructor(url, { WebSocket = globalThis.WebSocket, buffer = BUFFER, onfull }) {
+    const socket = (this.#socket = new WebSocket(url, PROTOCOL));
+    this.opened = new Promise((resolve) => {
+      socket.addEventListener("open", resolve);
+      socket.addEventListener("close", resolve);
+    });
     socket.addEventListener("message", ({ data }) => {
-      this.#watch(silence);
-      onframe?.(data);
+      if (this.#closed) return;
+      this.isFull = this.#size > buffer; // without this one: a frame may be larger than all that may wait
       this.#waiting.push(data);
+      this.#size += data.length;
       this.#wake();
+      if (!this.isFull) return;
+      this.end = FULL;
+      this.close(CUT, "full");
+      onfull?.();
     });
     socket.addEventListener("close", ({ code, reason }) => {
       if (!this.#closed) this.end = [code === CUT ? LOST : code, reason];
       this.#closed = true;
       this.#wake();
     });
-    signal?.addEventListener("abort", this.#abort);
-    this.signal = signal;
-    this.#watch(silence);
   }
 
-  #abort = () => this.#wake();
-
-  /** Takes a connection for lost on which nothing comes any more: not even the heartbeats of a quiet run. */
-  #watch(silence) {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      this.#closed = true;
-      this.socket.close();
-      this.#wake();
-    }, silence * 1000);
+  get isOpen() {
+    return !this.#closed && this.#socket.readyState === OPEN;
   }
 
-  async *[Symbol.asyncIterator]() {
-    try {
-      for (;;) {
-        while (this.#waiting.length) yield JSON.parse(this.#waiting.shift());
-        if (this.#closed || this.signal?.aborted) return;
-        await new Promise((resolve) => (this.#wake = resolve));
-      }
-    } finally {
-      this.stop();
+  /** The position of the last event that waits. */
+  get heard() {
+    const last = this.#waiting.findLast((data) => JSON.parse(data).events);
+    return last && JSON.parse(last).events.at(-1).seq;
+  }
+
+  send(frame) {
+    if (this.isOpen) this.#socket.send(JSON.stringify(frame));
+  }
+
+  close(code, reason) {
+    this.#closed = true;
+    this.#socket.close(code, reason);
+    this.#wake();
+  }
+
+  /** Waits for a frame; undefined when there will be no more. */
+  async read() {
+    while (!this.#waiting.length && !this.#closed) await new Promise((resolve) => (this.#wake = resolve));
+    const data = this.#waiting.shift();
+    this.#size -= data?.length ?? 0;
+    return data;
+  }
+}
+
+/** A WebSocketStream: what isn't read stays where it is, and in the end holds the agent back. */
+class Pulled {
+  end = [LOST, ""];
+  isFull = false;
+  isOpen = false;
+  #stream;
+  #reader;
+  #writer;
+  #closed = false;
+
+  constructor(url) {
+    this.#stream = new WebSocketStream(url, { protocols: [PROTOCOL] });
+    this.opened = this.#stream.opened.then(
+      ({ readable, writable }) => {
+        this.#reader = readable.getReader();
+        this.#writer = writable.getWriter();
+        this.isOpen = true;
+      },
+      () => {}, // read() says why
+    );
+  }
+
+  send(frame) {
+    if (this.isOpen) this.#writer.write(JSON.stringify(frame)).catch(() => {}); // read() says why
+  }
+
+  close(closeCode, reason) {
+    this.isOpen = false;
+    this.#closed = true;
+    this.#stream.close({ closeCode, reason });
+    this.#drain();
+  }
+
+  /** Waits for a frame; undefined when there will be no more. */
+  async read() {
+    await this.opened;
+    if (this.#closed) return undefined;
+    const data = await this.#take();
+    if (data === undefined && !this.#closed) {
+      this.isOpen = false;
+      const { closeCode, reason } = await this.#stream.closed.catch((error) => error);
+      this.end = [closeCode ?? LOST, reason];
     }
+    return data;
   }
 
-  stop() {
-    clearTimeout(this.#timer);
-    this.#timer = null;
-    this.signal?.removeEventListener("abort", this.#abort);
+  /** Reads on for nobody: behind what isn't read, neither we nor the gateway would see that the other closes. */
+  async #drain() {
+    while ((await this.#take()) !== undefined);
+  }
+
+  async #take() {
+    return (await this.#reader?.read().catch(() => {}))?.value;
   }
 }
 

@@ -193,6 +193,13 @@ export const checks = (runwire, url) => ({
     await first.return();
   },
 
+  async "that a run was lost is told in the gateway's words"() {
+    const Losing = refusing(4005, "Your run was lost.");
+    const lost = { runId: "3e9f5d0c-6a4b-4f6e-9d0b-2f8b1c7a5e41", afterSeq: 2 };
+    const error = await all(runwire.resume(lost, { url, WebSocket: Losing })).catch((caught) => caught);
+    same([error.name, error.code, error.message, error.retry], ["RunwireError", 4005, "Your run was lost.", false]);
+  },
+
   async "a run without a window that breaks off is told lost"() {
     const run = runwire.run({ agent: "waiter" }, { url });
     const seen = [];
@@ -233,4 +240,19 @@ function counted(toFirst = () => {}) {
 // Closes a socket instead of sending.
 function closing(socket) {
   socket.send = () => socket.close(4000);
+}
+
+// A WebSocket to a gateway that refuses what it is asked.
+function refusing(code, reason) {
+  return class Refusing extends EventTarget {
+    readyState = WebSocket.OPEN;
+    constructor() {
+      super();
+      queueMicrotask(() => this.dispatchEvent(new Event("open")));
+    }
+    send() {
+      this.dispatchEvent(Object.assign(new Event("close"), { code, reason }));
+    }
+    close() {}
+  };
 }

@@ -46,12 +46,12 @@ def _wait_gone(pid: int, sentence: str) -> None:
         assert time.monotonic() < until, sentence
 
 
-def test_in_node(gateway_of_probes: Service) -> None:
-    """Everything that the client promises holds in Node."""
+def in_node(front: Service, checks: Path) -> None:
+    """Run checks in Node."""
     script = f"""
     import * as runwire from {json.dumps(str(CLIENT))};
-    import {{ checks }} from {json.dumps(str(CHECKS))};
-    const url = "ws://{gateway_of_probes.address}/v1/stream";
+    import {{ checks }} from {json.dumps(str(checks))};
+    const url = "ws://{front.address}/v1/stream";
     {RUN}
     console.log(JSON.stringify(results));
     """
@@ -62,26 +62,74 @@ def test_in_node(gateway_of_probes: Service) -> None:
     check(json.loads(done.stdout))
 
 
-def test_in_chromium(gateway_of_probes: Service, chrome: Browser) -> None:
-    """Everything that the client promises holds in Chromium, on a page of the gateway's own."""
+def in_chromium(front: Service, chrome: Browser, checks: Path) -> None:
+    """Run checks in Chromium, on a page of the gateway's own."""
     page = chrome.new_page(bypass_csp=True)
 
     def answer(route: Route) -> None:
-        route.fulfill(body=CHECKS.read_text(), content_type="text/javascript")
+        route.fulfill(body=checks.read_text(), content_type="text/javascript")
 
-    page.route("**/client.mjs", answer)
-    page.goto(f"http://{gateway_of_probes.address}/healthz")
+    page.route("**/checks.mjs", answer)
+    page.goto(f"http://{front.address}/healthz")
     results = page.evaluate(
         f"""async () => {{
         const runwire = await import("/runwire.js");
-        const {{ checks }} = await import("/client.mjs");
-        const url = "ws://{gateway_of_probes.address}/v1/stream";
+        const {{ checks }} = await import("/checks.mjs");
+        const url = "ws://{front.address}/v1/stream";
         {RUN}
         return results;
         }}"""
     )
     page.close()
     check(results)
+
+
+def test_in_node(gateway_of_probes: Service) -> None:
+    """Everything that the client promises holds in Node."""
+    in_node(gateway_of_probes, CHECKS)
+
+
+def test_in_chromium(gateway_of_probes: Service, chrome: Browser) -> None:
+    """Everything that the client promises holds in Chromium, on a page of the gateway's own."""
+    in_chromium(gateway_of_probes, chrome, CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "silence", "seconds"), [(None, None, 60), ("15s", None, 60), ("100s", None, 205), ("100s", 7, 7)]
+)
+def test_silence(
+    gateway_of_probes: Service, chrome: Browser, heartbeat: str | None, silence: int | None, seconds: int
+) -> None:
+    """A connection is lost after a minute without a frame, after two heartbeats if they are rare, or as one says."""
+    page = chrome.new_page()
+    page.clock.install()
+    page.goto(f"http://{gateway_of_probes.address}/healthz")
+    page.evaluate(
+        """async ([heartbeat, silence]) => {
+        const { run } = await import("/runwire.js");
+        class Quiet extends EventTarget {
+          readyState = WebSocket.OPEN;
+          constructor() {
+            super();
+            queueMicrotask(() => this.dispatchEvent(new Event("open")));
+          }
+          send() {
+            const data = JSON.stringify({ runId: "1", heartbeat, events: [{ seq: 1, agentStarted: {} }] });
+            this.dispatchEvent(new MessageEvent("message", { data }));
+          }
+          close() {}
+        }
+        const events = run({ agent: "quiet" }, { silence, WebSocket: Quiet })[Symbol.asyncIterator]();
+        await events.next();
+        events.next().catch(({ code }) => (window.lost = code));
+        }""",
+        [heartbeat, silence],
+    )
+    page.clock.run_for((seconds - 1) * 1000)
+    assert page.evaluate("window.lost") is None
+    page.clock.run_for(2000)
+    assert page.evaluate("window.lost") == 1006
+    page.close()
 
 
 def test_its_types() -> None:

@@ -4,13 +4,14 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from tests.support.services import Service, both
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
 
-AGENTS = "tests.agents.probes,tests.agents.rogues,tests.agents.dirt"
+AGENTS = "tests.agents.probes,tests.agents.rogues,tests.agents.dirt,tests.agents.talkers"
+SIZES = [(380, 800), (1360, 860)]
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,13 @@ def ask(page: Page, agent: str, question: str) -> None:
     page.select_option("#agent", agent)
     page.fill("#input", question)
     page.click("#start")
+
+
+def ask_with(page: Page, agent: str, question: str, parameters: str) -> None:
+    page.locator("#more summary").click()
+    page.select_option("#agent", agent)
+    page.fill("#parameters", parameters)
+    ask(page, agent, question)
 
 
 def test_a_run_from_click_to_answer(page: Page) -> None:
@@ -196,6 +204,117 @@ def test_the_page_is_loaded_again(page: Page) -> None:
     expect(page.locator(".run")).to_have_count(0)
 
 
+def test_a_run_is_slow_enough_to_be_stopped_by_hand(page: Page) -> None:
+    """The run that the page proposes goes on for long enough to be cut and cancelled, and the page says why."""
+    expect(page.locator("#besides")).to_have_text('{"pace":0.15}')
+    page.click("#start")
+    run = page.locator(".run")
+    expect(run.locator(".besides")).to_have_text('{"pace":0.15}')
+    expect(run.locator(".answer")).to_contain_text("Open")
+    run.locator(".cut").click()
+    expect(run.locator(".state")).to_have_text(re.compile(r"continued at \d+"))
+    run.locator(".cancel").click()
+    expect(run).to_have_class(re.compile("cancelled"))
+    page.select_option("#agent", "echo")
+    expect(page.locator("#besides")).to_have_text("")
+
+
+def test_parameters(page: Page) -> None:
+    """Parameters go with the question; what is no JSON object is refused with a sentence, and no run begins."""
+    for wrong in ('{"times": 3', "[3]", "3", "null"):
+        ask_with(page, "echo", "ho", wrong)
+        expect(page.get_by_role("alert")).to_contain_text("Parameters have to be a JSON object")
+        expect(page.get_by_label("Parameters")).to_be_focused()
+        expect(page.locator(".run")).to_have_count(0)
+        page.locator("#more summary").click()
+    page.locator("#more summary").click()
+    page.get_by_label("Parameters").fill('{"times": 3}')
+    expect(page.get_by_role("alert")).to_have_count(0)
+    page.click("#start")
+    expect(page.locator(".run .answer")).to_have_text("hohoho")
+    page.locator(".run .again").click()
+    expect(page.locator(".run .answer").first).to_have_text("hohoho")
+
+
+def test_a_conversation_goes_on(page: Page) -> None:
+    """What was asked and answered goes into the next run as its history, with its thread, unless it is taken out."""
+    page.locator("#more summary").click()
+    page.get_by_label("Thread").fill("seven")
+    page.locator("#more summary").click()
+    ask(page, "witness", "first")
+    answer = page.locator(".run .answer").first
+    expect(answer).to_have_text('{"input": "first", "thread": "seven", "history": []}')
+    page.locator(".run .continue").first.click()
+    expect(page.locator("#input")).to_be_focused()
+    expect(page.locator("#history li")).to_have_count(2)
+    expect(page.locator("#history li").first).to_have_text("User: first")
+    expect(page.locator("#besides")).to_have_text("thread seven, after 2 messages")
+    ask(page, "witness", "second")
+    expect(answer).to_contain_text('"input": "second", "thread": "seven", "history": ["user: first", "assistant: {')
+    expect(page.locator("#history li")).to_have_count(0)
+    page.locator(".run .continue").first.click()
+    expect(page.locator("#history li")).to_have_count(4)
+    page.get_by_role("button", name="Begin afresh").click()
+    ask(page, "witness", "third")
+    expect(answer).to_have_text('{"input": "third", "thread": "seven", "history": []}')
+
+
+def test_the_agent_is_remembered(page: Page) -> None:
+    """The agent that was chosen is still chosen when the page is loaded again."""
+    page.select_option("#agent", "witness")
+    page.reload()
+    expect(page.locator("#engine")).to_contain_text("engine ready")
+    expect(page.locator("#agent")).to_have_value("witness")
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_the_answer_stays_in_sight(chrome: Browser, services: tuple[Service, Service], width: int, height: int) -> None:
+    """However much happens and is said, the answer's end is in sight, and the timeline shows the newest."""
+    with opened(chrome, services[1], viewport={"width": width, "height": height}) as page:
+        ask_with(page, "reporter", "word", '{"steps": 50, "words": 500}')
+        run = page.locator(".run")
+        expect(run.locator(".answer")).to_contain_text("word499")
+        expect(run.locator(".answer")).to_be_in_viewport(ratio=0.9)
+        for box in (".answer", ".happened"):
+            page.wait_for_function(
+                "box => box.scrollTop > 0 && box.scrollHeight - box.scrollTop - box.clientHeight < 2",
+                arg=run.locator(box).element_handle(),
+            )
+
+
+def test_a_timeline_is_bounded(page: Page) -> None:
+    """A timeline has a thousand entries: the oldest go, and a line says how many. A text that is too long is cut."""
+    ask_with(page, "reporter", "x" * 1000, '{"steps": 1500, "words": 200}')
+    run = page.locator(".run")
+    expect(run).to_have_class(re.compile("completed"), timeout=15_000)
+    expect(run.locator(".timeline li")).to_have_count(1000)
+    expect(run.locator(".dropped")).to_have_text("Older entries that are not shown any more: 501")
+    expect(run.locator(".timeline li").last).to_contain_text("reporter: done")
+    assert run.locator(".answer").evaluate("answer => answer.textContent.length") == 100_000
+    expect(run.locator(".answer")).to_have_text(re.compile("^…x.*x199 $"))
+
+
+def test_a_run_that_was_lost(chrome: Browser, services: tuple[Service, Service]) -> None:
+    """When the gateway says that a run was lost, the page shows its sentence."""
+    with opened(chrome, services[1]) as page:
+        sockets: list[WebSocketRoute] = []
+
+        def route(socket: WebSocketRoute) -> None:
+            sockets.append(socket)
+            if len(sockets) == 1:
+                socket.connect_to_server()
+            else:
+                socket.on_message(lambda _: socket.close(code=4005, reason="Your run was lost."))
+
+        page.route_web_socket("**/v1/stream", route)
+        page.reload()
+        ask(page, "ticker", "tick")
+        expect(page.locator(".run .answer")).to_contain_text("5")
+        page.locator(".run .cut").click()
+        expect(page.locator(".run .failed")).to_have_text("Your run was lost.")
+        expect(page.locator(".run .state")).to_have_text("no longer there")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [380, 1360])
 def test_it_can_be_read(chrome: Browser, services: tuple[Service, Service], scheme: str, width: int) -> None:
@@ -206,6 +325,10 @@ def test_it_can_be_read(chrome: Browser, services: tuple[Service, Service], sche
         expect(page.locator(".run.failed")).to_have_count(1)
         ask(page, "triage", "How do I feed the plants?")
         expect(page.locator(".run.completed")).to_have_count(1)
+        page.locator(".run .continue").first.click()
+        page.fill("#parameters", "wrong")
+        page.click("#start")
+        expect(page.get_by_role("alert")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         poor = page.evaluate(CONTRAST)
         assert poor == []
