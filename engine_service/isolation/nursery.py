@@ -32,7 +32,7 @@ FORKS = 8
 """Forks that are asked for at once. More would only wait in the zygote's socket."""
 PATIENCE = 5.0
 """Seconds that a zygote may owe us a birth or an end without a word. Then it hangs, and is killed."""
-REHEARSAL = 15.0
+REHEARSAL = 10.0
 """Seconds that the first run of a zygote's child may take."""
 OWN = "RUNWIRE_ENGINE_"
 """Settings of the engine, its secrets among them: not for agents."""
@@ -121,7 +121,7 @@ class Nursery:
             async with asyncio.timeout(REHEARSAL):
                 place = await self._fork(FORK)
                 await place.begin(REHEARSED)
-                while data := await place.read():
+                while cutter.last is None and (data := await place.read()):
                     cutter.cut(data)
                 how = await place.close()
         except TimeoutError:
