@@ -6,16 +6,18 @@ BIN     := .venv/bin
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 PROTOS  := protos/runwire/v1
 # Tests that can run beside one another. All others measure, and have the machine for themselves.
-BESIDE  := tests/soak tests/browser tests/clients tests/engine_service tests/laws/test_resume_model.py \
-           $(wildcard tests/test_*.py) $(patsubst %,tests/edge_gateway/test_%.py,bridge_resume close_codes frames) \
-           tests/doors/test_identity.py tests/faults/test_network.py
+BESIDE  := tests/soak tests/browser tests/clients tests/engine_service tests/service tests/laws/test_resume_model.py \
+           $(wildcard tests/test_*.py) $(patsubst %,tests/edge_gateway/test_%.py,bridge_resume close_codes engines frames) \
+           tests/doors/test_identity.py tests/doors/test_development.py tests/faults/test_network.py
+# What proves a bound by force takes its time, and a target of its own.
+FORCE   := tests/siege
 CONTESTANTS := fastapi adk pydantic langgraph
 
 # What the main branch says of the contract; nothing where there is no such branch.
 MAIN    := $(shell git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify main)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check protos format tools readme pictures fuzz bench soak cuts
+.PHONY: help setup run test siege again check protos format tools readme pictures fuzz bench soak cuts
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +36,14 @@ run: setup ## start both services, and say where the console is; Ctrl-C stops th
 
 test: setup tools ## run every test
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(BESIDE)
-	@$(BIN)/python -m pytest $(BESIDE:%=--ignore=%)
+	@$(BIN)/python -m pytest $(BESIDE:%=--ignore=%) $(FORCE:%=--ignore=%)
+
+siege: setup ## prove the bounds by force: hostile frames, silent connections, callers who read nothing
+	@$(BIN)/python -m pytest $(FORCE)
+
+again: setup tools ## run tests again and again: make again TESTS=tests/siege TIMES=50
+	@for time in $$(seq $(or $(TIMES),50)); do \
+	    $(BIN)/python -m pytest --quiet --no-header $(TESTS) || { echo "failed at time $$time"; exit 1; }; done
 
 check: setup ## format, lint, types, contract, generated code
 	$(BIN)/ruff format --check .

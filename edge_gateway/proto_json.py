@@ -226,16 +226,17 @@ def _fill_message(table: dict[str, _Field], message: Message, document: Any) -> 
         field = table.get(name)
         if field is None:
             raise JsonError(f"there is no field {name[:80]!r}")
-        if field.name in seen or (field.oneof and value is not None and message.WhichOneof(field.oneof)):
+        if value is None:
+            continue
+        if field.name in seen or (field.oneof and message.WhichOneof(field.oneof)):
             raise JsonError(f"{name!r} is one too many")
         seen.add(field.name)
-        if value is not None:
-            try:
-                field.put(message, value)
-            except JsonError as error:
-                raise JsonError(f"{name}: {error}") from error
-            except (ValueError, TypeError) as error:  # of protobuf's own: a number out of range, half a surrogate pair
-                raise JsonError(f"{name}: cannot be that") from error
+        try:
+            field.put(message, value)
+        except JsonError as error:
+            raise JsonError(f"{name}: {error}") from error
+        except (ValueError, TypeError, OverflowError) as error:  # protobuf's own: a number out of range, half a pair
+            raise JsonError(f"{name}: cannot be that") from error
 
 
 def _fill_well_known(message: Message, value: Any) -> None:

@@ -3,11 +3,13 @@
 import base64
 import hashlib
 import hmac
+import http.server
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import jwt
@@ -201,6 +203,84 @@ async def test_a_shared_secret() -> None:
         for wrong in (token(SECRET + "!", "HS256"), token(SECRET, "HS512"), token(), "dev:alice", None):
             assert (await attempt(back.address, wrong)).code() is grpc.StatusCode.UNAUTHENTICATED
     assert not [record for record in back.records if SECRET in str(record)]
+
+
+async def test_a_secret_from_a_file(tmp_path: Path) -> None:
+    """With `JWT_SECRET_FILE` the secret is what the file has; the scheme of a token may be written in any case."""
+    file = tmp_path / "secret"
+    file.write_text(f"{SECRET}\n")
+    with start_engine(JWT_SECRET_FILE=str(file)) as back:
+        assert await attempt(back.address, token(SECRET, "HS256")) == "agent_completed"
+        for scheme in ("bearer", "BEARER", "bEaReR"):
+            metadata = (("authorization", f"{scheme} {token(SECRET, 'HS256')}"),)
+            async with caller(back.address) as somebody:
+                call = somebody.stub.Run(pb.RunRequest(agent="echo"), metadata=metadata)
+                assert [kind(event) async for response in call for event in response.events][-1] == "agent_completed"
+
+
+class Keys(http.server.BaseHTTPRequestHandler):
+    """Serves a JWKS, and counts who asks."""
+
+    asked = 0
+    document: ClassVar[dict[str, Any]] = {}
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        body = json.dumps(self.document).encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def _public_jwk(key: Any, kid: str) -> dict[str, Any]:
+    return {**json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key())), "kid": kid}
+
+
+async def test_keys_by_address() -> None:
+    """Keys are fetched from `JWT_KEYS_URL`, again when a token names a new one, and not for each token that does."""
+    old, new = rsa.generate_private_key(65537, 2048), rsa.generate_private_key(65537, 2048)
+    Keys.asked, Keys.document = 0, {"keys": [_public_jwk(old, "old")]}
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Keys) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with start_engine(JWT_KEYS_URL=f"http://127.0.0.1:{server.server_port}/keys") as back:
+                assert await attempt(back.address, token(old, headers={"kid": "old"})) == "agent_completed"
+                Keys.document = {"keys": [_public_jwk(old, "old"), _public_jwk(new, "new")]}
+                patience = time.monotonic() + 2 * PATIENCE
+                while await attempt(back.address, token(new, headers={"kid": "new"})) != "agent_completed":
+                    assert time.monotonic() < patience  # at most every 10 s
+                for _ in range(20):
+                    error = await attempt(back.address, token(new, headers={"kid": "another"}))
+                    assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+                assert Keys.asked <= 3
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("url", "says"), [("http://127.0.0.1:1/keys", "no JWKS can be fetched"), ("http://192.0.2.1/keys", "https")]
+)
+def test_keys_that_cannot_be_fetched(url: str, says: str) -> None:
+    """Keys that are not there, or would come in clear from elsewhere, stop the boot."""
+    with start_engine(JWT_KEYS_URL=url) as back:
+        assert back.wait() == 2
+        assert says in back.lines[0]
+
+
+async def test_what_an_agent_says_to_its_user_is_not_logged() -> None:
+    """An AgentError's sentence is for the user: the log has the reason, and no word of it."""
+    with start_engine(agents="tests.agents.rogues") as back:
+        async with caller(back.address) as alice:
+            events = await alice.run("rogue", "fail")
+            assert events[-1].agent_failed.message == "The shop is closed."
+        record = back.wait_for(lambda record: record["event"] == "run ended")
+        assert record["reason"] == "agent_error"
+        assert "shop" not in str(back.records)
 
 
 def test_issuer_and_audience_need_a_key() -> None:

@@ -1,5 +1,6 @@
 """Browser frames and the contract."""
 
+import asyncio
 import json
 import timeit
 from typing import Any
@@ -12,9 +13,12 @@ from hypothesis import strategies as st
 from runwire.v1 import engine_pb2, events_pb2, gateway_pb2
 from runwire.v1.engine_pb2 import RunResponse
 from runwire.v1.events_pb2 import Event
+from runwire.v1.gateway_pb2 import ClientFrame
 
+from edge_gateway import json_text
 from edge_gateway.frames import FrameError, JsonCodec, ProtoCodec
 from edge_gateway.proto_json import encoder
+from runwire.service.values import MAX_VALUES
 from tests.support.messages import messages
 
 KINDS = [field.name for field in Event.DESCRIPTOR.oneofs_by_name["kind"].fields]
@@ -114,3 +118,70 @@ def test_json_is_three_times_as_fast_as_json_format() -> None:
         theirs = timeit.timeit(lambda: json_format.MessageToJson(RunResponse.FromString(data)), number=200)
         ratios.append(theirs / ours)
     assert max(ratios) >= 3, ratios
+
+
+def test_every_frame_that_json_format_writes() -> None:
+    """The compiled decoder reads what json_format writes, in either spelling of the names."""
+
+    @settings(max_examples=200, deadline=None)
+    @given(messages(ClientFrame.DESCRIPTOR), st.sampled_from(["camel", "proto"]))
+    def check(frame: ClientFrame, names: str) -> None:
+        try:
+            text = json_format.MessageToJson(frame, preserving_proto_field_name=names == "proto")
+        except ValueError:
+            return  # what JSON has no word for
+        assert asyncio.run(TEXT.decode(text)) == json_format.Parse(text, ClientFrame())
+
+    check()
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.text(max_size=5)
+    | st.sampled_from(["60s", "1.5s", "ROLE_USER", "7", " 7", "1e3", "-1"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "text", "a"]), inner),
+    max_leaves=5,
+)  # fmt: skip
+NAMES = ["agent", "input", "threadId", "thread_id", "runId", "history", "parameters", "resumeWindow", "afterSeq", "x"]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(NAMES), JSON_VALUES, max_size=4),
+    st.sampled_from(["run", "resume", "cancel", "accessToken"]),
+)
+def test_whatever_json_comes(fields: dict[str, Any], kind: str) -> None:
+    """The compiled decoder takes what json_format takes, as the same message, and refuses what that refuses."""
+    text = json.dumps({kind: fields})
+    try:
+        expected = json_format.Parse(text, ClientFrame())
+    except (json_format.ParseError, ValueError):
+        expected = None
+    try:
+        found = asyncio.run(TEXT.decode(text))
+    except FrameError:
+        found = None
+    if found is None and expected is not None:
+        assert '""' in text or "[]" in text, text  # which json_format takes for empty messages
+    else:
+        assert found == expected, text
+
+
+@pytest.mark.parametrize("many", [9_999, 10_000])
+async def test_as_many_values_as_may_be(many: int) -> None:
+    """A request may have 10,000 values, in JSON and in binary frames alike."""
+    text = json.dumps({"run": {"agent": "a", "parameters": {"a": [{}] * many}}})
+    binary = json_format.Parse(text, ClientFrame()).SerializeToString()
+    for codec, frame in ((TEXT, text), (BINARY, binary)):
+        if many < MAX_VALUES:
+            assert len((await codec.decode(frame)).run.parameters["a"]) == many  # type: ignore[attr-defined, arg-type]
+        else:
+            with pytest.raises(FrameError, match="at most 10000 values"):
+                await codec.decode(frame)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("text", ['{"a": [1, 2], "b": {"c": "\\\\\\"[{,:"}}', "{}", '{"x":"' + "\\\\" * 70_000 + '"}'])
+async def test_members_are_counted(text: str) -> None:
+    """What is inside strings, and behind escapes that two pieces share, is no member."""
+    document = json.loads(text)
+    inner = sum(len(value) for value in document.values() if isinstance(value, dict))
+    assert await json_text.members(text.encode()) == len(document) + inner

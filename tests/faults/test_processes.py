@@ -198,7 +198,11 @@ async def test_no_room_for_logs() -> None:
     ports = [_free_port() for _ in range(2)]
     back, front = (f"127.0.0.1:{port}" for port in ports)
     commands = [
-        ["/bin/sh", "-c", f"exec {BIN}/engine-service --development --listen {back} --runs-per-minute 100000 >/dev/full 2>&1"],
+        [
+            "/bin/sh",
+            "-c",
+            f"exec {BIN}/engine-service --development --listen {back} --runs-per-minute 100000 >/dev/full 2>&1",
+        ],
         ["/bin/sh", "-c", f"exec {BIN}/edge-gateway --listen {front} --engine {back} >/dev/full 2>&1"],
     ]
     processes = [await asyncio.create_subprocess_exec(*command) for command in commands]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -32,11 +32,13 @@ Record = dict[str, Any]
 class Service:
     """A running service. What it logs is read all the time, and can be waited for."""
 
-    def __init__(self, command: str, *flags: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, command: str, *flags: str, env: dict[str, str] | None = None, before: Sequence[str] = ()
+    ) -> None:
         # Output that nobody reads would stop the service; unbuffered or not, it ends up in `records`.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("RUNWIRE_")}
         self.process = subprocess.Popen(
-            [BIN / command, *flags],
+            [*before, BIN / command, *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -124,12 +126,17 @@ class Service:
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.stop()
-        elif self._reader.is_alive() or not self._closed:
+        else:
             self.wait()
 
 
 def engine(
-    *flags: str, agents: str = "tests.agents.probes", folder: str = "", watched: bool = False, **env: str
+    *flags: str,
+    agents: str = "tests.agents.probes",
+    folder: str = "",
+    watched: bool = False,
+    before: Sequence[str] = (),
+    **env: str,
 ) -> Service:
     """Start an engine with the tests' agents, or those in a folder. Settings are given as `MAX_RUNS="3"`."""
     settings = {"LISTEN": "127.0.0.1:0", "AGENTS": agents, "DRAIN_GRACE": "1", "RUNS_PER_MINUTE": "1000000"} | env
@@ -137,14 +144,14 @@ def engine(
         settings = {"DEVELOPMENT": "true"} | settings
     named = {f"RUNWIRE_ENGINE_{name}": value for name, value in settings.items()}
     path = WATCHED if watched else {"PYTHONPATH": f"{ROOT}:{folder}"}
-    return Service("engine-service", *flags, env=named | path)
+    return Service("engine-service", *flags, env=named | path, before=before)
 
 
-def gateway(engine: str, *flags: str, watched: bool = False, **env: str) -> Service:
+def gateway(engine: str, *flags: str, watched: bool = False, before: Sequence[str] = (), **env: str) -> Service:
     """Start a gateway in front of an engine's address."""
     settings = {"LISTEN": "127.0.0.1:0", "ENGINE": engine, "DRAIN_GRACE": "1", "SOCKETS_PER_MINUTE": "1000000"} | env
     named = {f"RUNWIRE_GATEWAY_{name}": value for name, value in settings.items()}
-    return Service("edge-gateway", *flags, env=named | (WATCHED if watched else {}))
+    return Service("edge-gateway", *flags, env=named | (WATCHED if watched else {}), before=before)
 
 
 WATCHED = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'support' / 'watch'}"}
@@ -152,7 +159,7 @@ WATCHED = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'support' / 'watch'}"}
 
 
 def since_boot(service: Service) -> list[Record]:
-    """Return what a service has logged since it serves. At its boot it warns of what its operator may not have meant."""
+    """Return what a service has logged since it serves. At its boot it warns of what may not be meant."""
     serving = next(place for place, record in enumerate(service.records) if record.get("event") == "serving")
     return service.records[serving:]
 
