@@ -333,7 +333,7 @@ def _reason(error: grpc.aio.AioRpcError) -> str:
     """Return an engine's reason for a refusal, as it says it to programs."""
     info = ErrorInfo()
     status = Status.FromString(_details(error) or b"")
-    return next((info.reason for detail in status.details if detail.Is(info.DESCRIPTOR) and detail.Unpack(info)), "")
+    return next((info.reason for detail in status.details if detail.Unpack(info)), "")
 
 
 def _details(error: grpc.aio.AioRpcError) -> bytes | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import orjson
 from google.protobuf.message import DecodeError
@@ -20,6 +20,11 @@ PIECE = 1_000
 """Messages of a history that are decoded at once."""
 MAX_MESSAGE = 4 * 1024 * 1024
 """Bytes of a message that gRPC takes: more would be refused on the way, as if it made sense to come back."""
+
+
+T = TypeVar("T", dict[str, Any], list[Any])
+Document = dict[str, Any]
+Container = dict[str, Any] | list[Any]
 
 
 class FrameError(Exception):
@@ -90,13 +95,14 @@ class JsonCodec:
         text = frame.encode()
         try:
             members = await json_text.members(text)
-            document = orjson.loads(text)
+            document: Any = orjson.loads(text)
         except TooMuchError as error:
             raise FrameError(f"A request must have at most {MAX_VALUES} values.") from error
         except orjson.JSONDecodeError as error:
             raise FrameError("That is no JSON.") from error
         if not isinstance(document, dict):
             raise FrameError("A frame is a JSON object.")
+        document = cast("Document", document)
         await asyncio.sleep(0)
         _check(document, members)
         await asyncio.sleep(0)
@@ -118,33 +124,35 @@ class JsonCodec:
 CODECS: tuple[Codec, ...] = (JsonCodec(), ProtoCodec())
 
 
-def _check(document: dict[str, Any], members: int) -> None:
+def _check(document: Document, members: int) -> None:
     """Look at a document before it is taken for a message."""
     if sum(len(each) for level in _levels(document) for each in level if isinstance(each, dict)) != members:
         raise FrameError("An object has two members of the same name.")  # the parser kept one of them
-    run = document.get("run")
-    if isinstance(run, dict):
-        history, parameters = run.get("history"), run.get("parameters")
-        values = len(history) if isinstance(history, list) else 0
-        if isinstance(parameters, dict):
-            values += sum(len(each) for level in _levels(parameters) for each in level)
-        if values > MAX_VALUES:
-            raise FrameError(f"A request must have at most {MAX_VALUES} values.")
+    run: Document = _inner(document, "run", {})
+    values = sum(len(each) for level in _levels(_inner(run, "parameters", {})) for each in level)
+    if len(_inner(run, "history", [])) + values > MAX_VALUES:
+        raise FrameError(f"A request must have at most {MAX_VALUES} values.")
 
 
-def _take_history(document: dict[str, Any]) -> list[list[Any]]:
+def _take_history(document: Document) -> list[list[Any]]:
     """Leave as much of a long history in a document as may be decoded at once, and return what follows, in pieces."""
-    run: Any = document.get("run")
-    history: Any = run.get("history") if isinstance(run, dict) else None
-    if not isinstance(history, list) or len(history) <= PIECE:
+    run = _inner(document, "run", {})
+    history: list[Any] = _inner(run, "history", [])
+    if len(history) <= PIECE:
         return []
     document["run"] = run | {"history": history[:PIECE]}
     return [history[begin : begin + PIECE] for begin in range(PIECE, len(history), PIECE)]
 
 
-def _levels(document: Any) -> Iterator[list[Any]]:
+def _inner(document: Document, name: str, nothing: T) -> T:
+    """Return what a document has by a name, if that is of the right kind; what is wrong with it is said elsewhere."""
+    value = document.get(name)
+    return value if isinstance(value, type(nothing)) else nothing
+
+
+def _levels(document: Document) -> Iterator[list[Container]]:
     """Go through a document's containers, level by level, without a stack that could end. Raises FrameError."""
-    level: list[Any] = [document]
+    level: list[Container] = [document]
     for _ in range(MAX_DEPTH):
         yield level
         inner = (each.values() if isinstance(each, dict) else each for each in level)

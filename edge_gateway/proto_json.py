@@ -4,7 +4,7 @@ import base64
 import functools
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -134,7 +134,7 @@ def decoder(message: type[M]) -> Callable[[Any], M]:
 
     For documents whose size and depth were looked at. Raises JsonError.
     """
-    fill = _Reader().message(message.DESCRIPTOR)
+    fill = _Reader().message(cast("Any", message.DESCRIPTOR))
 
     def decode(document: Any) -> M:
         made = message()
@@ -222,7 +222,7 @@ def _fill_message(table: dict[str, _Field], message: Message, document: Any) -> 
     if not isinstance(document, dict):
         raise JsonError("must be an object")
     seen = set[str]()
-    for name, value in document.items():
+    for name, value in cast("dict[str, Any]", document).items():
         field = table.get(name)
         if field is None:
             raise JsonError(f"there is no field {name[:80]!r}")
@@ -268,14 +268,14 @@ def _fill_value(message: Any, value: Any) -> None:
         message.null_value = 0
     elif isinstance(value, bool):
         message.bool_value = value
-    elif isinstance(value, int | float):
-        message.number_value = value
     elif isinstance(value, dict):
         message.struct_value.SetInParent()
         _fill_struct(message.struct_value, value)
-    else:
+    elif isinstance(value, list):
         message.list_value.SetInParent()
         _fill_list(message.list_value, value)
+    else:
+        message.number_value = value
 
 
 def _string(value: Any) -> str:
@@ -297,6 +297,6 @@ def _integer(value: Any) -> int:
     if isinstance(value, str) and value != value.strip():
         raise JsonError("must be a whole number")
     number = int(value)
-    if isinstance(value, float) and number != value:
+    if not isinstance(value, str) and number != value:
         raise JsonError("must be a whole number")
     return number

@@ -4,7 +4,7 @@ import asyncio
 import os
 import pwd
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import grpc
@@ -18,6 +18,7 @@ from engine_service.health import SERVICE_NAME as HEALTH
 from engine_service.health import Health
 from engine_service.identity import DevelopmentIdentity, Identity, JwtIdentity
 from engine_service.isolation import GRACE, Isolation
+from engine_service.isolation.cgroups import Cgroups
 from engine_service.isolation.process import ProcessIsolation
 from engine_service.isolation.task import TaskIsolation
 from engine_service.isolation.zygote import Terms
@@ -29,7 +30,7 @@ from engine_service.reflection import GuardedReflection
 from engine_service.registry import Description
 from engine_service.run import DRAINED, Run
 from engine_service.servicer import SERVICE, Servicer
-from engine_service.settings import KEYS, BootError, Settings, Source
+from engine_service.settings import KEYS, BootError, Settings
 from engine_service.transport import CertificateError, Certificates
 from runwire.service import kernel
 from runwire.service.rates import Rates
@@ -67,7 +68,8 @@ async def serve(settings: Settings) -> None:
             health.set(is_serving=is_serving)
 
     async with AsyncExitStack() as stack:
-        processes = ProcessIsolation(_terms(settings), settings.import_timeout, tell)
+        cgroups = Cgroups.delegated(settings.run_memory)  # before anything is started: it will be in there, too
+        processes = ProcessIsolation(_terms(settings), settings.import_timeout, tell, cgroups)
         stack.push_async_callback(processes.end)
         try:
             identity = await unless(stop, _identity(settings))
@@ -107,7 +109,8 @@ async def serve(settings: Settings) -> None:
         _warn(settings)
         kernel.settle_memory()
         await asyncio.sleep(0)  # whoever is here already need not wait for the end of the boot
-        log.info("serving", address=address, agents=list(processes.agents), tls=certificates is not None)
+        about = {"tls": certificates is not None, "cgroups": cgroups is not None}
+        log.info("serving", address=address, agents=list(processes.agents), **about)
 
         await stop.wait()
 
@@ -187,7 +190,7 @@ async def _identity(settings: Settings) -> Identity:
         raise BootError(str(error)) from error
 
 
-def _development(settings: Settings, keys: list[Source]) -> DevelopmentIdentity:
+def _development(settings: Settings, keys: Sequence[str]) -> DevelopmentIdentity:
     if keys or settings.jwt_issuer or settings.jwt_audience:
         raise BootError("DEVELOPMENT believes everybody, and so excludes keys: unset it, or JWT_…")
     if not (settings.is_loopback or settings.development_network):

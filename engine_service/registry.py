@@ -40,16 +40,17 @@ def sources(modules: Iterable[str], *, demo: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*(BUILT_IN if demo else ()), *installed, *modules)))
 
 
-def load(modules: Iterable[str], on_import: Callable[[str], None] = str) -> dict[str, type[Agent]]:
-    """Import modules, saying which before each, and return their agents by name."""
-    return {name: agent for name, (agent, _) in find(modules, on_import).items()}
+def load(modules: Iterable[str]) -> dict[str, type[Agent]]:
+    """Import modules, and return their agents by name."""
+    return {name: agent for name, (agent, _) in find(modules).items()}
 
 
-def find(modules: Iterable[str], on_import: Callable[[str], None] = str) -> dict[str, tuple[type[Agent], str]]:
-    """Import modules, and return their agents by name, each with the module that was named."""
+def find(modules: Iterable[str], on_import: Callable[[str], None] | None = None) -> dict[str, tuple[type[Agent], str]]:
+    """Import modules, saying which before each; return their agents by name, each with the module that was named."""
     agents: dict[str, tuple[type[Agent], str]] = {}
     for name in modules:
-        on_import(name)
+        if on_import:
+            on_import(name)
         for agent in _agents(name):
             _check(agent)
             other, _ = agents.setdefault(agent.name, (agent, name))

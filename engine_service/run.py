@@ -9,7 +9,7 @@ from runwire.v1 import events_pb2 as pb
 
 from engine_service.agent import Work
 from engine_service.events import EVENT, Cutter, event_frame, frame, stamp
-from engine_service.isolation import GRACE, Isolation, Place, PlaceError
+from engine_service.isolation import GRACE, OUT_OF_MEMORY, Isolation, Place, PlaceError
 
 MAX_NOTES = 20
 """Tracebacks of one run that are logged."""
@@ -91,7 +91,7 @@ class Run:
         """Wait for the end of an agent that is told to stop, whatever it still says, and return the terminal event."""
         assert self._place, "a run is started before it is ended"  # noqa: S101 - for the reader, and mypy
         how = await self._leave(self._place)
-        verdict = self._verdict or _crashed(f"The agent's process ended unexpectedly: {how}.")
+        verdict = self._verdict or _ended(how)
         event = stamp(pb.Event(seq=self.count + 1, agent=self.work.agent))
         if isinstance(verdict, pb.AgentFailed):
             event.agent_failed.CopyFrom(verdict)
@@ -175,6 +175,14 @@ class Run:
 
 def _nothing() -> None:
     pass
+
+
+def _ended(how: str) -> pb.AgentFailed:
+    """Say what it means that a process ended without saying how its run did."""
+    if how == OUT_OF_MEMORY:
+        sentence = "The agent needed more memory than a run may have."
+        return pb.AgentFailed(reason=pb.FAILURE_REASON_RESOURCE_LIMIT, message=sentence)
+    return _crashed(f"The agent's process ended unexpectedly: {how}.")
 
 
 def _crashed(message: str) -> pb.AgentFailed:

@@ -1,7 +1,5 @@
 """What can be set, from the environment and as flags."""
 
-from typing import Literal
-
 from pydantic import ByteSize, Field, FilePath, HttpUrl, PositiveFloat, PositiveInt, SecretStr
 from pydantic_settings import CliImplicitFlag, CliSuppress, SettingsConfigDict
 
@@ -57,6 +55,5 @@ class Settings(ServiceSettings):
         return self.development if self.demo_agents is None else self.demo_agents
 
 
-Source = Literal["jwt_secret", "jwt_secret_file", "jwt_key_file", "jwt_keys_url"]
-KEYS: tuple[Source, ...] = ("jwt_secret", "jwt_secret_file", "jwt_key_file", "jwt_keys_url")
+KEYS = ("jwt_secret", "jwt_secret_file", "jwt_key_file", "jwt_keys_url")
 """Where keys may come from: one of these."""

@@ -8,6 +8,10 @@ GRACE = 2.0
 """Seconds that an agent has to clean up after it was told to stop."""
 
 
+OUT_OF_MEMORY = "killed by the kernel, for the memory that it needed"
+"""How a process ended that needed more than a run may have."""
+
+
 class PlaceError(Exception):
     """No place could be had for a run. Nothing of the run exists."""
 

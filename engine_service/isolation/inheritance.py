@@ -31,12 +31,12 @@ class Inheritance:
 
 def exit_functions() -> int:
     """Return how many functions want to run at the end of this process."""
-    return int(atexit._ncallbacks())  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
+    return int(atexit._ncallbacks())  # pyright: ignore[reportPrivateUsage]
 
 
 def run_exit_functions() -> None:
     """Run them: what holds a run's spans and lines back sends them now."""
-    atexit._run_exitfuncs()
+    atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
 
 
 def _disarm() -> None:

@@ -18,6 +18,7 @@ import structlog
 from engine_service.agent import Work
 from engine_service.events import Cutter
 from engine_service.isolation import GRACE, PlaceError
+from engine_service.isolation.cgroups import Cgroups
 from engine_service.isolation.output import Output
 from engine_service.isolation.place import KILLED, WELL, ProcessPlace
 from engine_service.isolation.rehearsal import WORK as REHEARSED
@@ -41,11 +42,12 @@ OWN = "RUNWIRE_ENGINE_"
 class Nursery:
     """Has one zygote, and gives out its children, one for each run."""
 
-    def __init__(self, terms: Terms, import_timeout: float) -> None:
+    def __init__(self, terms: Terms, import_timeout: float, cgroups: Cgroups | None) -> None:
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger()
         self._terms = terms
         self._import_timeout = import_timeout
+        self._cgroups = cgroups
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
         self._output = Output(self._log.bind(process="zygote"))
@@ -296,6 +298,8 @@ class Nursery:
                 os.close(descriptor)
         elif descriptors:
             place.born(told["pid"], descriptors[0], self._expect)
+            if self._cgroups:
+                self._cgroups.enclose(place.pid)
             self._places[place.pid] = place
             birth.set_result(None)
         else:  # we had no room for the descriptor that names it
@@ -306,8 +310,9 @@ class Nursery:
         _disappoint(birth, f"the zygote cannot fork: {told['error']}")
 
     def _mourn(self, told: dict[str, Any], _: list[int]) -> None:
+        is_out_of_memory = self._cgroups is not None and self._cgroups.release(told["pid"])
         if place := self._places.pop(told["pid"], None):
-            place.exited(told["status"])
+            place.exited(told["status"], is_out_of_memory=is_out_of_memory)
         self._end_if_empty()
 
     def _drop(self, place: ProcessPlace) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 import structlog
 
 from engine_service.agent import Work
-from engine_service.isolation import GRACE
+from engine_service.isolation import GRACE, OUT_OF_MEMORY
 from engine_service.isolation.channel import Channel
 from engine_service.isolation.output import Output
 
@@ -29,7 +29,7 @@ class ProcessPlace:
         except OSError:
             self._channel.close()
             raise
-        self._exited = self._loop.create_future()
+        self._exited: asyncio.Future[str] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._pidfd = -1
         self._is_orphan = False
@@ -82,15 +82,15 @@ class ProcessPlace:
             self.stop(GRACE)
         while await self.read():  # an agent that cleans up is not to wait for a reader
             pass
-        status = await self._exited
+        how = await self._exited
         self.is_closed = True
         self._let_go()
-        return _how(status)
+        return how
 
-    def exited(self, status: int | None) -> None:
+    def exited(self, status: int | None, *, is_out_of_memory: bool = False) -> None:
         """Learn that the process is gone, and with what exit status if that can be known."""
         if not self._exited.done():
-            self._exited.set_result(status)
+            self._exited.set_result(OUT_OF_MEMORY if is_out_of_memory else _how(status))
             self._channel.end()
 
     def orphaned(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import structlog
 
 from engine_service.agent import Work
+from engine_service.isolation.cgroups import Cgroups
 from engine_service.isolation.nursery import Nursery
 from engine_service.isolation.place import ProcessPlace
 from engine_service.isolation.zygote import Terms
@@ -32,8 +33,11 @@ class OnChange(Protocol):
 class ProcessIsolation:
     """Gives every run a process of its own."""
 
-    def __init__(self, terms: Terms, import_timeout: float, on_change: OnChange) -> None:
+    def __init__(
+        self, terms: Terms, import_timeout: float, on_change: OnChange, cgroups: Cgroups | None = None
+    ) -> None:
         self._terms = terms
+        self._cgroups = cgroups
         self._import_timeout = import_timeout
         self._on_change = on_change
         self._log = structlog.get_logger()
@@ -65,13 +69,13 @@ class ProcessIsolation:
 
     async def _renew(self) -> None:
         """Have a new nursery. Raises OSError and RegistryError, and then the one before stays."""
-        nursery = Nursery(self._terms, self._import_timeout)
+        nursery = Nursery(self._terms, self._import_timeout, self._cgroups)
         try:
             await nursery.introduce()
             if apart := _apart(nursery.agents):  # only now it is known whom importing harms: they are left out
                 known = nursery.agents
                 await nursery.end()
-                nursery = Nursery(replace(self._terms, apart=apart), self._import_timeout)
+                nursery = Nursery(replace(self._terms, apart=apart), self._import_timeout, self._cgroups)
                 await nursery.introduce()
                 nursery.agents = known
             await nursery.begin()

@@ -270,7 +270,9 @@ def _files() -> list[str]:
 def read_terms(text: str) -> Terms:
     """Read terms from a command line, where lists are all there is."""
     told: dict[str, Any] = json.loads(text)
-    return Terms(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
+    for name in ("modules", "apart", "user"):
+        told[name] = told[name] and tuple(told[name])
+    return Terms(**told)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ def settle() -> None:
 
 
 def settle_memory() -> None:
-    """Leave what the boot made out of what the garbage collector looks through: all of it would take 20 ms each time."""
+    """Spare the garbage collector what the boot made and what stays: looking through it takes 20 ms each time."""
     gc.collect()
     gc.freeze()
 

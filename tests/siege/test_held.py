@@ -11,7 +11,7 @@ from runwire.v1.gateway_pb2 import ClientFrame
 from websockets.exceptions import ConnectionClosed
 
 from tests.support.clients import HANDSHAKE, JSON, PROTO, caller, frames, socket, status
-from tests.support.services import engine, gateway, held
+from tests.support.services import WATCH, engine, gateway, held
 
 MIB = 1024 * 1024 - 100
 
@@ -67,7 +67,7 @@ async def test_a_frame(name: str) -> None:
     """Whatever 1 MiB holds, four at once, no callback holds the gateway's loop, nor the engine's, over 20 ms."""
     frame = FRAMES[name]
     subprotocol = JSON if isinstance(frame, str) else PROTO
-    with engine(watched=True) as back, gateway(back.address, watched=True) as front:
+    with engine(folder=WATCH) as back, gateway(back.address, folder=WATCH) as front:
 
         async def attack() -> int:
             async with socket(front.address, subprotocol) as connection:
@@ -91,7 +91,7 @@ FLOODS = {
 @pytest.mark.parametrize("name", FLOODS)
 async def test_a_flood_of_frames(name: str) -> None:
     """However small the frames are that 1 MiB has, no callback holds the gateway's loop over 20 ms."""
-    with gateway("127.0.0.1:1", watched=True, OPEN_TIMEOUT="3") as front:
+    with gateway("127.0.0.1:1", folder=WATCH, OPEN_TIMEOUT="3") as front:
 
         async def attack() -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
@@ -131,7 +131,7 @@ def refused(agent: str) -> bytes:
 @pytest.mark.parametrize("agent", ["nobody", "echo"])
 async def test_refused_calls(agent: str) -> None:
     """16 callers of an agent that isn't there, or with too many values, hold the engine's loop for 20 ms at most."""
-    with engine(watched=True) as back:
+    with engine(folder=WATCH) as back:
         data = refused(agent)
 
         async def attack(user: int) -> None:

@@ -134,7 +134,6 @@ def engine(
     *flags: str,
     agents: str = "tests.agents.probes",
     folder: str = "",
-    watched: bool = False,
     before: Sequence[str] = (),
     **env: str,
 ) -> Service:
@@ -143,19 +142,18 @@ def engine(
     if not any(name.startswith("JWT_") for name in env):  # without keys, everybody is believed
         settings = {"DEVELOPMENT": "true"} | settings
     named = {f"RUNWIRE_ENGINE_{name}": value for name, value in settings.items()}
-    path = WATCHED if watched else {"PYTHONPATH": f"{ROOT}:{folder}"}
-    return Service("engine-service", *flags, env=named | path, before=before)
+    return Service("engine-service", *flags, env=named | {"PYTHONPATH": f"{ROOT}:{folder}"}, before=before)
 
 
-def gateway(engine: str, *flags: str, watched: bool = False, before: Sequence[str] = (), **env: str) -> Service:
+def gateway(engine: str, *flags: str, folder: str = "", before: Sequence[str] = (), **env: str) -> Service:
     """Start a gateway in front of an engine's address."""
     settings = {"LISTEN": "127.0.0.1:0", "ENGINE": engine, "DRAIN_GRACE": "1", "SOCKETS_PER_MINUTE": "1000000"} | env
     named = {f"RUNWIRE_GATEWAY_{name}": value for name, value in settings.items()}
-    return Service("edge-gateway", *flags, env=named | (WATCHED if watched else {}), before=before)
+    return Service("edge-gateway", *flags, env=named | {"PYTHONPATH": f"{ROOT}:{folder}"}, before=before)
 
 
-WATCHED = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'support' / 'watch'}"}
-"""What makes a service tell of callbacks that hold its loop."""
+WATCH = str(ROOT / "tests" / "support" / "watch")
+"""The folder that makes a service tell of callbacks that hold its loop."""
 
 
 def since_boot(service: Service) -> list[Record]:

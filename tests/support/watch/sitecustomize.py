@@ -22,7 +22,7 @@ def watch() -> None:
         if (took := time.thread_time() - began) > LIMIT:
             sys.stderr.write(json.dumps({"event": "held", "ms": took * 1000, "what": what[:300]}) + "\n")
 
-    asyncio.events.Handle._run = timed  # type: ignore[method-assign]
+    asyncio.events.Handle._run = timed  # type: ignore[assignment, method-assign]
 
 
 if Path(sys.argv[0]).name in {"engine-service", "edge-gateway"}:
