@@ -70,10 +70,10 @@ async def serve(settings: Settings) -> None:
         arrivals = Arrivals(proxies)
         pages = Pages(engines, doors, arrivals, lambda: (bridge.sockets, bridge.carried))
         servers = await _listen(settings, arrivals, bridge, pages, tls)
-        _warn(settings)
         kernel.settle_memory()
         await asyncio.sleep(0)  # whoever is here already need not wait for the end of the boot
         log.info("serving", address=_bound(servers[0]), engine=settings.engine, tls=tls is not None)
+        _warn(settings)
 
         await stop.wait()
 

@@ -106,11 +106,11 @@ async def serve(settings: Settings) -> None:
         address = _listen(server, settings.listen, certificates.credentials() if certificates else None)
         await server.start()
         tell(is_serving=True)
-        _warn(settings)
         kernel.settle_memory()
         await asyncio.sleep(0)  # whoever is here already need not wait for the end of the boot
         about = {"tls": certificates is not None, "cgroups": cgroups is not None}
         log.info("serving", address=address, agents=list(processes.agents), **about)
+        _warn(settings)
 
         await stop.wait()
 

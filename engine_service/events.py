@@ -37,6 +37,9 @@ MAX_SHIFT = 35
 MAX_NOTE = 64 * 1024
 """Bytes of one note; what is longer is cut off."""
 
+BREATHER = 128
+"""Events that an agent says in one breath. One who never waits would otherwise never hear that it is to stop."""
+
 MIN_LIMIT = 2 * 1024 * 1024
 """No frame below this size is too large for the engine: `agent_started` carries an input of up to 1 MiB."""
 
@@ -125,6 +128,7 @@ class Outlet:
         self._lock = threading.Lock()
         self._seq = 0
         self._ended = False
+        self._unbroken = 0
         self.calls = itertools.count(1)
         """Numbers for tool calls."""
 
@@ -159,6 +163,9 @@ class Outlet:
     async def drain(self) -> None:
         """Wait until what was said has been taken: this is the back-pressure that an agent feels."""
         if self._sink.drained:
+            self._unbroken += 1
+            if self._unbroken % BREATHER == 0:
+                await asyncio.sleep(0)
             return
         if asyncio.get_running_loop() is self._loop:
             await self._sink.drain()

@@ -149,7 +149,7 @@ def test_the_engine_is_killed(chrome: Browser) -> None:
         with start_engine(agents=AGENTS, LISTEN=address):
             expect(page.locator("#engine")).to_have_class("up", timeout=15_000)
             expect(page.locator(".run")).to_have_class(re.compile("lost"), timeout=15_000)
-            expect(page.locator(".run .failed")).to_contain_text("You have no such run.")
+            expect(page.locator(".run .failed")).to_contain_text("Your run was lost.")
             page.locator(".run .again").click()
             expect(page.locator(".run").first.locator(".answer")).to_have_text("waiting", timeout=10_000)
 

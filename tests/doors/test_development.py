@@ -61,7 +61,7 @@ def test_a_secret_is_no_flag() -> None:
 def test_it_is_said_loudly() -> None:
     """An engine in development warns of it; one that root starts warns that agents are root, in one line each."""
     with start_engine() as service:
-        assert service.address
+        service.wait_for(lambda record: "dev:NAME" in record["event"])
         warnings = [record["event"] for record in service.records if record.get("level") == "warning"]
         assert any("dev:NAME" in warning for warning in warnings)
         assert len(warnings) <= 2
@@ -172,7 +172,7 @@ def _address() -> str | None:
 def test_tokens_in_clear_are_warned_of() -> None:
     """A gateway that sends tokens to a remote engine without TLS says so once; to one on this machine it may."""
     with start_gateway("192.0.2.1:50051") as front:
-        assert front.address
+        front.wait_for(lambda record: "in clear" in record["event"])
         assert sum("in clear" in record["event"] for record in front.records) == 1
     with start_gateway("127.0.0.1:50051") as front:
         assert front.address

@@ -188,7 +188,7 @@ def test_a_public_address() -> None:
     with start_engine(LISTEN="0.0.0.0:0", JWT_SECRET="x" * 40) as back:
         assert back.address
     with start_gateway("127.0.0.1:1", LISTEN="0.0.0.0:0") as front:
-        assert front.address
+        front.wait_for(lambda record: record["level"] == "warning")
         assert sum(record["level"] == "warning" for record in front.records) == 1
 
 

@@ -40,6 +40,18 @@ async def test_leaving_ends_the_process(service: Service) -> None:
     assert statistics.median(took) < 0.1
 
 
+async def test_an_agent_that_never_waits_is_told_too(service: Service) -> None:
+    """One that says a million things without a pause is gone within a second when its caller leaves."""
+    took = []
+    for number in range(5):
+        async with caller(service.address, f"user-{number}") as alice:
+            call = alice.call("flood")
+            pid = await pid_of(call)
+            call.cancel()
+            took.append(await until(lambda pid=pid: is_gone(pid)))  # type: ignore[misc]
+    assert max(took) < 1
+
+
 async def test_resisting_is_of_no_use(service: Service) -> None:
     """An agent that swallows its cancellation is gone within 2.2 s, not before it had 2 s to clean up."""
     async with caller(service.address) as alice:
