@@ -25,8 +25,8 @@ MAX_SILENT = 256
 """Connections of one address that have not asked for anything yet."""
 HASTE = 1.0
 """Seconds in which an honest browser has sent what it wants, once it has begun."""
-RESERVE = 64
-"""Descriptors that are kept for what isn't a browser."""
+RESERVE = 1 / 16
+"""The part of the descriptors that is kept for what isn't a browser."""
 TCP_INFO_RECEIVED = slice(128, 136)
 """Where the kernel says how many bytes have come."""
 RETRY = "socket.accept() out of system resource"
@@ -138,7 +138,7 @@ class Listener(socket.socket):
         """Accept a connection."""
         probe = os.dup(self.fileno())  # the lowest number that is free tells how many there are
         os.close(probe)
-        if probe > resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE:
+        if probe >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] * (1 - RESERVE):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         accepted, address = super().accept()
         self.arrivals.came(accepted, address)
