@@ -50,6 +50,7 @@ check: setup ## format, lint, types, contract, generated code
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	@$(if $(MAIN),PATH=$(BIN):$$PATH scripts/breaking.sh $(MAIN))

@@ -40,7 +40,7 @@ async def serve(settings: Settings) -> None:
     """Serve until told to stop. Raises BootError when something that is needed is missing."""
     log = structlog.get_logger()
     stop = stop_signal()
-    kernel.settle()
+    kernel.configure()
     say_once_when_full()
     tls = _tls(settings)
     credentials = _credentials(settings)

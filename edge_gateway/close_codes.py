@@ -1,4 +1,4 @@
-"""Every gRPC status to one close code. What a browser concludes from the code is in DESIGN: come back, or don't."""
+"""Every gRPC status to one close code. What a browser concludes from it: come back, or don't."""
 
 from typing import NamedTuple
 

@@ -12,7 +12,8 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Agents may be named that lie where the command is given, as with `python -m`.
     sys.path.insert(0, str(Path.cwd()))
-    from engine_service import app, registry  # noqa: PLC0415
+    from engine_service import app  # noqa: PLC0415
+    from engine_service.runtime.registry import RegistryError  # noqa: PLC0415
     from engine_service.settings import BootError, Settings  # noqa: PLC0415
     from runwire.service import log  # noqa: PLC0415
 
@@ -20,7 +21,7 @@ def main() -> None:
         settings = Settings.load(sys.argv[1:])
         log.configure("engine", settings.log_level)
         asyncio.run(app.serve(settings))
-    except (BootError, registry.RegistryError) as error:
+    except (BootError, RegistryError) as error:
         sys.stderr.write(f"{Settings.program}: {error}\n")
         sys.exit(2)
 

@@ -11,27 +11,25 @@ import grpc
 import grpc.aio
 import structlog
 
-from engine_service import registry
-from engine_service.admission import Admission
-from engine_service.agent import Work
-from engine_service.health import SERVICE_NAME as HEALTH
-from engine_service.health import Health
-from engine_service.identity import DevelopmentIdentity, Identity, JwtIdentity
-from engine_service.isolation import GRACE, Isolation
-from engine_service.isolation.cgroups import Cgroups
-from engine_service.isolation.process import ProcessIsolation
-from engine_service.isolation.task import TaskIsolation
-from engine_service.isolation.zygote import Terms
-from engine_service.journal import MemoryJournals
-from engine_service.keys import KeyAddress, KeyFile, Keys, KeysError, Secret
-from engine_service.recording import Recordings
-from engine_service.reflection import SERVICE_NAME as REFLECTION
-from engine_service.reflection import GuardedReflection
-from engine_service.registry import Description
-from engine_service.run import DRAINED, Run
-from engine_service.servicer import SERVICE, Servicer
+from engine_service.calls.health import SERVICE_NAME as HEALTH
+from engine_service.calls.health import Health
+from engine_service.calls.identity import DevelopmentIdentity, Identity, JwtIdentity
+from engine_service.calls.keys import KeyAddress, KeyFile, Keys, KeysError, Secret
+from engine_service.calls.reflection import SERVICE_NAME as REFLECTION
+from engine_service.calls.reflection import GuardedReflection
+from engine_service.calls.servicer import SERVICE, Servicer
+from engine_service.calls.transport import CertificateError, Certificates
+from engine_service.runs.admission import Admission
+from engine_service.runs.journal import MemoryJournals
+from engine_service.runs.resumable import Resumables
+from engine_service.runs.run import DRAINED, Run
+from engine_service.runtime import registry
 from engine_service.settings import KEYS, BootError, Settings
-from engine_service.transport import CertificateError, Certificates
+from engine_service.wire import GRACE, Description, Terms, Work
+from engine_service.workers import Workers
+from engine_service.workers.cgroups import Cgroups
+from engine_service.workers.process import ProcessWorkers
+from engine_service.workers.task import TaskWorkers
 from runwire.service import kernel
 from runwire.service.rates import Rates
 from runwire.service.settings import is_loopback
@@ -59,7 +57,7 @@ async def serve(settings: Settings) -> None:
     """Serve until told to stop. Raises BootError or RegistryError when something that is needed is missing."""
     log = structlog.get_logger()
     stop = stop_signal()
-    kernel.settle()
+    kernel.configure()
     certificates = _certificates(settings)
     health = Health(SERVICES)
 
@@ -69,14 +67,14 @@ async def serve(settings: Settings) -> None:
 
     async with AsyncExitStack() as stack:
         cgroups = Cgroups.delegated(settings.run_memory)  # before anything is started: it will be in there, too
-        processes = ProcessIsolation(_terms(settings), settings.import_timeout, tell, cgroups)
+        processes = ProcessWorkers(_terms(settings), settings.import_timeout, tell, cgroups)
         stack.push_async_callback(processes.end)
         try:
             identity = await unless(stop, _identity(settings))
             await unless(stop, processes.begin())
         except StoppedError:
             return
-        isolations: dict[str, Isolation] = {"process": processes, **_tasks(settings, processes.agents)}
+        isolations: dict[str, Workers] = {"process": processes, **_tasks(settings, processes.agents)}
         admission = Admission(settings.max_runs, settings.max_runs_per_user, Rates(settings.runs_per_minute))
 
         def make_run(work: Work, isolation: str) -> Run:
@@ -90,7 +88,7 @@ async def serve(settings: Settings) -> None:
             agents=lambda: processes.agents,
             identity=identity,
             admission=admission,
-            recordings=Recordings(admission, journals.open),
+            resumables=Resumables(admission, journals.open),
             resumes=Rates(RESUMES_PER_RUN * settings.runs_per_minute),
             make_run=make_run,
             run_timeout=settings.run_timeout,
@@ -161,14 +159,14 @@ def _user(name: str | None) -> tuple[int, int] | None:
     return (user.pw_uid, user.pw_gid) if os.geteuid() == 0 else None
 
 
-def _tasks(settings: Settings, known: Mapping[str, Description]) -> dict[str, Isolation]:
+def _tasks(settings: Settings, known: Mapping[str, Description]) -> dict[str, Workers]:
     """Import the agents that share our process: those that ask for it, and no others."""
     modules = {agent.source for agent in known.values() if agent.isolation == "task"}
     if not modules:
         return {}
     agents = registry.load(modules)
     ours = {name: agent for name, agent in agents.items() if agent.isolation == "task"}
-    return {"task": TaskIsolation(ours, settings.max_event_bytes)}
+    return {"task": TaskWorkers(ours, settings.max_event_bytes)}
 
 
 async def _identity(settings: Settings) -> Identity:

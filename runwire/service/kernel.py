@@ -11,7 +11,7 @@ LARGE = 32 * 1024
 """Bytes of a piece of memory that is given back by itself once it is free."""
 
 
-def settle() -> None:
+def configure() -> None:
     """Ask for all of it."""
     _raise_descriptor_limit()
     libc = ctypes.CDLL(None)

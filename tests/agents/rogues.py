@@ -161,7 +161,7 @@ async def say_after_the_end(context: RunContext) -> str:
 
 
 def _write_raw(context: RunContext, data: bytes) -> None:
-    os.write(context._outlet._sink._pipe, data)  # type: ignore[attr-defined]
+    os.write(context._writer._sink._pipe, data)  # type: ignore[attr-defined]
 
 
 async def write_garbage(context: RunContext) -> str:
@@ -191,7 +191,7 @@ async def fork_and_write(context: RunContext) -> str:
         if os.fork() == 0:
             os.dup2(file.fileno(), 200)
             copies = [os.dup(200) for _ in range(20)]  # one of them has the number of the pipe
-            context._outlet._sink.write(b"\x12\x00")
+            context._writer._sink.write(b"\x12\x00")
             os.fork()
             for copy in copies:
                 os.fstat(copy)

@@ -18,7 +18,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from engine_service.isolation.nursery import WAITING
+from engine_service.workers.fork_server import WAITING
 from tests.support.clients import JSON, frames, opening, socket
 from tests.support.services import BIN, Service, both, engine, gateway, is_gone, looks_inside, until, zygote_of
 

@@ -107,7 +107,7 @@ def test_the_engine_is_not_dumpable(engine: Service) -> None:
     """No process of the engine's user, and so no agent, can read its memory or its environment, where keys may be."""
     probe = (
         "import asyncio, ctypes, signal; from runwire.service import kernel;"
-        "kernel.settle(); assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0"
+        "kernel.configure(); assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0"
     )
     subprocess.run([sys.executable, "-c", probe], check=True)
     assert Path(f"/proc/{engine.pid}/environ").stat().st_uid == 0  # what is not dumpable is root's, whoever runs it

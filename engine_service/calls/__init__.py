@@ -1,0 +1,1 @@
+"""One gRPC call: who calls, what is asked, and what is answered."""

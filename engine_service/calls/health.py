@@ -1,0 +1,85 @@
+"""How the engine is, for whoever asks: no one need be signed in, so that a stranger may ask, but not without end."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthServicer, add_HealthServicer_to_server
+
+from engine_service.calls.identity import host
+from engine_service.calls.status import status_of
+from engine_service.runs.refusal import Refusal, too_many
+
+SERVICE_NAME = health.SERVICE_NAME
+MAX_WATCHERS, MAX_WATCHERS_OF_HOST = 1024, 64
+"""Streams of `Watch` at once, of all and of one address."""
+PATIENCE = 10.0
+"""Seconds that a watcher may take to hear of a change."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Health(HealthServicer):
+    """The standard health service. The library's own has no bound, and one watcher who doesn't read holds up all."""
+
+    def __init__(self, services: Iterable[str]) -> None:
+        self._services = {"", *services}
+        self._status: Any = HealthCheckResponse.NOT_SERVING
+        self._changed = asyncio.Event()
+        self._watchers = Counter[str]()
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Have a server answer it."""
+        add_HealthServicer_to_server(self, server)
+
+    def set(self, *, is_serving: bool) -> None:
+        """Say how the engine is from now on."""
+        self._status = HealthCheckResponse.SERVING if is_serving else HealthCheckResponse.NOT_SERVING
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def Check(self, request: HealthCheckRequest, context: Any) -> HealthCheckResponse:  # noqa: N802 - its name in the contract
+        """Say how the engine is."""
+        if request.service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "There is no such service.")
+        return HealthCheckResponse(status=self._status)
+
+    async def Watch(self, request: HealthCheckRequest, context: Any) -> None:  # noqa: N802 - its name in the contract
+        """Say how the engine is, and again whenever that changes."""
+        try:
+            with self._watching(host(context)):
+                await self._watch(context, is_known=request.service in self._services)
+        except Refusal as refusal:
+            await context.abort_with_status(status_of(refusal))
+
+    async def _watch(self, context: Context, *, is_known: bool) -> None:
+        said = None
+        while True:
+            changed = self._changed
+            status = self._status if is_known else HealthCheckResponse.SERVICE_UNKNOWN
+            if status != said:
+                said = status
+                try:
+                    async with asyncio.timeout(PATIENCE):
+                        await context.write(HealthCheckResponse(status=status))
+                except TimeoutError:
+                    raise too_many("Nothing was read for too long.", "STALLED") from None
+            await changed.wait()
+
+    @contextmanager
+    def _watching(self, peer: str) -> Generator[None]:
+        if self._watchers.total() >= MAX_WATCHERS or self._watchers[peer] >= MAX_WATCHERS_OF_HOST:
+            raise too_many("There are as many who watch as there may be. Ask with Check.", "TOO_MANY_WATCHERS")
+        self._watchers[peer] += 1
+        try:
+            yield
+        finally:
+            self._watchers[peer] -= 1
+            if not self._watchers[peer]:
+                del self._watchers[peer]

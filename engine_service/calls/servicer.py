@@ -1,0 +1,224 @@
+"""gRPC to runs: one call of `Run` is one run, and a resumable one goes on in calls of `Resume`."""
+
+import datetime
+import uuid
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from runwire.v1 import engine_pb2 as pb
+
+from engine_service.calls.identity import Identity
+from engine_service.calls.reply import Reply, StalledError
+from engine_service.calls.requests import checked_run_id, read, trace_of, window_of, work_of
+from engine_service.calls.status import status_of
+from engine_service.runs.admission import Admission
+from engine_service.runs.refusal import Code, Refusal, exists, too_many, unavailable
+from engine_service.runs.resumable import Resumable, Resumables
+from engine_service.runs.run import CANCELLED, Run
+from engine_service.wire import GRACE, Description, Work
+from engine_service.workers import WorkerError
+from runwire.service.rates import Rates
+
+SERVICE = pb.DESCRIPTOR.services_by_name["EngineService"].full_name
+
+DEVELOPMENT = ("runwire-development", "1")
+"""What a call's initial metadata says where everybody is believed: a gateway must not carry that to the public."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Agents = Callable[[], Mapping[str, Description]]
+
+
+class Servicer:
+    """Answers the calls of `EngineService`."""
+
+    def __init__(
+        self,
+        *,
+        agents: Agents,
+        identity: Identity,
+        admission: Admission,
+        resumables: Resumables,
+        resumes: Rates,
+        make_run: Callable[[Work, str], Run],
+        run_timeout: float,
+        heartbeat: float,
+        stall_timeout: float,
+        max_resume_window: float,
+    ) -> None:
+        self._agents = agents
+        self._identity = identity
+        self._admission = admission
+        self._resumables = resumables
+        self._resumes = resumes
+        self._make_run = make_run
+        self._run_timeout = run_timeout
+        self._heartbeat = heartbeat
+        self._stall_timeout = stall_timeout
+        self._about = (DEVELOPMENT,) if identity.is_development else ()
+        self._max_resume_window = max_resume_window
+        self._log = structlog.get_logger()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return the handler to give to a gRPC server. What streams is bytes already: it gets no serializer."""
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "Run": stream(self.run, None, None),  # and no deserializer: what comes is looked at before it is parsed
+                "Resume": stream(self.resume, pb.ResumeRequest.FromString, None),
+                "Cancel": unary(self.cancel, pb.CancelRequest.FromString, pb.CancelResponse.SerializeToString),
+                "ListAgents": unary(
+                    self.list_agents, pb.ListAgentsRequest.FromString, pb.ListAgentsResponse.SerializeToString
+                ),
+            },
+        )
+
+    async def run(self, data: bytes, context: Context) -> None:
+        """Run one agent, and stream what happens until the run ends or the caller leaves."""
+        async with self._answering(context) as caller:
+            # What is cheap is looked at first, and whatever is asked counts: refusing it must cost next to nothing.
+            user_id = caller.user_id = await self._identity.user(context)
+            self._admission.count(user_id)
+            asked = read(data)
+            request = asked.request
+            isolation = self._check(user_id, request)
+            window = window_of(request)
+            # A run that outlives its call outlives the call's deadline too.
+            timeout, grace = self._time(None if window else context.time_remaining())
+            deadline = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=timeout)
+            trace = trace_of(context.invocation_metadata() or ())
+            work = await work_of(asked, user_id, deadline, trace, self._max_resume_window)
+            self._check(user_id, request)  # others came while the parameters were looked at
+            run = self._make_run(work, isolation)
+            reply = self._reply(context, work.run_id)
+            if window:
+                await self._attend(reply, await self._resumables.begin(run, window, timeout), after=0)
+                return
+            with self._admission.admit(run):
+                run.on_stop = reply.hurry
+                try:
+                    await run.start(timeout, grace)
+                    await reply.begin()
+                    await reply.carry(run.next)
+                finally:
+                    # The caller may be gone: its place is given back only when nothing of the run is left.
+                    await run.close()
+
+    async def resume(self, request: pb.ResumeRequest, context: Context) -> None:
+        """Join one of the caller's resumable runs again, after the last event that was seen."""
+        async with self._answering(context) as caller:
+            user_id = caller.user_id = await self._identity.user(context)
+            run_id = checked_run_id(request.run_id)
+            if wait := self._resumes.take(user_id):
+                sentence = "You have resumed runs as often as one may in a minute. Try again in a moment."
+                raise too_many(sentence, "TOO_MANY_RESUMES_PER_MINUTE", wait)
+            resumable = self._resumables.find(user_id, run_id)
+            if resumable is None:
+                raise _no_such_run()
+            await self._attend(self._reply(context, run_id), resumable, request.after_seq)
+
+    async def list_agents(self, _: pb.ListAgentsRequest, context: Context) -> pb.ListAgentsResponse:
+        """List the agents there are."""
+        async with self._answering(context):
+            await self._identity.user(context)
+            await context.send_initial_metadata(self._about)
+        return pb.ListAgentsResponse(agents=[_info(agent) for agent in self._public().values()])
+
+    async def cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
+        """Stop one of the caller's own runs. Its stream says how it ended."""
+        async with self._answering(context):
+            user_id = await self._identity.user(context)
+            run_id = checked_run_id(request.run_id)
+            if run := self._admission.find(user_id, run_id):
+                run.stop(CANCELLED)
+            elif self._resumables.find(user_id, run_id) is None:
+                raise _no_such_run()
+        return pb.CancelResponse()
+
+    async def _attend(self, reply: Reply, resumable: Resumable, after: int) -> None:
+        """Stream a resumable run from a position on, until it ends, the caller leaves, or another takes over."""
+        # Taking over cancels a write: the call has to be answered before that can be.
+        try:
+            await reply.begin()
+        except BaseException:
+            resumable.wait()
+            raise
+        async with resumable.attached(after) as read_on:
+            # Where there is nothing to say yet, a heartbeat says that the caller is attached.
+            await reply.carry(read_on, patience=0 if after else None)
+
+    def _public(self) -> Mapping[str, Description]:
+        """Return the agents that callers may run."""
+        return {name: agent for name, agent in self._agents().items() if agent.is_public}
+
+    def _reply(self, context: Context, run_id: str) -> Reply:
+        return Reply(context, run_id, heartbeat=self._heartbeat, stall=self._stall_timeout, about=self._about)
+
+    def _check(self, user_id: str, request: pb.RunRequest) -> str:
+        """Raise the reason why a run cannot be, as far as that is cheap to know; return where it would happen."""
+        run_id = request.run_id.lower()
+        if self._resumables.find(user_id, run_id):
+            raise exists(run_id)
+        self._admission.check(user_id, run_id)
+        agents = self._public()
+        if request.agent not in agents:
+            sentence = f"There is no agent named {request.agent[:80]!r}. There are: {', '.join(agents)}."
+            raise Refusal(Code.NOT_FOUND, sentence)
+        return agents[request.agent].isolation
+
+    def _time(self, remaining: float | None) -> tuple[float, float]:
+        """Return how long a run may take, and how long its end may.
+
+        A caller with a deadline of its own is to hear of it as an event: that has to be said before gRPC ends the call.
+        """
+        if remaining is None:
+            return self._run_timeout, GRACE
+        margin = min(max(0.1 * remaining, 0.05), 1.0)
+        if remaining - margin > self._run_timeout + GRACE:
+            return self._run_timeout, GRACE
+        return min(max(remaining - margin, 0), self._run_timeout), margin / 2
+
+    @asynccontextmanager
+    async def _answering(self, context: Context) -> AsyncGenerator["_Caller"]:
+        """Turn what is raised into the status that the caller gets. Nobody outside sees an exception's text."""
+        caller = _Caller()
+        try:
+            yield caller
+        except Refusal as refusal:
+            self._log.info("call refused", status=refusal.code.name, message=refusal.message)
+            await context.abort_with_status(status_of(refusal))
+        except StalledError:
+            self._log.info("caller reads nothing", user_id=caller.user_id)
+            with self._admission.unread(caller.user_id):  # gRPC ends the call when what was written before is read
+                await context.abort_with_status(status_of(too_many("Nothing was read for too long.", "STALLED")))
+        except WorkerError as error:
+            self._log.error("no place for a run", error=str(error))
+            answer = unavailable("The engine cannot start a run right now. Try again.", "NO_PLACE")
+            await context.abort_with_status(status_of(answer))
+        except grpc.aio.AbortError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever it is: told as INTERNAL, and logged
+            incident = uuid.uuid4().hex[:12]
+            self._log.exception("call failed", incident=incident)
+            sentence = f"Something went wrong inside the engine (incident {incident})."
+            await context.abort(grpc.StatusCode.INTERNAL, sentence)
+
+
+@dataclass
+class _Caller:
+    """Who is answered, once that is known."""
+
+    user_id: str = ""
+
+
+def _no_such_run() -> Refusal:
+    return Refusal(Code.NOT_FOUND, "You have no such run.")
+
+
+def _info(agent: Description) -> pb.AgentInfo:
+    return pb.AgentInfo(name=agent.name, description=agent.text, isolation=agent.isolation)

@@ -1,0 +1,1 @@
+"""One run's life, knowing neither gRPC nor processes."""

@@ -1,0 +1,92 @@
+"""Who may start how many. The book of the runs there are."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from engine_service.runs.refusal import exists, too_many, unavailable
+from engine_service.runs.run import Run
+from runwire.service.rates import Rates
+
+
+class Admission:
+    """Lets runs in as long as there are places, and gives each place back exactly once."""
+
+    def __init__(self, max_runs: int, max_runs_per_user: int, rates: Rates) -> None:
+        self._rates = rates
+        self._max_runs = max_runs
+        self._max_runs_per_user = max_runs_per_user
+        self._runs: dict[tuple[str, str], Run] = {}
+        self._users = Counter[str]()
+        self._unread = Counter[str]()
+        self._closed = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def count(self, user_id: str) -> None:
+        """Count that a user asks for a run, whatever becomes of it. Raises a Refusal when that is too often."""
+        if wait := self._rates.take(user_id):
+            sentence = "You have asked for as many runs as one may in a minute. Try again in a moment."
+            raise too_many(sentence, "TOO_MANY_RUNS_PER_MINUTE", wait)
+
+    def check(self, user_id: str, run_id: str) -> None:
+        """Raise the reason why a user cannot have another run, if there is one."""
+        if (user_id, run_id) in self._runs:  # before all else: a caller who lost it is to hear that it is there
+            raise exists(run_id)
+        if self._closed:
+            raise unavailable("The engine is shutting down. Try again.", "DRAINING")
+        if self._users[user_id] + self._unread[user_id] >= self._max_runs_per_user:
+            sentence = f"You have {self._max_runs_per_user} runs already, which is as many as one may have."
+            raise too_many(sentence, "TOO_MANY_RUNS_OF_USER")
+        if len(self._runs) >= self._max_runs:
+            raise too_many("The engine is busy. Try again in a moment.", "TOO_MANY_RUNS")
+
+    @contextmanager
+    def admit(self, run: Run) -> Generator[Run]:
+        """Hold a place for a run that was checked."""
+        user_id, key = run.work.user_id, (run.work.user_id, run.work.run_id)
+        self._runs[key] = run
+        self._users[user_id] += 1
+        self._empty.clear()
+        try:
+            yield run
+        finally:
+            del self._runs[key]
+            self._release(self._users, user_id)
+            if not self._runs:
+                self._empty.set()
+
+    @contextmanager
+    def unread(self, user_id: str) -> Generator[None]:
+        """Count a call whose caller reads nothing: gRPC keeps it, and what it could not send, until the caller is gone.
+
+        It takes a place of its user's, and nobody else's.
+        """
+        self._unread[user_id] += 1
+        try:
+            yield
+        finally:
+            self._release(self._unread, user_id)
+
+    @staticmethod
+    def _release(counter: Counter[str], user_id: str) -> None:
+        counter[user_id] -= 1
+        if not counter[user_id]:
+            del counter[user_id]
+
+    def find(self, user_id: str, run_id: str) -> Run | None:
+        """Return a user's run, if there is one. What belongs to another user does not exist."""
+        return self._runs.get((user_id, run_id))
+
+    def runs(self) -> tuple[Run, ...]:
+        """Return the runs there are."""
+        return tuple(self._runs.values())
+
+    def close(self) -> None:
+        """Let no more runs in."""
+        self._closed = True
+
+    async def wait_empty(self) -> None:
+        """Wait until there are no runs."""
+        await self._empty.wait()

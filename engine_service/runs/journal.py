@@ -1,0 +1,298 @@
+"""What a resumable run has said, and for how long it can be said again."""
+
+import asyncio
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable
+from itertools import chain, islice
+from typing import NamedTuple, Protocol
+
+from engine_service.wire import ends
+
+GRAIN = 4 * 1024
+"""Bytes between two places where a journal can be cut without looking at its events, or more."""
+
+
+class GoneError(Exception):
+    """What was asked for is not in the journal: no longer, or not yet."""
+
+
+class FullError(Exception):
+    """There is no room for another journal: none of a user's, or none at all."""
+
+    def __init__(self, user_id: str = "") -> None:
+        super().__init__(user_id)
+        self.user_id = user_id
+
+
+class Journal(Protocol):
+    """One run's events, in the order of their numbers: the same bytes that go out."""
+
+    @property
+    def last(self) -> int:
+        """The number of the newest event."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many bytes are kept."""
+        ...
+
+    async def append(self, events: bytes, last: int) -> None:
+        """Write down event frames, the newest of which has this number. Waits for room.
+
+        Cancelling the wait leaves nothing of them behind.
+        """
+        ...
+
+    def put(self, events: bytes, last: int) -> None:
+        """Write down event frames for which there has to be room: the end of a run."""
+        ...
+
+    def seal(self) -> None:
+        """Say that there will be no more."""
+        ...
+
+    def check(self, after: int) -> None:
+        """Raise GoneError if one cannot read on from here."""
+        ...
+
+    async def read(self, after: int, most: int) -> tuple[bytes, int]:
+        """Wait for what follows a position, and return it with its own; nothing once there will be no more.
+
+        It is so many bytes at most, or a single event. Whoever asks has delivered all up to there: that may be pushed
+        out now, and nothing else. Raises GoneError. Cancelling the wait loses nothing.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+OpenJournal = Callable[[str, str], Journal]
+"""Opens a journal for a user's run, by the ids of both. Raises FullError."""
+
+
+class Mark(NamedTuple):
+    """Where an event ends."""
+
+    seq: int
+    at: int
+
+
+class Shelf:
+    """Journals that share a bound."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.held = 0
+        self.live = dict["MemoryJournal", None]()
+        self.over = dict["MemoryJournal", None]()
+        self.waiting = dict["MemoryJournal", None]()
+        """Those that are to be written to and have no room, in the order in which they get it."""
+
+    def fits(self, size: int) -> bool:
+        """Push out what was sent until there is room, of runs that are over first, and tell whether there is."""
+        if self.held + size > self._limit:
+            for journal in chain(tuple(self.over), tuple(self.live)):
+                journal.push_out(self.held + size - self._limit)
+                if self.held + size <= self._limit:
+                    break
+        return self.held + size <= self._limit
+
+    def ring(self) -> None:
+        """Let the one that waits longest look whether there is room now."""
+        for journal in self.waiting:
+            journal.look.set()
+            break
+
+
+class MemoryJournals:
+    """Keeps journals in memory: so many bytes a run, so many a user, and so many all together."""
+
+    def __init__(self, per_run: int, per_user: int, together: int) -> None:
+        self._per_run = per_run
+        self._per_user = per_user
+        self._users = dict[str, Shelf]()
+        self._all = Shelf(together)
+
+    def open(self, user_id: str, _: str) -> "MemoryJournal":
+        """Begin a journal."""
+        user = self._users.get(user_id) or Shelf(self._per_user)
+        if not user.fits(1):
+            raise FullError(user_id)
+        if not self._all.fits(1):
+            raise FullError
+        self._users[user_id] = user
+
+        def closed() -> None:
+            if not (user.live or user.over) and self._users.get(user_id) is user:
+                del self._users[user_id]
+
+        # What was sent may not have arrived. Half of the room is for that, if the run has said so much.
+        return MemoryJournal((Shelf(self._per_run), user, self._all), self._per_run // 2, closed)
+
+
+class MemoryJournal:
+    """One run's events, in memory."""
+
+    def __init__(self, shelves: tuple[Shelf, ...], past: int, on_forgotten: Callable[[], None]) -> None:
+        self._shelves = shelves
+        self._past = past  # bytes that are kept of what was sent, as long as there may be more
+        self._on_forgotten = on_forgotten
+        self._data = bytearray()
+        self._marks = deque[Mark]()  # places to cut at, oldest first; the last one is the end
+        self._start = Mark(0, 0)  # what came up to here was pushed out
+        self._end = Mark(0, 0)
+        self._read = Mark(0, 0)  # where the reader went on last: found without looking for it
+        self._sent = Mark(0, 0)
+        self._is_sealed = self._forgotten = False
+        self._news = asyncio.Event()
+        self.look = asyncio.Event()
+        """Set when there may be room."""
+        for shelf in shelves:
+            shelf.live[self] = None
+
+    @property
+    def last(self) -> int:
+        """The number of the newest event."""
+        return self._end.seq
+
+    @property
+    def size(self) -> int:
+        """How many bytes are kept."""
+        return len(self._data)
+
+    async def append(self, events: bytes, last: int) -> None:
+        """Write down event frames, the newest of which has this number. Waits for room.
+
+        A run all of whose events were sent need not wait: while somebody listens, other runs can't hold it up.
+        """
+        try:
+            while (full := self._full(len(events))) and self._sent.seq < self.last:
+                self._leave_queues(but=full)
+                full.waiting[self] = None
+                self.look.clear()
+                await self.look.wait()
+            self.put(events, last)
+        finally:
+            self._leave_queues()
+
+    def put(self, events: bytes, last: int) -> None:
+        """Write down event frames for which there has to be room."""
+        if self._forgotten:
+            return
+        self._data += events
+        self._end = Mark(last, self._end.at + len(events))
+        before = self._marks[-2].at if len(self._marks) > 1 else self._start.at
+        if self._marks and self._end.at - before <= GRAIN:
+            self._marks.pop()
+        self._marks.append(self._end)
+        for shelf in self._shelves:
+            shelf.held += len(events)
+        self._news.set()
+
+    def seal(self) -> None:
+        """Say that there will be no more."""
+        self._is_sealed = True
+        self._past = 0
+        for shelf in self._shelves:
+            if self in shelf.live:
+                del shelf.live[self]
+                shelf.over[self] = None
+            shelf.ring()
+        self._news.set()
+
+    def check(self, after: int) -> None:
+        """Raise GoneError if one cannot read on from here."""
+        if self._forgotten or not self._start.seq <= after <= self._end.seq:
+            raise GoneError
+
+    async def read(self, after: int, most: int) -> tuple[bytes, int]:
+        """Wait for what follows a position, and return it with its own; nothing once there will be no more."""
+        self.check(after)
+        begin = self._find(after)
+        if after > self._sent.seq:
+            self._sent = Mark(after, begin)
+            self.look.set()
+            for shelf in self._shelves:
+                shelf.ring()
+        while after == self.last and not self._is_sealed:
+            self._news.clear()
+            await self._news.wait()
+            self.check(after)
+        self._read = end = self._cut(Mark(after, begin), most)
+        return bytes(self._data[begin - self._start.at : end.at - self._start.at]), end.seq
+
+    def push_out(self, size: int) -> None:
+        """Drop so many bytes of events that were sent, or what there is of them beyond those that are kept."""
+        enough = self._start.at + size
+        start = self._start
+        while self._marks and self._marks[0].at <= self._sent.at - self._past and start.at < enough:
+            start = self._marks.popleft()
+        self._drop(start)
+
+    def forget(self) -> None:
+        """Let go of everything."""
+        self._forgotten = True
+        self._marks.clear()
+        self._drop(self._end)
+        for shelf in self._shelves:
+            shelf.live.pop(self, None)
+            shelf.over.pop(self, None)
+        self._on_forgotten()
+        self._news.set()
+
+    def _leave_queues(self, but: Shelf | None = None) -> None:
+        for shelf in self._shelves:
+            if shelf is not but and self in shelf.waiting:
+                del shelf.waiting[self]
+                shelf.ring()  # there may be room for the next one
+
+    def _full(self, size: int) -> Shelf | None:
+        """Return what there is no room on."""
+        return next((shelf for shelf in self._shelves if not shelf.fits(size)), None)
+
+    def _drop(self, start: Mark) -> None:
+        size = start.at - self._start.at
+        if size:
+            del self._data[:size]
+            self._start = start
+            for shelf in self._shelves:
+                shelf.held -= size
+                shelf.ring()
+
+    def _find(self, after: int) -> int:
+        """Return where a position is."""
+        if self._read.seq == after and self._read.at >= self._start.at:
+            return self._read.at
+        near = bisect_right(self._marks, after, key=_seq)
+        mark = self._marks[near - 1] if near else self._start
+        if mark.seq == after:
+            return mark.at
+        found = islice(ends(self._data, mark.at - self._start.at), after - mark.seq - 1, None)
+        return self._start.at + next(found)
+
+    def _cut(self, begin: Mark, most: int) -> Mark:
+        """Return where to stop reading that begins here."""
+        enough = begin.at + most
+        if self._end.at <= enough:
+            return self._end
+        near = bisect_right(self._marks, enough, key=_at)
+        if near and self._marks[near - 1].seq > begin.seq:
+            return self._marks[near - 1]
+        cut = begin
+        for end in ends(self._data, begin.at - self._start.at):
+            if cut is not begin and self._start.at + end > enough:
+                break
+            cut = Mark(cut.seq + 1, self._start.at + end)
+        return cut
+
+
+def _seq(mark: Mark) -> int:
+    return mark.seq
+
+
+def _at(mark: Mark) -> int:
+    return mark.at

@@ -1,0 +1,66 @@
+"""What the engine says no with: a code, a sentence for a person, and details for a program."""
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+
+DOMAIN = "runwire"
+
+
+class Code(IntEnum):
+    """The codes that are used here. Their numbers are those of gRPC's statuses, and of close codes less 4000."""
+
+    INVALID_ARGUMENT = 3
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    RESOURCE_EXHAUSTED = 8
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not an error
+    """A call that could not become a run, or asked for what isn't there."""
+
+    def __init__(self, code: Code, message: str, *details: Message) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details = details
+
+
+def invalid(violations: Mapping[str, str]) -> Refusal:
+    """Say which fields of a request are wrong, and why."""
+    details = BadRequest()
+    for field, description in violations.items():
+        details.field_violations.add(field=field, description=description)
+    sentence = "; ".join(f"{field}: {description}" for field, description in violations.items())
+    return Refusal(Code.INVALID_ARGUMENT, f"The request is not valid. {sentence}", details)
+
+
+def exists(run_id: str) -> Refusal:
+    """Say that a run's id is taken."""
+    return Refusal(Code.ALREADY_EXISTS, f"There is a run with the id {run_id} already.")
+
+
+def too_many(message: str, reason: str, retry_after: float = 1.0) -> Refusal:
+    """Say that a limit is reached, which one, and when to come back."""
+    return Refusal(Code.RESOURCE_EXHAUSTED, message, _info(reason), _retry(retry_after))
+
+
+def unavailable(message: str, reason: str, retry_after: float = 1.0) -> Refusal:
+    """Say that the engine cannot serve right now, and when to come back."""
+    return Refusal(Code.UNAVAILABLE, message, _info(reason), _retry(retry_after))
+
+
+def _info(reason: str) -> ErrorInfo:
+    return ErrorInfo(reason=reason, domain=DOMAIN)
+
+
+def _retry(seconds: float) -> RetryInfo:
+    retry = RetryInfo()
+    retry.retry_delay.FromMilliseconds(int(seconds * 1000))
+    return retry

@@ -1,0 +1,239 @@
+"""A resumable run: it goes on when its caller is gone, is written down, and is read by one caller at a time."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+from runwire.v1 import events_pb2 as pb
+
+from engine_service.runs.admission import Admission
+from engine_service.runs.journal import FullError, GoneError, Journal, OpenJournal
+from engine_service.runs.outcome import Verdict
+from engine_service.runs.refusal import Code, Refusal, too_many
+from engine_service.runs.run import Run
+
+EXPIRED = pb.AgentCancelled(reason="Its caller was gone for longer than it may be.")
+
+FIRST, MOST = 1024, 64 * 1024
+"""Bytes of a caller's first message, and of one at most; each is up to twice the one before. Where connections break
+after a few events, some arrive of each; where they hold, there are many in a message."""
+
+MAX_KEPT = 100
+"""Runs of one user that are over and can still be read. Beyond it, the oldest is forgotten before its time."""
+
+
+class Resumable:
+    """One resumable run, and what it has said."""
+
+    def __init__(self, run: Run, journal: Journal, window: float, on_expired: Callable[["Resumable"], None]) -> None:
+        run.on_stop = self._hurry
+        self.user_id, self.run_id = run.work.user_id, run.work.run_id
+        self.is_over = False
+        self._is_forgotten = False
+        self._stop: Callable[[Verdict], None] = run.stop
+        self._journal = journal
+        self._window = window
+        self._on_expired = on_expired
+        self._seat: asyncio.Timeout | None = None  # the caller's, while there is one
+        self._room: asyncio.Timeout | None = None  # the writer's, while it waits for some
+        self._timer: asyncio.TimerHandle | None = None
+        self._log = structlog.get_logger().bind(**run.work.labels())
+
+    @property
+    def is_attended(self) -> bool:
+        """Whether there is a caller."""
+        return self._seat is not None
+
+    @property
+    def is_left_behind(self) -> bool:
+        """Whether it is over, and nobody reads it."""
+        return self.is_over and not self.is_attended
+
+    @property
+    def size(self) -> int:
+        """How many bytes of it are kept."""
+        return self._journal.size
+
+    async def write_down(self, run: Run) -> None:
+        """Write the run down to its end. Where there is no room its agent waits, as for a caller who doesn't read."""
+        while events := await run.next():
+            if run.is_over:
+                break
+            if not await self._append(events, run):
+                events += await run.finish()
+                break
+        self._journal.put(events, run.count)
+
+    def end(self) -> None:
+        """Let callers see the end: nothing of the run is left but this."""
+        self.is_over = True
+        self._stop = _nothing  # nothing holds the run any more, nor what it was asked
+        self._journal.seal()
+        self.wait()
+
+    def forget(self) -> None:
+        """Let go of everything. Whoever still reads hears that it is gone."""
+        self._is_forgotten = True
+        self._stop_waiting()
+        self._journal.forget()
+
+    @asynccontextmanager
+    async def attached(self, after: int) -> AsyncGenerator[Callable[[], Awaitable[bytes]]]:
+        """Give out the means to read on from a position. Whoever read until now is sent away.
+
+        Raises a Refusal when that position isn't there, and when another caller takes over.
+        """
+        seat = asyncio.timeout(None)
+
+        most = FIRST
+
+        async def read() -> bytes:
+            nonlocal after, most
+            events, after = await self._journal.read(after, most)
+            most = min(2 * most, MOST)
+            return events
+
+        try:
+            self._journal.check(after)
+            async with seat:
+                self._sit_down(seat)
+                yield read
+        except GoneError:
+            sentence = "That part of the run is not there: not yet, or no longer."
+            raise Refusal(Code.OUT_OF_RANGE, sentence) from None
+        except TimeoutError:
+            if not seat.expired():
+                raise
+            raise Refusal(Code.ABORTED, "The run goes on elsewhere: it was resumed.") from None
+        finally:
+            if self._seat is seat:
+                self._seat = None
+                self.wait()
+                if not self.is_over:
+                    self._log.info("caller gone", at=after)
+
+    def wait(self) -> None:
+        """Wait for a caller as long as the window says, unless there is one."""
+        self._stop_waiting()
+        if self._seat is None and not self._is_forgotten:
+            self._timer = asyncio.get_running_loop().call_later(self._window, self._expire)
+
+    async def _append(self, events: bytes, run: Run) -> bool:
+        """Wait for room, and write; False when the run is told to stop before there is any."""
+        try:
+            async with asyncio.timeout(0 if run.is_stopped else None) as self._room:
+                await self._journal.append(events, run.count)
+        except TimeoutError:
+            return False
+        finally:
+            self._room = None
+        return True
+
+    def _hurry(self) -> None:
+        if self._room:
+            self._room.reschedule(0)  # a moment that is past: now
+
+    def _sit_down(self, seat: asyncio.Timeout) -> None:
+        if self._seat:
+            self._seat.reschedule(0)
+        self._seat = seat
+        self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    def _expire(self) -> None:
+        if self.is_over:
+            self._on_expired(self)
+        else:
+            self._stop(EXPIRED)
+
+
+def _nothing(_: Verdict) -> None:
+    pass
+
+
+def _is_attended(resumable: Resumable) -> bool:
+    return resumable.is_attended
+
+
+class Resumables:
+    """The resumable runs there are: those that go on, and those that can still be read."""
+
+    def __init__(self, admission: Admission, open_journal: OpenJournal) -> None:
+        self._admission = admission
+        self._open_journal = open_journal
+        self._users = dict[str, dict[str, Resumable]]()
+        self._living = set[asyncio.Task[None]]()
+
+    async def begin(self, run: Run, window: float, seconds: float) -> Resumable:
+        """Start a run that lasts. Raises a Refusal or a WorkerError, and then nothing has begun."""
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._admission.admit(run))
+            stack.push_async_callback(run.close)
+            journal = self._open(run.work.user_id, run.work.run_id)
+            try:
+                await run.start(seconds)
+            except BaseException:
+                journal.forget()
+                raise
+            resumable = Resumable(run, journal, window, self._forget)
+            self._users.setdefault(run.work.user_id, {})[run.work.run_id] = resumable
+            task = asyncio.create_task(self._live(run, resumable, stack.pop_all()))
+            self._living.add(task)
+            task.add_done_callback(self._living.discard)
+        return resumable
+
+    def find(self, user_id: str, run_id: str) -> Resumable | None:
+        """Return a user's resumable run, if there is one. What belongs to another user does not exist."""
+        return self._users.get(user_id, {}).get(run_id)
+
+    async def _live(self, run: Run, resumable: Resumable, place: AsyncExitStack) -> None:
+        try:
+            async with place:
+                await resumable.write_down(run)
+        except Exception:  # noqa: BLE001 - nobody awaits this task: it is logged, and callers hear that it is gone
+            structlog.get_logger().exception("resumable failed", **run.work.labels())
+            self._forget(resumable)
+            return
+        resumable.end()
+        kept = self._users[resumable.user_id]
+        kept[resumable.run_id] = kept.pop(resumable.run_id)  # in the order in which they ended
+        over = sorted((each for each in kept.values() if each.is_over), key=_is_attended)
+        for oldest in over[: max(len(over) - MAX_KEPT, 0)]:
+            self._forget(oldest)
+
+    def _open(self, user_id: str, run_id: str) -> Journal:
+        """Begin a journal. Where there is no room, what absent callers have left behind goes, and nothing else."""
+        while True:
+            try:
+                return self._open_journal(user_id, run_id)
+            except FullError as full:
+                if not self._make_room(full.user_id or self._biggest()):
+                    sentence = (
+                        "The engine keeps as much of other runs as it can. Try again, or without a resume_window."
+                    )
+                    raise too_many(sentence, "NO_ROOM_FOR_RESUMABLE_RUNS") from None
+
+    def _make_room(self, user_id: str) -> bool:
+        """Forget a user's oldest run that is over and that nobody reads; False if there is none."""
+        for each in self._users.get(user_id, {}).values():
+            if each.is_left_behind:
+                self._forget(each)
+                return True
+        return False
+
+    def _biggest(self) -> str:
+        """Return the user who holds most, of those who have left something behind."""
+        left = {user: runs for user, runs in self._users.items() if any(each.is_left_behind for each in runs.values())}
+        return max(left, key=lambda user: sum(each.size for each in left[user].values()), default="")
+
+    def _forget(self, resumable: Resumable) -> None:
+        resumable.forget()
+        runs = self._users.get(resumable.user_id, {})
+        if runs.get(resumable.run_id) is resumable:
+            del runs[resumable.run_id]
+            if not runs:
+                del self._users[resumable.user_id]

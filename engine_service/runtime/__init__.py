@@ -1,0 +1,1 @@
+"""What runs beside user code, in processes of their own: never gRPC."""

@@ -1,0 +1,26 @@
+"""A run's process that is not forked but started: for agents whose modules cannot be forked."""
+
+import ctypes
+import os
+import sys
+
+from engine_service.runtime import child, registry
+from engine_service.wire import Terms
+from runwire.service.kernel import PR_SET_DUMPABLE
+
+
+def main() -> None:
+    """Import the agents, and do one run. It has its user, its session and its place below the zygote already."""
+    child.ignore_stops()
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    terms = Terms.read(sys.argv[3])
+    work, events = int(sys.argv[1]), int(sys.argv[2])
+    for descriptor in (work, events):
+        os.set_inheritable(descriptor, False)
+    agents = registry.load(terms.modules)
+    child.ignore_stops()
+    child.live(work, events, agents, terms.max_event_bytes, terms.memory, terms.seconds)
+
+
+if __name__ == "__main__":
+    main()

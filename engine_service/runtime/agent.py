@@ -1,0 +1,276 @@
+"""What an agent is given and owes."""
+
+import asyncio
+import datetime
+import inspect
+import re
+import time
+import traceback
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, overload
+
+from google.protobuf.duration_pb2 import Duration
+from runwire.v1 import events_pb2 as pb
+from runwire.v1.engine_pb2 import ROLE_USER, RunRequest
+
+from engine_service.runtime.event_writer import EventTooLargeError, EventWriter, Speech
+from engine_service.runtime.plain import parameters, struct, text, value
+from engine_service.runtime.threads import in_thread
+from engine_service.wire import Isolation, Work
+
+T = TypeVar("T")
+INCIDENT = "_runwire_incident"
+MAX_SENTENCE = 4096
+"""Characters of a sentence that a failing agent or tool has for its user."""
+MAX_NAME = 256
+"""Characters of a tool's name."""
+
+
+class AgentError(Exception):
+    """Raised by an agent to fail with a sentence that its user will read: the one exception whose text users see."""
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class Answer(NamedTuple):
+    """What an agent returns that has more to give than text."""
+
+    output: str
+    data: Mapping[str, Any] = {}
+
+
+class Message(NamedTuple):
+    """One thing that was said before in this conversation."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+class Agent(ABC):
+    """An agent: a class with a `run`. A new object is made for every run, and never used again.
+
+    Its name is the class's in snake_case, unless it sets `name`; its description is the docstring's first paragraph.
+    """
+
+    name: ClassVar[str]
+    isolation: ClassVar[Isolation] = "process"
+    public: ClassVar[bool] = True
+    """False: for other agents to delegate to, and not for callers."""
+    fork: ClassVar[bool] = True
+    """False: its processes are started afresh. Slower by what its imports take; for modules that cannot be forked."""
+
+    def __init_subclass__(cls) -> None:
+        """Give the class its name."""
+        if "name" not in cls.__dict__:
+            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
+    @classmethod
+    def description(cls) -> str:
+        """Say what the agent does."""
+        return " ".join(((cls.__doc__ and inspect.cleandoc(cls.__doc__)) or "").split("\n\n")[0].split())
+
+    @abstractmethod
+    async def run(self, context: "RunContext", input: str) -> str | Answer | None:
+        """Do the work, and return the answer."""
+
+
+class RunContext:
+    """What an agent is given: who asks, and the means to say what happens. Every `await` here is back-pressure."""
+
+    def __init__(self, work: Work, path: str, writer: EventWriter, agents: Mapping[str, type[Agent]]) -> None:
+        self._work = work
+        self._path = path
+        self._writer = writer
+        self._agents = agents
+        self._thinking = Speech(path, "agent_thinking")
+        self._saying = Speech(path, "agent_message")
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._work.run_id
+
+    @property
+    def user_id(self) -> str:
+        """Who asks, as the engine verified it."""
+        return self._work.user_id
+
+    @property
+    def thread_id(self) -> str:
+        """The conversation that the run belongs to, in the caller's words."""
+        return self._work.thread_id
+
+    @property
+    def agent(self) -> str:
+        """This agent's path: `triage`, or `triage/resolver` for a sub-agent."""
+        return self._path
+
+    @property
+    def history(self) -> tuple[Message, ...]:
+        """What was said before, oldest first."""
+        return self._history
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Whatever else the caller sent."""
+        return self._parameters
+
+    @cached_property
+    def _history(self) -> tuple[Message, ...]:
+        said = RunRequest.FromString(self._work.history).history
+        return tuple(Message("user" if message.role == ROLE_USER else "assistant", message.text) for message in said)
+
+    @cached_property
+    def _parameters(self) -> Mapping[str, Any]:
+        return parameters(self._work.parameters)
+
+    @property
+    def deadline(self) -> datetime.datetime | None:
+        """When the run will be stopped."""
+        return self._work.deadline
+
+    async def think(self, delta: str) -> None:
+        """Show a piece of reasoning."""
+        self._writer.speak(self._thinking, text(delta))
+        await self._writer.drain()
+
+    async def say(self, delta: str) -> None:
+        """Show a piece of the answer."""
+        self._writer.speak(self._saying, text(delta))
+        await self._writer.drain()
+
+    async def report(self, name: str, data: Mapping[str, Any] | None = None) -> None:
+        """Show an event of the agent's own kind."""
+        if not name:
+            raise ValueError("a report needs a name")
+        self._writer.put(self._path, agent_reported=pb.AgentReported(name=text(name), data=struct(data or {})))
+        await self._writer.drain()
+
+    @overload
+    async def call(self, tool: Callable[..., Awaitable[T]], /, **arguments: Any) -> T: ...
+
+    @overload
+    async def call(self, tool: Callable[..., T], /, **arguments: Any) -> T: ...
+
+    async def call(self, tool: Callable[..., Any], /, **arguments: Any) -> Any:
+        """Run a tool, between a `tool_executing` and the `tool_completed` that always follows it.
+
+        A plain function runs in a thread. Cancelling ends the waiting for it; the thread itself ends with the process.
+        """
+        call: dict[str, Any] = {"call_id": f"call-{next(self._writer.calls)}", "tool": _name(tool)}
+        self._writer.put(self._path, tool_executing=pb.ToolExecuting(**call, arguments=struct(arguments)))
+        started = time.monotonic_ns()
+        try:
+            await self._writer.drain()
+            result = await _invoke(tool, arguments)
+            completed = pb.ToolCompleted(**call, result=value(result), elapsed=_since(started))
+            self._writer.put(self._path, tool_completed=completed)
+        except BaseException as error:
+            completed = pb.ToolCompleted(**call, error=_explain(error, self._writer), elapsed=_since(started))
+            self._writer.put(self._path, bounded=False, tool_completed=completed)
+            raise
+        await self._writer.drain()
+        return result
+
+    async def delegate(self, agent: str, input: str) -> str:
+        """Run another agent inside this run, and return its answer. Its failure is raised as an AgentError."""
+        if agent not in self._agents:
+            raise LookupError(f"there is no agent named {agent!r} to delegate to; there are {', '.join(self._agents)}")
+        context = RunContext(self._work, f"{self._path}/{agent}", self._writer, self._agents)
+        return await perform(self._agents[agent], context, input, self._writer)
+
+
+async def perform(agent: type[Agent], context: RunContext, input: str, writer: EventWriter) -> str:
+    """Run an agent from its `agent_started` to its terminal event, and return its answer.
+
+    Raises AgentError when it failed, CancelledError when it was told to stop; both have been told as events by then.
+    """
+    path = context.agent
+    root = "/" not in path
+    started = time.monotonic_ns()
+    # The root's input was bounded as a request: an event limit below that must not make the request impossible.
+    asked = pb.AgentStarted(thread_id=text(context.thread_id), input=text(input))
+    writer.put(path, bounded=not root, agent_started=asked)
+    try:
+        await writer.drain()
+        output, data = _answer(await agent().run(context, input))
+        completed = pb.AgentCompleted(output=text(output), data=struct(data), elapsed=_since(started))
+        writer.put(path, last=root, agent_completed=completed)
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and _told_to_stop():
+            cancelled = pb.AgentCancelled(reason="The agent was told to stop.")
+            writer.put(path, last=root, bounded=False, agent_cancelled=cancelled)
+            raise
+        failed = _failure(error, writer)
+        writer.put(path, last=root, bounded=False, agent_failed=failed)
+        raise AgentError(failed.message, retryable=failed.retryable) from error
+    await writer.drain()
+    return output
+
+
+def _told_to_stop() -> bool:
+    """Tell a cancellation from a CancelledError that an agent raised by itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _answer(returned: object) -> Answer:
+    if isinstance(returned, Answer):
+        return returned
+    if returned is None or isinstance(returned, str):
+        return Answer(returned or "")
+    raise TypeError(f"an agent returns a str or an Answer, not a {type(returned).__name__}")
+
+
+def _failure(error: BaseException, writer: EventWriter) -> pb.AgentFailed:
+    if isinstance(error, MemoryError | EventTooLargeError):
+        reason = pb.FAILURE_REASON_RESOURCE_LIMIT
+    else:
+        reason = pb.FAILURE_REASON_AGENT_ERROR
+    retryable = isinstance(error, AgentError) and error.retryable
+    return pb.AgentFailed(reason=reason, message=_explain(error, writer), retryable=retryable)
+
+
+def _explain(error: BaseException, writer: EventWriter) -> str:
+    """Say in a sentence what went wrong, without the exception's own words: those go to the log, under an id."""
+    if isinstance(error, AgentError):
+        return text(error)[:MAX_SENTENCE]
+    if isinstance(error, asyncio.CancelledError) and _told_to_stop():
+        return "It was told to stop."
+    if isinstance(error, EventTooLargeError):
+        return f"It wanted to send {error}."
+    what = "It ran out of memory" if isinstance(error, MemoryError) else "Something went wrong inside the agent"
+    return f"{what} (incident {_incident(error, writer)})."
+
+
+def _incident(error: BaseException, writer: EventWriter) -> str:
+    """Return the id that an exception has in the log; a tool's, raised on by its agent, is still the same."""
+    known = vars(error).get(INCIDENT)
+    if isinstance(known, str):
+        return known
+    incident = uuid.uuid4().hex[:12]
+    vars(error)[INCIDENT] = incident
+    writer.note(f"incident {incident}\n{''.join(traceback.format_exception(error))}")
+    return incident
+
+
+def _name(tool: Callable[..., Any]) -> str:
+    return text(getattr(tool, "__name__", type(tool).__name__))[:MAX_NAME]
+
+
+async def _invoke(tool: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    if inspect.iscoroutinefunction(tool):
+        return await tool(**arguments)
+    result = await in_thread(tool, arguments)
+    return await result if inspect.isawaitable(result) else result
+
+
+def _since(started: int) -> Duration:
+    elapsed = Duration()
+    elapsed.FromNanoseconds(time.monotonic_ns() - started)
+    return elapsed

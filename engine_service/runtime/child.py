@@ -1,0 +1,198 @@
+"""One run's process: it waits for its work, does it, and ends."""
+
+import asyncio
+import math
+import os
+import pickle
+import resource
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from engine_service.runtime.agent import Agent, AgentError, RunContext, perform
+from engine_service.runtime.event_writer import EventWriter
+from engine_service.runtime.inheritance import run_exit_functions
+from engine_service.wire import GRACE, WORK, Words, Work
+
+CLOSED = -1
+
+PIECE = 64 * 1024
+STACK = 1024 * 1024
+"""Bytes of a thread's stack. The usual 8 MiB count as memory that a run may have, though nobody touches them."""
+
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What supervisors and terminals send to all processes at once. It is for the engine, which drains."""
+
+
+def ignore_stops() -> None:
+    """Do nothing when told to stop. Not SIG_IGN: a program that an agent starts would inherit that."""
+    for number in STOPS:
+        signal.signal(number, _ignore)
+
+
+def _ignore(_: int, __: FrameType | None) -> None:
+    pass
+
+
+def live(
+    work: int, events: int, agents: Mapping[str, type[Agent]], max_event_bytes: int, memory: int, seconds: float
+) -> NoReturn:
+    """Do one run, and end the process, whatever the agent left behind."""
+    status, ours = 1, os.getpid()
+    worked = False
+    try:
+        _limit(memory, seconds)
+        # Not asyncio.run: it would wait for threads and tasks that the agent forgot. They end with the process.
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        worked = True
+        worked = loop.run_until_complete(_live(work, events, agents, max_event_bytes, seconds))
+        status = 0
+    except SystemExit as error:  # from a task of the agent's that nobody awaits
+        status = error.code if isinstance(error.code, int) else 1
+    except BaseException:  # noqa: BLE001 - there is nobody to raise it to
+        with suppress(BaseException):
+            traceback.print_exc()
+    finally:
+        with suppress(BaseException):
+            if worked and os.getpid() == ours:  # and not what the agent forked
+                run_exit_functions()
+        with suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _limit(memory: int, seconds: float) -> None:
+    """Set what the kernel watches over. It is a net below the engine's own: it holds even when nobody is left."""
+    threading.stack_size(STACK)
+    most = _data() + memory  # what the agents' modules take is there already, and shared
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    cpu = math.ceil((seconds + GRACE) * (os.cpu_count() or 1)) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
+
+
+def _data() -> int:
+    """Return the bytes that the kernel counts as this process's data."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmData:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+async def _live(
+    work: int, events: int, agents: Mapping[str, type[Agent]], max_event_bytes: int, seconds: float
+) -> bool:
+    engine, sink = socket.socket(fileno=work), PipeSink(events)
+    for end in (engine, sink):
+        os.register_at_fork(after_in_child=end.close)  # whatever the agent forks is not this run
+    return await attend(engine, sink, agents, max_event_bytes, seconds)
+
+
+async def attend(
+    engine: socket.socket,
+    sink: "PipeSink",
+    agents: Mapping[str, type[Agent]],
+    max_event_bytes: int,
+    seconds: float,
+) -> bool:
+    """Wait for the work, and let the agent do it until it is done or told to stop. False when there was none."""
+    engine.setblocking(False)
+    words = Words()
+    work = await _receive(engine, words)
+    if work is None:
+        return False
+    signal.alarm(math.ceil(seconds + 2 * GRACE))
+    writer = EventWriter(sink, max_event_bytes)
+    context = RunContext(work, work.agent, writer, agents)
+    task = asyncio.create_task(perform(agents[work.agent], context, work.input, writer))
+    asyncio.get_running_loop().add_reader(engine, _hear, engine, words, task)
+    await asyncio.wait((task,))
+    if not task.cancelled() and (error := task.exception()) and not isinstance(error, AgentError):
+        raise error  # an AgentError has been told as an event
+    await sink.drain()
+    return True
+
+
+async def _receive(engine: socket.socket, words: Words) -> Work | None:
+    """Wait for the work; None if there will be none."""
+    loop = asyncio.get_running_loop()
+    while data := await loop.sock_recv(engine, PIECE):
+        for tag, body in words.feed(data):
+            if tag == WORK:
+                work: Work = pickle.loads(body)  # noqa: S301 - from the engine, through a socket that only it has
+                return work
+    return None
+
+
+def _hear(engine: socket.socket, words: Words, task: asyncio.Task[str]) -> None:
+    """Hear what the engine says during the run. The end of what it says means: stop."""
+    with suppress(BlockingIOError):
+        if data := engine.recv(PIECE):
+            for _ in words.feed(data):
+                pass  # a word of an engine that is newer than we are
+        else:
+            asyncio.get_running_loop().remove_reader(engine)
+            task.cancel()
+
+
+class PipeSink:
+    """The pipe to the engine. The kernel's buffer is the queue: while it is full, the agent waits."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._rest = b""
+        self._taken = asyncio.Event()
+
+    @property
+    def drained(self) -> bool:
+        """Whether the kernel has everything."""
+        return not self._rest
+
+    def write(self, frame: bytes) -> None:
+        """Hand a frame to the kernel, and keep what it does not take."""
+        with self._lock:
+            waiting = bool(self._rest)
+            self._rest = self._send(self._rest + frame if waiting else frame)
+            if self._rest and not waiting:
+                self._loop.call_soon_threadsafe(self._loop.add_writer, self._pipe, self._flush)
+
+    async def drain(self) -> None:
+        """Wait until the kernel has everything."""
+        while self._rest:
+            self._taken.clear()
+            await self._taken.wait()
+
+    def close(self) -> None:
+        """Let go of the pipe. What is still written goes nowhere: its number may be another's."""
+        pipe, self._pipe = self._pipe, CLOSED
+        if pipe != CLOSED:
+            os.close(pipe)
+
+    def _flush(self) -> None:
+        with self._lock:
+            self._rest = self._send(self._rest)
+            if not self._rest:
+                self._loop.remove_writer(self._pipe)
+                self._taken.set()
+
+    def _send(self, data: bytes) -> bytes:
+        if self._pipe == CLOSED:
+            return b""
+        try:
+            sent = os.write(self._pipe, data)
+            return data[sent:] if sent < len(data) else b""
+        except BlockingIOError:
+            return data
+        except OSError:  # the engine is gone, and with it whoever would read this
+            return b""

@@ -1,0 +1,115 @@
+"""Events to bytes, once, where they happen."""
+
+import asyncio
+import itertools
+import threading
+import time
+from typing import Any, Literal, Protocol, cast
+
+from google.protobuf.message import Message
+from runwire.v1 import events_pb2 as pb
+
+from engine_service.wire import EVENT, LAST, MAX_NOTE, NANOSECONDS, NOTE, frame
+
+BREATHER = 128
+"""Events that an agent says in one breath. One who never waits would otherwise never hear that it is to stop."""
+
+
+class EventTooLargeError(Exception):
+    """An event was over the size that one event may have."""
+
+
+class Sink(Protocol):
+    """Where frames go."""
+
+    def write(self, frame: bytes) -> None:
+        """Take a frame whole and at once, on any thread."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait, on the sink's own loop, until what was written has been taken."""
+        ...
+
+    @property
+    def drained(self) -> bool:
+        """Whether everything that was written has been taken."""
+        ...
+
+
+def event_frame(event: pb.Event) -> bytes:
+    """Encode an event."""
+    return frame(EVENT, event.SerializeToString())
+
+
+def stamp(event: pb.Event) -> pb.Event:
+    """Write the time of day on an event."""
+    event.time.seconds, event.time.nanos = divmod(time.time_ns(), NANOSECONDS)
+    return event
+
+
+class EventWriter:
+    """One run's way out, on the agent's side: numbers events, encodes each once, and waits until it is taken.
+
+    Saying and waiting are two steps, so that a cancelled wait neither tears an event nor takes it back. Both may be
+    done on any thread: a lock keeps the order of the numbers and of the bytes the same.
+    """
+
+    def __init__(self, sink: Sink, max_event_bytes: int) -> None:
+        self._sink = sink
+        self._max_event_bytes = max_event_bytes
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._seq = 0
+        self._ended = False
+        self._unbroken = 0
+        self.calls = itertools.count(1)
+        """Numbers for tool calls."""
+
+    def put(self, agent: str, *, last: bool = False, bounded: bool = True, **kind: Message) -> None:
+        """Say one event. `last` is the root agent's terminal one: nothing can be said after it."""
+        event = pb.Event(agent=agent, **cast("Any", kind))
+        with self._lock:
+            self._put(event, last=last, bounded=bounded)
+
+    def speak(self, speech: "Speech", delta: str) -> None:
+        """Say one more piece of text."""
+        with self._lock:
+            speech.piece.delta = delta
+            self._put(speech.event)
+
+    def _put(self, event: pb.Event, *, last: bool = False, bounded: bool = True) -> None:
+        if self._ended:
+            raise RuntimeError("the run has ended: nothing can be said any more")
+        event.seq = self._seq + 1
+        body = stamp(event).SerializeToString()
+        if bounded and len(body) > self._max_event_bytes:
+            raise EventTooLargeError(f"an event of {len(body)} bytes, where {self._max_event_bytes} are allowed")
+        self._seq += 1
+        self._ended = last
+        self._sink.write(frame(LAST if last else EVENT, body))
+
+    def note(self, text: str) -> None:
+        """Say something to the engine's log."""
+        with self._lock:
+            self._sink.write(frame(NOTE, text.encode(errors="replace")[:MAX_NOTE]))
+
+    async def drain(self) -> None:
+        """Wait until what was said has been taken: this is the back-pressure that an agent feels."""
+        if self._sink.drained:
+            self._unbroken += 1
+            if self._unbroken % BREATHER == 0:
+                await asyncio.sleep(0)
+            return
+        if asyncio.get_running_loop() is self._loop:
+            await self._sink.drain()
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._sink.drain(), self._loop))
+
+
+class Speech:
+    """An event for text that comes in pieces: made once and filled anew for each, which takes a third of the time."""
+
+    def __init__(self, agent: str, kind: Literal["agent_thinking", "agent_message"]) -> None:
+        self.event = pb.Event(agent=agent)
+        self.piece: pb.AgentThinking | pb.AgentMessage = getattr(self.event, kind)
+        self.piece.SetInParent()

@@ -1,0 +1,105 @@
+"""Names to classes: which agents there are."""
+
+import importlib
+import importlib.metadata
+import inspect
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import get_args
+
+from engine_service.runtime.agent import Agent
+from engine_service.wire import Description, Isolation
+
+BUILT_IN = ("engine_service.agents.triage",)
+GROUP = "runwire.agents"
+ISOLATIONS: tuple[str, ...] = get_args(Isolation)
+
+
+class RegistryError(Exception):
+    """The agents cannot be had as they were named. The message says what to do."""
+
+
+def sources(modules: Iterable[str], *, demo: bool) -> tuple[str, ...]:
+    """Return where agents are found: what is built in, what installed packages offer, and these modules."""
+    installed = (point.value for point in importlib.metadata.entry_points(group=GROUP))
+    return tuple(dict.fromkeys((*(BUILT_IN if demo else ()), *installed, *modules)))
+
+
+def load(modules: Iterable[str]) -> dict[str, type[Agent]]:
+    """Import modules, and return their agents by name."""
+    return {name: agent for name, (agent, _) in find(modules).items()}
+
+
+def find(modules: Iterable[str], on_import: Callable[[str], None] | None = None) -> dict[str, tuple[type[Agent], str]]:
+    """Import modules, saying which before each; return their agents by name, each with the module that was named."""
+    agents: dict[str, tuple[type[Agent], str]] = {}
+    for name in modules:
+        if on_import:
+            on_import(name)
+        for agent in _agents(name):
+            _check(agent)
+            other, _ = agents.setdefault(agent.name, (agent, name))
+            if other is not agent:
+                raise RegistryError(f"two agents are named {agent.name!r}: {_path(other)} and {_path(agent)}")
+    return dict(sorted(agents.items()))
+
+
+def described(agent: type[Agent], source: str) -> Description:
+    """Describe an agent."""
+    return Description(
+        agent.name, agent.description(), agent.isolation, source, is_public=agent.public, is_forked=agent.fork
+    )
+
+
+def _agents(name: str) -> Iterator[type[Agent]]:
+    module = _import(name.partition(":")[0])
+    classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Agent)]
+    found = [value for value in classes if value is not Agent]
+    agents = [agent for agent in found if not inspect.isabstract(agent)]
+    if found and not agents:
+        raise RegistryError(f"{_path(found[0])} is no agent yet: it has no run")
+    if not agents:
+        raise RegistryError(f"there is no agent in the module {name!r}: an agent is a subclass of engine_service.Agent")
+    yield from agents
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise RegistryError(f"the agents module {name!r} cannot be imported: {_why(name, error)}") from error
+
+
+def _why(name: str, error: Exception) -> str:
+    """Say what went wrong, and where in the author's own files."""
+    if isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name):
+        return f"there is no module {error.name!r}; is its folder on PYTHONPATH?"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    ours = [frame for frame in frames if frame.filename != __file__]
+    where = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def _check(agent: type[Agent]) -> None:
+    if agent.isolation not in ISOLATIONS:
+        raise RegistryError(
+            f"{_path(agent)}: isolation must be {' or '.join(map(repr, ISOLATIONS))}, not {agent.isolation!r}"
+        )
+    if not agent.name or "/" in agent.name:
+        raise RegistryError(f"{_path(agent)}: {agent.name!r} cannot be an agent's name")
+    if not inspect.iscoroutinefunction(agent.run):
+        raise RegistryError(f"{_path(agent)}: run must be an async function")
+    try:
+        inspect.signature(agent.run).bind("self", "context", "input")
+    except TypeError as error:
+        raise RegistryError(f"{_path(agent)}: run must take a context and an input") from error
+    try:
+        inspect.signature(agent).bind()
+    except TypeError as error:
+        raise RegistryError(f"{_path(agent)}: its constructor must need no arguments") from error
+
+
+def _path(agent: type[Agent]) -> str:
+    return f"{agent.__module__}.{agent.__qualname__}"

@@ -1,0 +1,264 @@
+"""The process that every run's process is forked from: it has imported the agents, and never gRPC.
+
+It is started with exec, has one thread, and does three things: it forks when the engine says so, tells the engine of
+each child's end, and leaves nothing of a child behind. It speaks over one SOCK_SEQPACKET socket, whose end is its own.
+"""
+
+import contextlib
+import ctypes
+import gc
+import io
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, cast
+
+from engine_service.runtime import child, registry
+from engine_service.runtime.agent import Agent
+from engine_service.runtime.inheritance import Inheritance, exit_functions
+from engine_service.runtime.warm_up import Rehearsal, rehearse
+from engine_service.wire import (
+    EXEC,
+    FORK,
+    GRACE,
+    Exited,
+    Forked,
+    Imported,
+    Importing,
+    NotForked,
+    NotImported,
+    Ready,
+    Terms,
+    Told,
+    Watched,
+    told,
+)
+from runwire.service.kernel import PR_SET_DUMPABLE
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+
+class Zygote:
+    """Forks, reaps, and sweeps."""
+
+    def __init__(self, control: socket.socket, terms: Terms, engine: int) -> None:
+        self._control = control
+        self._terms = terms
+        self._engine = engine
+        self._children = set[int]()
+        self._libc = ctypes.CDLL(None)
+        self._woken, wake = socket.socketpair()
+        for end in (self._woken, wake):
+            end.setblocking(False)
+        self._wake = wake
+
+    def serve(self) -> None:
+        """Import the agents, say which there are, and fork until the engine is gone."""
+        # What an agent printed before its process died is in the log.
+        cast("io.TextIOWrapper", sys.stdout).reconfigure(line_buffering=True)
+        child.ignore_stops()
+        drop_rights(self._terms)
+        exits = exit_functions()
+        try:
+            found = self._import()
+        except registry.RegistryError as error:
+            self._tell(NotImported(str(error)))
+            return
+        self._agents: dict[str, type[Agent]] = {name: agent for name, (agent, _) in found.items()}
+        self._agents[Rehearsal.name] = Rehearsal
+        # Only now: a module may have set handlers of its own at its import.
+        child.ignore_stops()
+        signal.signal(signal.SIGCHLD, _wake)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        # Siblings cannot read one another's memory through /proc; what a child leaves behind comes to us.
+        self._libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+        self._libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        rehearse()
+        self._inheritance = Inheritance()
+        # What is here now stays for good: a child that collects garbage need not copy every page of it.
+        gc.collect()
+        gc.freeze()
+        self._own = _below()  # what the agents' modules started at their import
+        # What the modules printed at their import is said here, and not once more by each child.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._introduce(found, exit_functions() - exits)
+        try:
+            self._serve_engine()
+        finally:
+            self._end()
+
+    def _import(self) -> dict[str, tuple[type[Agent], str]]:
+        """Import the agents. A module that never comes back must not outlive the engine that waits for it."""
+        self._libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != self._engine:
+            sys.exit(1)
+        modules = (module for module in self._terms.modules if module not in self._terms.apart)
+        found = registry.find(modules, on_import=lambda module: self._tell(Importing(module)))
+        self._libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)  # from now on, what is left of an engine ends in order
+        return found
+
+    def _introduce(self, found: dict[str, tuple[type[Agent], str]], exits: int) -> None:
+        """Say who we are, in pieces: a message has a size that it can have."""
+        for agent, source in found.values():
+            self._tell(Imported(registry.described(agent, source)))
+        for file in _files() if self._terms.reload else ():
+            self._tell(Watched(file))
+        # Counted by the kernel: not every library's threads are Python's.
+        threads = sum(1 for _ in Path("/proc/self/task").iterdir()) - 1
+        self._tell(Ready(threads, exits))
+
+    def _serve_engine(self) -> None:
+        """Do what the engine says, and take in the dead, until the engine is gone."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor == self._woken.fileno():
+                    self._reap()
+                elif not self._obey():
+                    return
+
+    def _obey(self) -> bool:
+        """Do what the engine says; False when it is gone."""
+        try:
+            message, descriptors, *_ = socket.recv_fds(self._control, len(FORK), 3)
+        except OSError:
+            return False
+        if message not in {FORK, EXEC}:
+            return False
+        try:
+            self._fork(*descriptors, afresh=message == EXEC)
+        except OSError as error:
+            self._tell(NotForked(str(error)))
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return True
+
+    def _fork(self, work: int, events: int, output: int, *, afresh: bool) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._become_child(work, events, output, afresh=afresh)
+        self._children.add(pid)
+        pidfd = os.pidfd_open(pid)
+        self._tell(Forked(pid), pidfd)
+        os.close(pidfd)
+
+    def _become_child(self, work: int, events: int, output: int, *, afresh: bool) -> NoReturn:
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for end in (self._control, self._woken, self._wake):
+                end.close()
+            os.setsid()
+            for descriptor in (work, events):  # they came through a socket, which makes them inheritable
+                os.set_inheritable(descriptor, afresh)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.close(output)
+            # What the agent's own processes leave behind stays below this one as long as it lives.
+            self._libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            terms = self._terms
+            if afresh:
+                module = "engine_service.runtime.afresh"
+                os.execv(sys.executable, [sys.executable, "-m", module, str(work), str(events), terms.encoded()])  # noqa: S606 - our own command
+            self._inheritance.renounce()
+            child.live(work, events, self._agents, terms.max_event_bytes, terms.memory, terms.seconds)
+        finally:
+            os._exit(1)
+
+    def _reap(self) -> None:
+        """Take in the dead, and end whatever they started."""
+        with contextlib.suppress(BlockingIOError):
+            while self._woken.recv(4096):
+                pass
+        # Looked at first and reaped second: its number can be no other's before its group has been ended.
+        while dead := _dead():
+            if dead in self._children:
+                _kill_group(dead)
+            _, status = os.waitpid(dead, 0)
+            if dead in self._children:
+                self._children.remove(dead)
+                self._tell(Exited(dead, os.waitstatus_to_exitcode(status)))
+        for stray in _below() - self._children - self._own:  # it left its group, and its parent is dead
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(stray, signal.SIGKILL)
+
+    def _end(self) -> None:
+        """Give the children the moment they have when their callers leave, then end them."""
+        patience = time.monotonic() + GRACE
+        while self._children and time.monotonic() < patience:
+            select.select([self._woken], [], [], patience - time.monotonic())
+            self._reap()
+        while self._children:
+            for pid in self._children:
+                _kill_group(pid)
+            select.select([self._woken], [], [], 0.1)
+            self._reap()
+
+    def _tell(self, message: Told, *descriptors: int) -> None:
+        with contextlib.suppress(OSError):  # the engine is gone: its end is noticed where we listen
+            socket.send_fds(self._control, [told(message)], descriptors)
+
+
+def drop_rights(terms: Terms) -> None:
+    """Be the user that agents are to be, for good."""
+    if terms.user:
+        user, group = terms.user
+        os.setgroups([group])
+        os.setgid(group)
+        os.setuid(user)
+
+
+def _wake(_: int, __: FrameType | None) -> None:
+    """Take a signal: that it came is heard through the wake-up descriptor."""
+
+
+def _dead() -> int | None:
+    """Return a child that is dead and not yet reaped."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return found.si_pid if found else None
+
+
+def _kill_group(pid: int) -> None:
+    for kill in (os.killpg, os.kill):  # it may have died, or not lived long enough, to have a group
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+
+
+def _below() -> set[int]:
+    """Return our children, whoever started them."""
+    try:
+        return {int(pid) for pid in Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()}
+    except OSError:  # a kernel without this file
+        return set()
+
+
+def _files() -> list[str]:
+    """Return the files that an author may be working on: what was imported, and is neither Python's nor installed."""
+    libraries = (sys.prefix, sys.base_prefix)
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    ours = str(Path(__file__).parents[1])
+    return sorted({file for file in files if file and not file.startswith(libraries) and not file.startswith(ours)})
+
+
+def main() -> None:
+    """Serve the engine that holds the other end of the socket."""
+    with socket.socket(fileno=int(sys.argv[1])) as control:
+        Zygote(control, Terms.read(sys.argv[2]), engine=int(sys.argv[3])).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+"""All that the engine, the zygote and the runs' processes say to each other.
+
+Between an agent and its run, events travel as frames: a tag of one byte, a length, a body. The tag of an event is the
+tag of `RunResponse.events`, so that frames laid end to end are the events of a RunResponse, and whoever passes them on
+decodes nothing.
+"""
+
+import datetime
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self, get_args
+
+from google.protobuf.duration_pb2 import Duration
+
+Isolation = Literal["process", "task"]
+"""Where a run can happen."""
+
+GRACE = 2.0
+"""Seconds that an agent has to clean up after it was told to stop."""
+
+
+RUN_ID = 0x0A
+"""The run's id: field 1 of RunResponse. It never comes from an agent."""
+EVENT = 0x12
+"""An event: field 2, length-delimited, as in RunResponse."""
+LAST = 0x1A
+"""The root agent's terminal event. A tag of its own lets the run see the end without decoding; it leaves as EVENT."""
+NOTE = 0x22
+"""Text for the engine's log. It never leaves the engine."""
+
+HEARTBEAT = 0x2A
+"""How long a stream is quiet at most: field 5 of RunResponse. It never comes from an agent."""
+
+MORE = 0x80
+"""In a byte of a length: more bytes follow."""
+
+MAX_SHIFT = 35
+"""Bits of a length: five bytes, and no more."""
+
+MAX_NOTE = 64 * 1024
+"""Bytes of one note; what is longer is cut off."""
+
+MIN_LIMIT = 2 * 1024 * 1024
+"""No frame below this size is too large for the engine: `agent_started` carries an input of up to 1 MiB."""
+
+NANOSECONDS = 1_000_000_000
+
+
+def frame(tag: int, body: bytes) -> bytes:
+    """Put a tag and a length in front of a body."""
+    length = len(body)
+    if length < MORE:
+        return bytes((tag, length)) + body
+    head = bytearray((tag,))
+    while length >= MORE:
+        head.append(length % MORE | MORE)
+        length >>= 7
+    head.append(length)
+    return bytes(head) + body
+
+
+def head(run_id: str) -> bytes:
+    """Encode what every RunResponse begins with. Alone, it is a heartbeat; with event frames behind it, it has them."""
+    return frame(RUN_ID, run_id.encode())
+
+
+def quiet(seconds: float) -> bytes:
+    """Encode for how long a stream is quiet at most: it stands in its first message."""
+    heartbeat = Duration()
+    heartbeat.FromNanoseconds(int(seconds * NANOSECONDS))
+    return frame(HEARTBEAT, heartbeat.SerializeToString())
+
+
+def ends(frames: bytes | bytearray, at: int) -> Iterator[int]:
+    """Find where each frame ends, of frames that are whole."""
+    while at < len(frames):
+        length = shift = 0
+        while frames[at := at + 1] >= MORE:
+            length |= frames[at] % MORE << shift
+            shift += 7
+        at += 1 + (length | frames[at] << shift)
+        yield at
+
+
+class FrameSplitter:
+    """The engine's side: cuts what was read at the last whole frame, counts events, and decodes nothing."""
+
+    def __init__(self, max_event_bytes: int) -> None:
+        self._max_body = max(max_event_bytes, MIN_LIMIT)
+        self._rest = bytearray()
+        self.count = 0
+        """How many events were cut, the last one not among them."""
+        self.broken: str | None = None
+        """What is wrong with what came, if it is no sequence of frames. What follows is dropped."""
+        self.last: bytes | None = None
+        """The body of the terminal event, once there is one. What follows it is dropped."""
+        self.notes: list[str] = []
+        """What the agent's side had to say to the log. Whoever reads it clears it."""
+
+    def cut(self, data: bytes | bytearray) -> bytes:
+        """Take what was read, and return the event frames that are whole."""
+        if self.broken:
+            return b""
+        if self._rest:
+            self._rest += data
+            data = self._rest
+        start = at = 0
+        events: list[bytes | bytearray] = []
+        size = len(data)
+        while self.last is None:
+            # Most frames are short events: for these nothing is called.
+            while at + 1 < size and data[at] == EVENT and data[at + 1] < MORE and at + 2 + data[at + 1] <= size:
+                at += 2 + data[at + 1]
+                self.count += 1
+            if (found := self._frame(data, at)) is None:
+                break
+            body, end = found
+            tag = data[at]
+            if tag == EVENT:
+                self.count += 1
+            else:
+                events.append(data[start:at])
+                start = end
+                if tag == LAST:
+                    self.last = bytes(data[body:end])
+                else:
+                    self.notes.append(data[body:end].decode(errors="replace"))
+            at = end
+        events.append(data[start:at])
+        if data is self._rest and self.last is None:
+            del self._rest[:at]  # in place: an event may come in many pieces
+        else:
+            self._rest = bytearray(b"" if self.last is not None else data[at:])
+        return b"".join(events)
+
+    def _frame(self, data: bytes | bytearray, at: int) -> tuple[int, int] | None:
+        """Find where the body of the frame at a position begins and ends; None if it isn't whole, or is none."""
+        if at >= len(data):
+            return None
+        if data[at] not in {EVENT, LAST, NOTE}:
+            self.broken = f"unknown tag {data[at]:#x}"
+            return None
+        length = shift = 0
+        for body in range(at + 1, len(data)):
+            length |= (data[body] % MORE) << shift
+            shift += 7
+            if length > self._max_body or shift > MAX_SHIFT:
+                self.broken = "a frame over the size of an event"
+                return None
+            if data[body] < MORE:
+                end = body + 1 + length
+                return (body + 1, end) if end <= len(data) else None
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to be done in one run, for whom, and until when. Holds plain values only, so that it can travel."""
+
+    run_id: str
+    user_id: str
+    agent: str
+    input: str = ""
+    thread_id: str = ""
+    history: bytes = b""  # as the messages of a RunRequest, as it came: decoded where it is used
+    parameters: bytes = b""  # a Struct, as it came: decoded where it is used
+    deadline: datetime.datetime | None = None
+    trace_id: str = ""
+
+    def labels(self) -> dict[str, str]:
+        """Say in the log which run it is, whose, and as part of which trace."""
+        labels = {"run_id": self.run_id, "user_id": self.user_id, "agent": self.agent}
+        return labels | {"trace_id": self.trace_id} if self.trace_id else labels
+
+
+@dataclass(frozen=True)
+class Description:
+    """What there is to know about an agent without importing it."""
+
+    name: str
+    text: str
+    isolation: Isolation
+    source: str
+    """The module that was named, and has it."""
+    is_public: bool
+    is_forked: bool
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the engine wants of a zygote."""
+
+    modules: tuple[str, ...]
+    max_event_bytes: int
+    memory: int
+    seconds: float
+    reload: bool = False
+    apart: tuple[str, ...] = ()
+    """Modules whose agents are started afresh. They are not imported here."""
+    user: tuple[int, int] | None = None
+    """Whose rights to take on, before anything of the agents is imported: a user, and a group."""
+
+    def encoded(self) -> str:
+        """Write the terms for a command line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read them from there, where lists are all there is."""
+        told: dict[str, Any] = json.loads(text)
+        for name in ("modules", "apart", "user"):
+            told[name] = told[name] and tuple(told[name])
+        return cls(**told)
+
+
+FORK, EXEC = b"fork", b"exec"
+"""What the engine asks of a zygote, with three descriptors: where the child's work comes from, where its events and
+prints go. A child is forked from what is there, or started afresh."""
+
+MAX_MESSAGE = 128 * 1024
+"""Bytes of a message of the zygote's. Its socket keeps them apart."""
+
+
+@dataclass(frozen=True)
+class Importing:
+    """A module is about to be imported."""
+
+    module: str
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An agent is there."""
+
+    agent: Description
+
+
+@dataclass(frozen=True)
+class NotImported:
+    """The agents cannot be had."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A file that an agent's author may change."""
+
+    file: str
+
+
+@dataclass(frozen=True)
+class Ready:
+    """All is imported. What was said of it is all there is."""
+
+    threads: int
+    exits: int
+
+
+@dataclass(frozen=True)
+class Forked:
+    """A child is there. A descriptor that names it comes along."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
+class NotForked:
+    """A child could not be had."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class Exited:
+    """A child is gone, and so is what it started."""
+
+    pid: int
+    status: int
+
+
+Told = Importing | Imported | NotImported | Watched | Ready | Forked | NotForked | Exited
+"""What a zygote tells the engine."""
+
+_TOLD = {kind.__name__: kind for kind in get_args(Told)}
+
+
+def told(message: Told) -> bytes:
+    """Write what a zygote tells."""
+    return json.dumps([type(message).__name__, asdict(message)]).encode()
+
+
+def heard(data: bytes) -> Told:
+    """Read it."""
+    name, fields = json.loads(data)
+    if name == Imported.__name__:
+        return Imported(Description(**fields["agent"]))
+    message: Told = _TOLD[name](**fields)
+    return message
+
+
+WORK = 1
+"""The first word to a run's process: its work. The end of the socket means: stop."""
+
+_HEAD = struct.Struct("!BI")
+
+
+def word(tag: int, body: bytes) -> bytes:
+    """Write a word to a run's process."""
+    return _HEAD.pack(tag, len(body)) + body
+
+
+class Words:
+    """What the engine says to a run's process, put together again from pieces cut anywhere."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Take a piece, and give out the words that are whole: a tag, and what was said."""
+        self._rest += data
+        while len(self._rest) >= _HEAD.size:
+            tag, length = _HEAD.unpack_from(self._rest)
+            end = _HEAD.size + length
+            if len(self._rest) < end:
+                return
+            body = bytes(self._rest[_HEAD.size : end])
+            del self._rest[:end]
+            yield tag, body

@@ -1,0 +1,39 @@
+"""Where a run happens. One small protocol, and an implementation for each kind of worker."""
+
+from typing import Protocol
+
+from engine_service.wire import Work
+
+OUT_OF_MEMORY = "killed by the kernel, for the memory that it needed"
+"""How a process ended that needed more than a run may have."""
+
+
+class WorkerError(Exception):
+    """No worker could be had for a run. Nothing of the run exists."""
+
+
+class Worker(Protocol):
+    """Where one run happens. Made for one run, and never used again."""
+
+    async def read(self) -> bytes:
+        """Wait for frames and return what is there, cut anywhere; nothing once there will be no more.
+
+        Cancelling the wait loses nothing.
+        """
+        ...
+
+    def stop(self, grace: float) -> None:
+        """Tell the agent to stop, and end it `grace` seconds later if it hasn't. `read` goes on until it has ended."""
+        ...
+
+    async def close(self) -> str:
+        """Leave nothing of the run behind, and say how it ended if it ended badly. Ends an agent that still runs."""
+        ...
+
+
+class Workers(Protocol):
+    """Gives every run a worker of its own."""
+
+    async def start(self, work: Work) -> Worker:
+        """Start an agent. Raises WorkerError."""
+        ...

@@ -1,0 +1,363 @@
+"""A zygote, as the engine sees it, with the children that wait for their run and those that have one."""
+
+import asyncio
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from contextlib import suppress
+
+import structlog
+
+from engine_service.runtime.registry import RegistryError
+from engine_service.runtime.warm_up import FIRST
+from engine_service.wire import (
+    EXEC,
+    FORK,
+    GRACE,
+    MAX_MESSAGE,
+    Description,
+    Exited,
+    Forked,
+    FrameSplitter,
+    Imported,
+    Importing,
+    NotForked,
+    NotImported,
+    Ready,
+    Terms,
+    Told,
+    Watched,
+    Work,
+    heard,
+)
+from engine_service.workers import WorkerError
+from engine_service.workers.cgroups import Cgroups
+from engine_service.workers.output import Output
+from engine_service.workers.worker import KILLED, WELL, ProcessWorker
+
+WAITING = 4
+"""Children that wait for their run. Each fork that is done ahead brings a first event 2 ms closer."""
+LULL = 0.02
+"""Seconds after a run's begin until its place among those that wait is filled again."""
+FORKS = 8
+"""Forks that are asked for at once. More would only wait in the zygote's socket."""
+PATIENCE = 5.0
+"""Seconds that a zygote may owe us a birth or an end without a word. Then it hangs, and is killed."""
+REHEARSAL = 10.0
+"""Seconds that the first run of a zygote's child may take."""
+OWN = "RUNWIRE_ENGINE_"
+"""Settings of the engine, its secrets among them: not for agents."""
+
+
+class ForkServer:
+    """Has one zygote, and gives out its children, one for each run."""
+
+    def __init__(self, terms: Terms, import_timeout: float, cgroups: Cgroups | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._log = structlog.get_logger()
+        self._terms = terms
+        self._import_timeout = import_timeout
+        self._cgroups = cgroups
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setblocking(False)
+        self._output = Output(self._log.bind(process="zygote"))
+        try:
+            self._zygote = self._exec(theirs, terms)
+        except OSError:
+            self._control.close()
+            self._output.close()
+            raise
+        finally:
+            theirs.close()
+            self._output.close_child_ends()
+        self._turn = asyncio.Semaphore(FORKS)
+        self._births = deque[tuple[ProcessWorker, asyncio.Future[None]]]()
+        self._waiting = {FORK: deque[ProcessWorker](), EXEC: deque[ProcessWorker]()}
+        self._workers: dict[int, ProcessWorker] = {}
+        self._growing = {FORK: set[asyncio.Task[None]](), EXEC: set[asyncio.Task[None]]()}
+        self._timer: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self._retired = False
+        self._importing = ""
+        self._introduced: asyncio.Future[Ready | NotImported] = self._loop.create_future()
+        self.died: asyncio.Future[None] = self._loop.create_future()
+        """Done once the zygote is gone."""
+        self.agents: dict[str, Description] = {}
+        """What is known of each agent, by name."""
+        self.files: tuple[str, ...] = ()
+        """The files that an agents' author may change."""
+        self._loop.add_reader(self._control, self._hear)
+
+    def _exec(self, control: socket.socket, terms: Terms) -> subprocess.Popen[bytes]:
+        """Start the zygote: with exec, since a process that has gRPC must not be forked."""
+        module = "engine_service.runtime.zygote"
+        return subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", module, str(control.fileno()), terms.encoded(), str(os.getpid())],
+            pass_fds=(control.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=self._output.writer,
+            stderr=self._output.writer,
+            env={name: value for name, value in os.environ.items() if not name.startswith(OWN)} | _home(terms.user),
+            start_new_session=True,  # Ctrl-C in a terminal is for the engine alone
+        )
+
+    async def introduce(self) -> None:
+        """Wait until the zygote has imported the agents. Raises RegistryError."""
+        try:
+            async with asyncio.timeout(self._import_timeout):
+                introduction = await self._introduced
+        except TimeoutError:
+            raise RegistryError(
+                f"the agents module {self._importing!r} is still not imported after {self._import_timeout:g} seconds; "
+                "if that is how long it takes, set RUNWIRE_ENGINE_IMPORT_TIMEOUT"
+            ) from None
+        if isinstance(introduction, NotImported):
+            raise RegistryError(introduction.error)
+        if threads := introduction.threads:
+            self._log.warning("agents' modules start threads; no run will have them", threads=threads)
+        if functions := introduction.exits:
+            self._log.info("exit functions of agents' modules run at the end of each run", functions=functions)
+
+    async def begin(self) -> None:
+        """Have children wait, once one of them got through a run: what cannot be forked is found now, not by users.
+
+        Raises RegistryError.
+        """
+        await self._rehearse()
+        self._grow()
+
+    async def _rehearse(self) -> None:
+        how, worker = "", None
+        cutter = FrameSplitter(self._terms.max_event_bytes)
+        try:
+            async with asyncio.timeout(REHEARSAL):
+                worker = await self._fork(FORK)
+                await worker.begin(FIRST)
+                while cutter.last is None and (data := await worker.read()):
+                    cutter.cut(data)
+                how = await worker.close()
+        except TimeoutError:
+            how = "it hangs"
+        except (WorkerError, OSError) as error:
+            how = str(error)
+        finally:
+            if worker and not worker.is_closed:
+                self._drop(worker)
+        if how == KILLED:  # it had said all that it had to: what hung is what runs at its end
+            self._log.warning("exit functions of agents' modules take too long: they are cut short", seconds=GRACE)
+        elif how != WELL or cutter.last is None:
+            raise RegistryError(
+                "a process that is forked from the agents' modules gets through no run: "
+                f"{how}; one of these modules cannot be forked: its agents need `fork = False`"
+            )
+
+    async def start(self, work: Work) -> ProcessWorker:
+        """Give a run a process. Raises WorkerError."""
+        how = self._how(work.agent)
+        while self._waiting[how]:
+            worker = self._waiting[how].popleft()
+            if await self._begin(worker, work):
+                return worker
+        worker = await self._fork(how)
+        if not await self._begin(worker, work):
+            raise WorkerError("a process died before it had its run")
+        return worker
+
+    async def _begin(self, worker: ProcessWorker, work: Work) -> bool:
+        """Give a process its run; False when it died while it waited."""
+        self._grow_soon()
+        try:
+            await worker.begin(work)
+        except BaseException as error:
+            self._drop(worker)
+            if isinstance(error, OSError):
+                return False
+            raise
+        return True
+
+    def retire(self) -> None:
+        """Take no more runs, and end with the last that there is."""
+        self._retired = True
+        self._drop_waiting()
+        self._end_if_empty()
+
+    async def end(self) -> None:
+        """End the zygote, and with it every process there is. One that takes too long for that is killed."""
+        self._retired = True
+        if not self.died.done():
+            self._control.shutdown(socket.SHUT_RDWR)
+        try:
+            await asyncio.to_thread(self._zygote.wait, 2 * GRACE)
+        except subprocess.TimeoutExpired:
+            self._log.error("the zygote does not end: it is killed")
+            self.kill()
+
+    def kill(self) -> None:
+        """End the zygote at once, and what its modules started at their import. Its children live on."""
+        self._retired = True
+        with suppress(ProcessLookupError):
+            os.killpg(self._zygote.pid, signal.SIGKILL)
+        self._zygote.wait()
+
+    def _grow_soon(self) -> None:
+        """Have children wait again, but not before the run that was just begun had the processors for itself."""
+        if not self._timer or self._timer.when() <= self._loop.time():
+            self._timer = self._loop.call_later(LULL, self._grow)
+
+    def _grow(self) -> None:
+        """Have children wait, as many as there should be."""
+        afresh = any(not agent.is_forked for agent in self.agents.values())
+        for how, wanted in ((FORK, WAITING), (EXEC, int(afresh))):
+            growing = self._growing[how]
+            while not self._retired and len(self._waiting[how]) + len(growing) < wanted:
+                task = self._loop.create_task(self._add(how))
+                growing.add(task)
+                task.add_done_callback(growing.discard)
+
+    async def _add(self, how: bytes) -> None:
+        try:
+            worker = await self._fork(how)
+        except WorkerError:
+            return  # the next run will say so
+        self._waiting[how].append(worker)
+        if self._retired:
+            self.retire()
+
+    def _how(self, agent: str) -> bytes:
+        """Return how an agent's processes come to be."""
+        return FORK if self.agents[agent].is_forked else EXEC
+
+    async def _fork(self, how: bytes) -> ProcessWorker:
+        async with self._turn:
+            if self._retired or self.died.done():
+                raise WorkerError("the zygote is gone")
+            try:
+                worker = ProcessWorker()
+            except OSError as error:
+                raise WorkerError(f"there are no descriptors for it: {error}") from error
+            birth: asyncio.Future[None] = self._loop.create_future()
+            try:
+                socket.send_fds(self._control, [how], worker.childs)
+                self._births.append((worker, birth))
+                worker.close_child_ends()
+                self._expect()
+                await birth
+            except BaseException as error:
+                self._drop(worker)
+                if isinstance(error, OSError):
+                    raise WorkerError(f"the zygote cannot be asked: {error}") from error
+                raise
+            return worker
+
+    def _expect(self) -> None:
+        """Give the zygote time for what it owes us: births, and how those ended who are dead."""
+        owed = self._births or any(worker.is_dead for worker in self._workers.values())
+        if owed and self._patience is None and not self.died.done():
+            self._patience = self._loop.call_later(PATIENCE, self._give_up)
+
+    def _give_up(self) -> None:
+        self._log.error("the zygote does not answer: it is killed")
+        self.kill()
+
+    def _hear(self) -> None:
+        """Listen to the zygote."""
+        try:
+            message, descriptors, *_ = socket.recv_fds(self._control, MAX_MESSAGE, 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            message, descriptors = b"", []
+        if not message:
+            self._bury()
+            return
+        if self._patience:
+            self._patience.cancel()
+            self._patience = None
+        self._take_in(heard(message), descriptors)
+        self._expect()
+
+    def _take_in(self, message: Told, descriptors: list[int]) -> None:
+        match message:
+            case Importing(module):
+                self._importing = module
+            case Imported(agent):
+                self.agents[agent.name] = agent
+            case Watched(file):
+                self.files += (file,)
+            case Ready() | NotImported() as introduction:
+                self._introduced.set_result(introduction)
+            case Forked(pid):
+                self._on_forked(pid, descriptors)
+            case NotForked(error):
+                _disappoint(self._births.popleft()[1], f"the zygote cannot fork: {error}")
+            case Exited(pid, status):
+                self._on_exited(pid, status)
+
+    def _on_forked(self, pid: int, descriptors: list[int]) -> None:
+        """Births come in the order they were asked for."""
+        worker, birth = self._births.popleft()
+        if birth.done():  # whoever asked has left; the child sees its channel closed, and ends
+            for descriptor in descriptors:
+                os.close(descriptor)
+        elif descriptors:
+            worker.born(pid, descriptors[0], self._expect)
+            if self._cgroups:
+                self._cgroups.enclose(pid)
+            self._workers[pid] = worker
+            birth.set_result(None)
+        else:  # we had no room for the descriptor that names it
+            _disappoint(birth, "there are no descriptors for it")
+
+    def _on_exited(self, pid: int, status: int) -> None:
+        is_out_of_memory = self._cgroups is not None and self._cgroups.release(pid)
+        if worker := self._workers.pop(pid, None):
+            worker.exited(status, is_out_of_memory=is_out_of_memory)
+        self._end_if_empty()
+
+    def _drop(self, worker: ProcessWorker) -> None:
+        if self._workers.get(worker.pid) is worker:
+            del self._workers[worker.pid]
+        worker.discard()
+
+    def _drop_waiting(self) -> None:
+        for waiting in self._waiting.values():
+            while waiting:
+                self._drop(waiting.popleft())
+
+    def _end_if_empty(self) -> None:
+        if self._retired and not self._workers and not self.died.done():
+            self._control.shutdown(socket.SHUT_RDWR)
+
+    def _bury(self) -> None:
+        """Go on without the zygote: its children live, and their runs go on."""
+        self._loop.remove_reader(self._control)
+        self._control.close()
+        self._retired = True
+        if self._patience:
+            self._patience.cancel()
+        for _, birth in self._births:
+            _disappoint(birth, "the zygote died")
+        self._drop_waiting()
+        for worker in tuple(self._workers.values()):
+            worker.orphaned()
+        if not self._introduced.done():
+            self._introduced.set_result(NotImported("the process that imports the agents died"))
+        self._output.close()
+        self.died.set_result(None)
+
+
+def _home(user: tuple[int, int] | None) -> dict[str, str]:
+    """Return what a user's environment says of them."""
+    if user is None:
+        return {}
+    known = pwd.getpwuid(user[0])
+    return {"HOME": known.pw_dir, "USER": known.pw_name, "LOGNAME": known.pw_name}
+
+
+def _disappoint(birth: asyncio.Future[None], why: str) -> None:
+    if not birth.done():
+        birth.set_exception(WorkerError(why))

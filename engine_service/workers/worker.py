@@ -1,0 +1,141 @@
+"""One run's process, as the engine sees it: used once, and never without an end."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from engine_service.wire import GRACE, Work
+from engine_service.workers import OUT_OF_MEMORY
+from engine_service.workers.channel import Channel
+from engine_service.workers.output import Output
+
+WELL, KILLED = "exit status 0", "killed by SIGKILL"
+"""How a process ended, in words."""
+
+
+class ProcessWorker:
+    """Where one run happens: a process, the channel to it, and the pipe for what it prints."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._log = structlog.get_logger()
+        self._channel = Channel()
+        try:
+            self._output = Output(self._log)
+        except OSError:
+            self._channel.close()
+            raise
+        self._exited: asyncio.Future[str] = self._loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._pidfd = -1
+        self._is_orphan = False
+        self._on_death: Callable[[], None]
+        self.pid = 0
+        self.is_dead = False
+        """Whether its process has ended, be it known how or not."""
+        self.is_closed = False
+
+    def born(self, pid: int, pidfd: int, on_death: Callable[[], None]) -> None:
+        """Learn which process it is. The descriptor names it for good, even after its number is another's."""
+        self.pid, self._pidfd, self._on_death = pid, pidfd, on_death
+        self._loop.add_reader(pidfd, self._died)
+
+    @property
+    def childs(self) -> tuple[int, ...]:
+        """The child's ends of everything, in the order in which the zygote takes them."""
+        return *self._channel.childs, self._output.writer
+
+    def close_child_ends(self) -> None:
+        """Close our copies of what is the child's."""
+        self._channel.close_child_ends()
+        self._output.close_child_ends()
+
+    async def begin(self, work: Work) -> None:
+        """Give the process its run. Raises OSError when it died while it waited."""
+        self._output.log = self._log.bind(**work.labels())
+        await self._channel.begin(work)
+
+    async def read(self) -> bytes:
+        """Wait for frames and return what is there, cut anywhere; nothing once there will be no more."""
+        return await self._channel.read()
+
+    def stop(self, grace: float) -> None:
+        """Tell the agent to stop. Kill it `grace` seconds later."""
+        self._channel.stop()
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(grace, self.kill)
+
+    def kill(self) -> None:
+        """End the process, and those it started, at once."""
+        if not self._exited.done():
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    async def close(self) -> str:
+        """Wait until nothing of the run is left, and say how its process ended. What it still says is dropped."""
+        if self._timer is None:
+            self.stop(GRACE)
+        while await self.read():  # an agent that cleans up is not to wait for a reader
+            pass
+        how = await self._exited
+        self.is_closed = True
+        self._let_go()
+        return how
+
+    def exited(self, status: int | None, *, is_out_of_memory: bool = False) -> None:
+        """Learn that the process is gone, and with what exit status if that can be known."""
+        if not self._exited.done():
+            self._exited.set_result(OUT_OF_MEMORY if is_out_of_memory else _how(status))
+            self._channel.end()
+
+    def orphaned(self) -> None:
+        """Go on without the zygote: its child is not ours to wait for, but we still see it end."""
+        self._is_orphan = True
+        if self.is_dead:
+            self._bury()
+
+    def _died(self) -> None:
+        """See the process end. How it ended, and what it started, is the zygote's to say and to end."""
+        self._loop.remove_reader(self._pidfd)
+        self.is_dead = True
+        if self._is_orphan:
+            self._bury()
+        else:
+            self._on_death()
+
+    def _bury(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)  # what it started; the zygote would have done it
+        self.exited(None)
+
+    def _let_go(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._output.close()
+        self._channel.close()
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def discard(self) -> None:
+        """Let go of a worker that has no run, and end its process, if there is one."""
+        if self._pidfd >= 0:
+            self.kill()
+        self._let_go()
+
+
+def _how(status: int | None) -> str:
+    if status is None:
+        return "its end is not known"
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal has no name
+        return f"killed by signal {-status}"

@@ -1,0 +1,207 @@
+"""A journal against a list: whatever is done to it in whatever order, it tells the same, or says that it can't."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+from engine_service.runs.journal import GRAIN, FullError, GoneError, MemoryJournal, MemoryJournals
+from engine_service.wire import EVENT, frame
+
+RUN, USER, ALL = 20_000, 45_000, 70_000
+MOST_AT_ONCE = 40
+
+
+class Written:
+    """What a journal should be: every event that was written, and how far it was sent."""
+
+    def __init__(self, user: str, journal: MemoryJournal) -> None:
+        self.user = user
+        self.journal = journal
+        self.events: list[bytes] = []
+        self.sent = 0
+        self.longest = 0
+        """Bytes of what was written at once."""
+        self.sealed = False
+        self.waiting: tuple[asyncio.Task[None], list[bytes]] | None = None
+
+    def settle(self) -> None:
+        """Take in what was waiting, and is written by now."""
+        if self.waiting and self.waiting[0].done():
+            self.waiting[0].result()
+            self.events += self.waiting[1]
+            self.waiting = None
+
+
+class Journals(RuleBasedStateMachine):
+    """Several journals of three users, on shelves that are soon full."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.made: list[Written] = []
+
+    journals: Bundle[Written] = Bundle("journals")
+
+    @initialize()
+    def begin(self) -> None:
+        self.store = MemoryJournals(RUN, USER, ALL)
+
+    @rule(target=journals, user=st.sampled_from("abc"))
+    def open(self, user: str) -> Any:
+        try:
+            journal = self.store.open(user, "")
+        except FullError:
+            users = [written for written in self.made if written.user == user]
+            assert _unsent(users) + self.past(users) >= USER or _unsent(self.made) + self.past(self.made) >= ALL
+            return multiple()
+        self.made.append(Written(user, journal))
+        return self.made[-1]
+
+    def past(self, journals: list[Written]) -> int:
+        """Return what may be kept of what was sent."""
+        return sum(RUN // 2 + written.longest + GRAIN for written in journals)
+
+    @rule(
+        written=journals,
+        sizes=st.lists(st.sampled_from([0, 1, 90, 130, 5_000, 30_000]), min_size=1, max_size=MOST_AT_ONCE),
+    )
+    def append(self, written: Written, sizes: list[int]) -> None:
+        if written.waiting or written.sealed:
+            return
+        start = len(written.events)
+        new = [frame(EVENT, b"%d " % (start + number) + b"x" * size) for number, size in enumerate(sizes)]
+        writing = self.loop.create_task(written.journal.append(b"".join(new), start + len(new)))
+        written.waiting = (writing, new)
+        written.longest = max(written.longest, sum(map(len, new)))
+        unsent = written.sent < start
+        self.turn()
+        assert unsent or written.waiting is None, "it waited although all was sent"
+
+    @rule(written=journals)
+    def stop_waiting(self, written: Written) -> None:
+        """Cancel a wait: what waited was not written."""
+        if written.waiting:
+            written.waiting[0].cancel()
+            written.waiting = None
+            self.turn()
+
+    @rule(written=journals)
+    def seal(self, written: Written) -> None:
+        if not written.waiting:
+            if not written.sealed:
+                written.events.append(frame(EVENT, b"end"))
+                written.journal.put(written.events[-1], len(written.events))
+            written.journal.seal()
+            written.sealed = True
+
+    @rule(written=journals, back=st.integers(0, 60), most=st.sampled_from([1, 1000, 64 * 1024]))
+    def read(self, written: Written, back: int, most: int) -> None:
+        """Read on from where the reader is, or from before that."""
+        after = max(written.sent - back, 0)
+        if after == len(written.events) and not written.sealed:
+            return  # it would wait: there is nothing
+        try:
+            read, position = self.loop.run_until_complete(written.journal.read(after, most))
+        except GoneError:
+            assert after < written.sent, "what was never sent is gone"
+            return
+        assert read == b"".join(written.events[after:position])
+        assert position > after or (written.sealed and after == len(written.events))
+        assert len(read) <= most or position == after + 1
+        written.sent = max(written.sent, after)
+        self.turn()
+
+    @rule(written=journals)
+    def deliver(self, written: Written) -> None:
+        """Say that all was sent, as a reader does who asks for what comes next."""
+        self.read_from(written, len(written.events), 1)
+
+    def read_from(self, written: Written, after: int, most: int) -> None:
+        reading = self.loop.create_task(written.journal.read(after, most))
+        self.turn()
+        reading.cancel()
+        self.turn()
+        written.sent = max(written.sent, after)
+
+    @rule(written=journals, beyond=st.integers(1, 5))
+    def read_beyond(self, written: Written, beyond: int) -> None:
+        with pytest.raises(GoneError):
+            self.loop.run_until_complete(written.journal.read(len(written.events) + beyond, 1))
+
+    @rule(written=consumes(journals))
+    def forget(self, written: Written) -> None:
+        if written.waiting:
+            written.waiting[0].cancel()
+            written.waiting = None
+        written.journal.forget()
+        self.made.remove(written)
+        with pytest.raises(GoneError):
+            self.loop.run_until_complete(written.journal.read(0, 1))
+        self.turn()
+
+    @precondition(lambda self: self.made)
+    @invariant()
+    def nobody_waits_without_need(self) -> None:
+        """Who waits has something unsent, and somewhere there is no room for it."""
+        for written in self.made:
+            if written.waiting:
+                assert written.sent < len(written.events)
+                size = sum(map(len, written.waiting[1]))
+                # What was sent can stay, if it is so close to what wasn't that there is no cut between.
+                past = min(len(b"".join(written.events[: written.sent])), RUN // 2)
+                assert past + written.longest + GRAIN + _unsent([written]) + size > RUN or any(
+                    _unsent(kept) + size + self.past(kept) > limit for kept, limit in self.shared(written)
+                )
+
+    @invariant()
+    def it_holds_what_it_says_and_no_more(self) -> None:
+        for written in self.made:
+            journal: Any = written.journal
+            own, user, together = journal._shelves
+            assert own.held == len(journal._data)
+            for shared in (user, together):
+                assert shared.held == sum(len(other._data) for other in (*shared.live, *shared.over))
+            assert own.held <= max(RUN, RUN // 2 + 2 * written.longest) + GRAIN
+
+    def shared(self, written: Written) -> list[tuple[list[Written], int]]:
+        users = [other for other in self.made if other.user == written.user]
+        return [(users, USER), (self.made, ALL)]
+
+    def turn(self) -> None:
+        """Let everybody do what they can."""
+        for _ in range(3 * len(self.made) + 5):
+            self.loop.run_until_complete(asyncio.sleep(0))
+        for written in self.made:
+            written.settle()
+
+    def teardown(self) -> None:
+        for written in list(self.made):
+            self.forget(written)
+        shelf: Any = self.store._all
+        assert shelf.held == 0
+        assert not shelf.live
+        assert not shelf.over
+        assert not shelf.waiting
+        assert not self.store._users
+        self.loop.close()
+
+
+def _unsent(kept: list[Written]) -> int:
+    return sum(len(b"".join(written.events[written.sent :])) for written in kept)
+
+
+TestJournals = Journals.TestCase
+TestJournals.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
