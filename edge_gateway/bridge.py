@@ -9,8 +9,10 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import structlog
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
+from runwire.v1.engine_pb2 import RunResponse
 from runwire.v1.gateway_pb2 import ClientFrame
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
@@ -32,6 +34,8 @@ STALLED = closing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Nothing was read for too 
 SPAN, UNDER_WAY = 32 * 1024, 256 * 1024
 """Bytes of a resumable run until its browser is asked whether they have arrived, and how many may be under way: what is
 lost with a connection has to be less than what the engine keeps."""
+SILENCE = 60.0
+"""Seconds that an engine may be silent, at least: longer if the heartbeat that it promised is rarer."""
 PATIENCE = 10.0
 """Seconds that a browser has to answer a close frame, or to read up to it."""
 
@@ -114,6 +118,7 @@ class Ride:
         guard: Guard,
     ) -> None:
         self._guard = guard
+        self._log = structlog.get_logger()
         self._socket = socket
         self._codec = codec
         self._engines = engines
@@ -127,6 +132,9 @@ class Ride:
         self._is_lasting = first.HasField("resume") or first.run.HasField("resume_window")
         self._unasked = 0  # bytes since the last ping
         self._under_way = 0  # bytes before that which may not have arrived
+        self._patience = SILENCE
+        self._watching: asyncio.TimerHandle | None = None
+        self._is_silent = False
         self._arriving = deque[tuple[int, Awaitable[float]]]()  # so many of them have when the pong comes
 
     async def go(self) -> None:
@@ -173,6 +181,8 @@ class Ride:
             end = closing(INVALID, str(error))
         except grpc.aio.AioRpcError as error:
             end = closing(error.code(), _sentence(error))
+        except Exception:  # noqa: BLE001 - a cancel that got lost must not look as if it had worked
+            end = self._broken()
         else:
             return
         self._hang_up()
@@ -197,7 +207,19 @@ class Ride:
             end = STALLED
         except ConnectionClosed:
             return
+        except asyncio.CancelledError:
+            if not self._is_silent:
+                raise
+            end = closing(UNAVAILABLE, "The engine does not answer. Try again in a moment.")
+        except Exception:  # noqa: BLE001 - whatever it is: nobody is to wait for what will not come
+            end = self._broken()
         await close(self._socket, end)
+
+    def _broken(self) -> Closing:
+        incident = uuid.uuid4().hex[:12]
+        self._log.exception("a socket's stream broke", incident=incident)
+        self._hang_up()
+        return closing(grpc.StatusCode.INTERNAL, f"Something went wrong inside the gateway (incident {incident}).")
 
     async def _carry(self) -> None:
         """Send one frame a message, of the first engine that begins. The others are asked only before that.
@@ -207,12 +229,10 @@ class Ride:
         refusal: Exception = UnreachableError()
         unreached: Exception | None = None
         for engine in self._engines:
-            self._engine, self._stream = engine, engine.open(self._first, self._metadata)
             try:
-                await self._answered(self._stream)
-                async for response in self._stream:
-                    self._begun.set()
-                    await self._send(self._codec.encode(response))
+                with engine.held():
+                    self._engine, self._stream = engine, engine.open(self._first, self._metadata)
+                    await self._read(self._stream)
             except UnreachableError as error:
                 unreached = error
             except grpc.aio.AioRpcError as error:
@@ -225,6 +245,34 @@ class Ride:
             else:
                 return
         raise self._outcome(refusal, unreached)
+
+    async def _read(self, stream: Stream) -> None:
+        """Send what an engine streams. One that is silent for longer than it promised hangs: it is left."""
+        self._watch(SILENCE)
+        try:
+            await self._answered(stream)
+            async for response in stream:
+                if not self._begun.is_set():
+                    self._begun.set()
+                    promised = RunResponse.FromString(response).heartbeat.ToTimedelta().total_seconds()
+                    self._patience = max(2 * promised + CHECK, SILENCE)
+                self._unwatch()
+                await self._send(self._codec.encode(response))
+                self._watch(self._patience)
+        finally:
+            self._unwatch()
+
+    def _watch(self, seconds: float) -> None:
+        self._watching = asyncio.get_running_loop().call_later(seconds, self._give_up)
+
+    def _unwatch(self) -> None:
+        if self._watching:
+            self._watching.cancel()
+
+    def _give_up(self) -> None:
+        """Leave an engine that says nothing. A read must not be cancelled by itself: grpc.aio would lose a message."""
+        self._is_silent = True
+        self._hang_up()
 
     def _may_be_elsewhere(self, error: grpc.aio.AioRpcError) -> bool:
         """Tell whether it makes sense to ask another engine."""

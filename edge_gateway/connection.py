@@ -9,13 +9,14 @@ import struct
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
 from websockets.asyncio.server import ServerConnection
 
 from runwire.service.rates import Rates
-from runwire.service.settings import Network, parsed_ip
+from runwire.service.settings import Network, holder, parsed_ip
 
 PIECE = 2 * 1024
 """Bytes that are parsed at once. Where frames are tiny, each of them costs a hundred times what its bytes do."""
@@ -25,6 +26,8 @@ MAX_SILENT = 256
 """Connections of one address that have not asked for anything yet."""
 HASTE = 1.0
 """Seconds in which an honest browser has sent what it wants, once it has begun."""
+SWEEP = 1000
+"""Connections that come until those are forgotten that have gone."""
 RESERVE = 1 / 16
 """The part of the descriptors that is kept for what isn't a browser."""
 TCP_INFO_RECEIVED = slice(128, 136)
@@ -85,7 +88,7 @@ class Connection(ServerConnection):
         super().data_received(data)
         # What browsers send makes us answer pings alone. Whoever pings and never reads would fill our memory.
         answered = self.transport.get_write_buffer_size() - before
-        self._owed = self._owed + answered if self.paused and answered > 0 else 0
+        self._owed = self._owed + max(answered, 0) if self.paused else 0
         if self._owed > MAX_OWED:
             self.transport.abort()
 
@@ -95,38 +98,51 @@ class Arrivals:
 
     def __init__(self, trusted_proxies: Sequence[Network]) -> None:
         self._trusted_proxies = trusted_proxies
+        self._came = 0
         self._silent = dict[str, OrderedDict[int, tuple[socket.socket, float]]]()
 
     def came(self, accepted: socket.socket, address: tuple[Any, ...]) -> None:
         """Hear of a new connection. If there are too many like it, the oldest of those who say nothing is closed."""
-        host, port = str(address[0]), int(address[1])
-        found = parsed_ip(host)
+        found = parsed_ip(str(address[0]))
+        host, port = holder(found), int(address[1])
         if found is not None and any(found in proxy for proxy in self._trusted_proxies):
             return  # it speaks for many; whom it names is counted when it does
         silent = self._silent.setdefault(host, OrderedDict())
         silent[port] = (accepted, time.monotonic())
         if len(silent) > MAX_SILENT:
-            self._thin_out(host, silent)
+            self._thin_out(silent)
+        self._came += 1
+        if self._came % SWEEP == 0:
+            self._sweep()
 
     def asked(self, address: Any) -> None:
         """Hear that a connection has asked for something."""
-        if address and (silent := self._silent.get(str(address[0]))):
+        if address and (silent := self._silent.get(host := holder(parsed_ip(str(address[0]))))):
             silent.pop(int(address[1]), None)
             if not silent:
-                del self._silent[str(address[0])]
+                del self._silent[host]
 
-    def _thin_out(self, host: str, silent: OrderedDict[int, tuple[socket.socket, float]]) -> None:
-        for port in [port for port, (accepted, _) in silent.items() if accepted.fileno() < 0]:
-            del silent[port]  # closed by now
-        for port, (accepted, since) in silent.items():
-            if len(silent) <= MAX_SILENT:
-                break
-            if _has_said_nothing(accepted) or time.monotonic() - since > HASTE:
-                accepted.shutdown(socket.SHUT_RDWR)  # asyncio, whose it is, closes it
+    def _sweep(self) -> None:
+        """Forget whoever left without a word, and addresses that nobody has any more."""
+        for host, silent in tuple(self._silent.items()):
+            _forget_closed(silent)
+            if not silent:
+                del self._silent[host]
+
+    def _thin_out(self, silent: OrderedDict[int, tuple[socket.socket, float]]) -> None:
+        _forget_closed(silent)
+        now = time.monotonic()
+        for port, (accepted, since) in silent.items() if len(silent) > MAX_SILENT else ():
+            if _has_said_nothing(accepted) or now - since > HASTE:
                 del silent[port]
+                with suppress(OSError):  # it was reset a moment ago
+                    accepted.shutdown(socket.SHUT_RDWR)  # asyncio, whose it is, closes it
                 break
-        if not silent:
-            del self._silent[host]
+
+
+def _forget_closed(silent: OrderedDict[int, tuple[socket.socket, float]]) -> None:
+    for port in [port for port, (accepted, _) in silent.items() if accepted.fileno() < 0]:
+        del silent[port]
 
 
 class Listener(socket.socket):

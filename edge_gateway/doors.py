@@ -1,7 +1,6 @@
 """Who may come in: before a socket is one, and before anything of it exists."""
 
 import http
-import ipaddress
 import re
 from collections.abc import Callable, Sequence
 
@@ -9,22 +8,12 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request
 
 from runwire.service.rates import Rates
-from runwire.service.settings import Ip, Network, is_near, parsed_ip
+from runwire.service.settings import Ip, Network, holder, is_near, parsed_ip
 
 LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 """What a page on this machine calls us."""
 
-PLAIN = re.compile(r"(\[[0-9a-f:.]+\]|[^.:]+|\d+\.\d+\.\d+\.\d+)(:\d+)?")
-"""A name that nobody outside can make point here: an address, or one without a dot."""
-FORWARDING = (
-    "Forwarded",
-    "X-Forwarded-For",
-    "X-Forwarded-Host",
-    "X-Forwarded-Proto",
-    "X-Real-IP",
-    "Via",
-    "CF-Connecting-IP",
-)
+FORWARDING = re.compile(r"forwarded|via|x-forwarded-.*|x-envoy-.*|.*-(client|real|connecting)-ip", re.IGNORECASE)
 """What proxies add. Behind one, whoever comes from nearby may come from anywhere."""
 
 
@@ -86,12 +75,17 @@ class Doors:
         peer = str(socket.remote_address[0]) if socket.remote_address else ""
         if not (self._is_loopback or self._development_network):
             return "The engine is in development mode, and this gateway is public: that lets everybody be anybody."
-        if self._trusted_proxies or request is None or any(name in request.headers for name in FORWARDING):
+        if self._trusted_proxies or request is None or any(FORWARDING.match(name) for name in request.headers):
             return "The engine is in development mode, and this came through a proxy: that lets everybody be anybody."
         if not is_near(peer, self._development_network):
             return "The engine is in development mode, which is for this machine and its named network alone."
         host = ",".join(request.headers.get_all("Host")).lower()
-        if not PLAIN.fullmatch(host):
+        name = host.partition("]")[0][1:] if host.startswith("[") else host.partition(":")[0]
+        address = parsed_ip(name)
+        is_ours = (
+            "." not in name if address is None else address.is_unspecified or is_near(name, self._development_network)
+        )
+        if not (name and is_ours):
             return "The engine is in development mode, and takes no name that may be anybody's: use localhost."
         return None
 
@@ -116,9 +110,7 @@ class Doors:
             if address is None or earlier is None or not any(address in known for known in self._trusted_proxies):
                 break
             address = earlier
-        if isinstance(address, ipaddress.IPv6Address):  # who has one has them all, up to here
-            return str(ipaddress.ip_network((address, 64), strict=False))
-        return str(address)
+        return holder(address)
 
 
 def _parsed(text: str) -> Ip | None:

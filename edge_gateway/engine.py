@@ -3,7 +3,8 @@
 import asyncio
 import re
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
@@ -47,8 +48,6 @@ SENDABLE = re.compile(r"[ -~]{1,65536}")
 UNSENDABLE = "Bearer -"
 """What is sent for a token that metadata can't carry: the engine refuses it as any other that is none."""
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[ -~]{0,200})?")
-LONG = 24 * 3600.0
-"""Seconds that a channel which is not used any more may still carry what goes through it."""
 
 Metadata = Sequence[tuple[str, str]]
 Stream = grpc.aio.UnaryStreamCall[Any, bytes]
@@ -87,6 +86,9 @@ class Engine:
         )
         self._health: Any = HealthStub(channel)
         self._is_serving = False
+        self._calls = 0
+        self._is_retired = False
+        self._released = asyncio.Event()
         self._following = asyncio.create_task(self._follow())
 
     def open(self, frame: ClientFrame, metadata: Metadata) -> Stream:
@@ -125,10 +127,32 @@ class Engine:
         """Whether it takes runs, as far as it has told."""
         return self._is_serving
 
-    async def close(self, grace: float | None = None) -> None:
-        """Follow it no longer, and end the channel when what goes through it has ended."""
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Keep the channel open, also for the cancelling of what goes through it. Raises UnreachableError."""
+        if self._is_retired and not self._calls:
+            raise UnreachableError
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._released.set()
+
+    async def retire(self) -> None:
+        """Be used no longer: the channel is closed once nobody holds it."""
+        self._is_retired = True
         self._following.cancel()
-        await self._channel.close(grace)
+        while self._calls:
+            self._released.clear()
+            await self._released.wait()
+        await self._channel.close()
+
+    async def close(self) -> None:
+        """End the channel, and all that goes through it."""
+        self._following.cancel()
+        await self._channel.close()
 
     async def _follow(self) -> None:
         """Hear how it is, all the time."""
@@ -160,7 +184,7 @@ class Engines:
     """The engines there are, taken in turn: one channel for each address, also of those that share a name."""
 
     def __init__(self, addresses: Sequence[str], open_channel: OpenChannel) -> None:
-        self._addresses = addresses
+        self._addresses = tuple(dict.fromkeys(addresses))
         self._open_channel = open_channel
         self._engines = dict[tuple[str, str], Engine]()  # by address as it was named, and as it is
         self._turn = 0
@@ -180,7 +204,7 @@ class Engines:
         """Use other channels to them from now on. What goes through those from before goes on to its end."""
         self._open_channel = open_channel
         for named, address in tuple(self._engines):
-            self._keep(self._engines.pop((named, address)).close(LONG))
+            self._keep(self._engines.pop((named, address)).retire())
             self._add(named, address)
 
     async def close(self) -> None:
@@ -199,7 +223,7 @@ class Engines:
             finally:
                 for task in waiting:
                     task.cancel()
-        return engines
+        return list(self._engines.values())  # others than before, perhaps
 
     async def in_turn(self) -> list[Engine]:
         """Return the engines to ask for a run, in this order. Raises UnreachableError when there is none."""
@@ -252,7 +276,7 @@ class Engines:
         for address in sorted(addresses - known):
             self._add(named, address)
         for address in known - addresses:
-            self._keep(self._engines.pop((named, address)).close(LONG))
+            self._keep(self._engines.pop((named, address)).retire())
         self._looked.add(named)
         self._changed.set()
 

@@ -241,7 +241,7 @@ def _fill_message(table: dict[str, _Field], message: Message, document: Any) -> 
 
 def _fill_well_known(message: Message, value: Any) -> None:
     if not isinstance(value, str):
-        raise JsonError("must be text, as JSON has it for this type")
+        raise JsonError('must be text, like "60s" or "2026-01-01T00:00:00Z"')
     message.FromJsonString(value)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 

@@ -108,7 +108,7 @@ async def serve(settings: Settings) -> None:
         await asyncio.sleep(0)  # whoever is here already need not wait for the end of the boot
         about = {"tls": certificates is not None, "cgroups": cgroups is not None}
         log.info("serving", address=address, agents=list(processes.agents), **about)
-        _warn(settings)
+        _warn(settings, isolations)
 
         await stop.wait()
 
@@ -123,11 +123,13 @@ async def serve(settings: Settings) -> None:
     log.info("stopped")
 
 
-def _warn(settings: Settings) -> None:
+def _warn(settings: Settings, isolations: Mapping[str, Workers]) -> None:
     """Say what an operator should know, and may not have meant."""
     log = structlog.get_logger()
     if settings.development:
         log.warning("development: whoever says dev:NAME is believed to be NAME", network=settings.development_network)
+    if os.geteuid() == 0 and "task" in isolations and settings.run_as:
+        log.warning("agents with isolation 'task' are in the engine's process, and so root: RUN_AS is for the others")
     if os.geteuid() == 0 and not settings.run_as:
         log.warning("agents run as root, as the engine does: set RUNWIRE_ENGINE_RUN_AS to a user with fewer rights")
 
@@ -135,7 +137,9 @@ def _warn(settings: Settings) -> None:
 def _terms(settings: Settings) -> Terms:
     modules = registry.sources(settings.agents, demo=settings.has_demo_agents)
     if not modules:
-        raise BootError("there are no agents: name their modules in RUNWIRE_ENGINE_AGENTS")
+        raise BootError(
+            "there are no agents: name their modules in RUNWIRE_ENGINE_AGENTS; with --development there are some to try"
+        )
     return Terms(
         modules=modules,
         max_event_bytes=settings.max_event_bytes,
@@ -212,9 +216,12 @@ async def _keys(settings: Settings) -> Keys:
     if settings.jwt_key_file:
         return KeyFile(settings.jwt_key_file)
     if settings.jwt_secret:
-        return Secret(settings.jwt_secret.get_secret_value())
+        return Secret(settings.jwt_secret.get_secret_value().encode())
     assert settings.jwt_secret_file, "there is a key"  # noqa: S101 - for the reader, and mypy
-    return Secret(settings.jwt_secret_file.read_text().strip())
+    try:
+        return Secret(settings.jwt_secret_file.read_bytes().strip())
+    except OSError as error:
+        raise BootError(f"RUNWIRE_ENGINE_JWT_SECRET_FILE cannot be read: {error}") from error
 
 
 def _certificates(settings: Settings) -> Certificates | None:

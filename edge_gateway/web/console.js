@@ -7,6 +7,7 @@ const ENTRIES = 1000; // entries that a timeline has
 const LONGEST = 100_000; // characters that are shown of what an agent goes on to say
 const WINDOW = 60; // seconds that a run outlives this page
 const KEPT = 20; // runs that are shown again when the page is loaded again
+const STRANGER = 4016; // who is not signed in
 const GONE = [4005, 4011]; // the run, or its beginning, is not there any more
 const NARROW = matchMedia("(max-width: 720px)"); // where a run begins below what is in sight
 const SLOWLY = { triage: '{"pace": 0.15}' }; // parameters that leave the time to cancel or cut a run by hand
@@ -29,7 +30,7 @@ async function findAgents() {
     for (const agent of found) agents.set(agent.name, agent);
     $("agent").replaceChildren(...found.map(({ name }) => new Option(name, name)));
     $("agent").value = agents.has(chosen) ? chosen : agents.has("triage") ? "triage" : found[0]?.name;
-    showEngine("up", `engine ready, ${found.length} agents`);
+    showEngine("up", `engine ready, ${found.length} ${found.length === 1 ? "agent" : "agents"}`);
   } catch (error) {
     showEngine("down", error.message);
   }
@@ -154,7 +155,8 @@ class Card {
 
   /** Show a run that began before this page was loaded, from its beginning. */
   join() {
-    return this.follow((options) => resume({ runId: this.asked.runId }, options));
+    this.joins = true;
+    return this.follow((options) => resume({ runId: this.asked.runId, resumeWindow: WINDOW }, options));
   }
 
   async follow(begin) {
@@ -172,8 +174,10 @@ class Card {
       for await (const event of this.run) this.event(event);
     } catch (error) {
       this.add("failed", "", error.message);
-      this.show("lost", GONE.includes(error.code) ? "no longer there" : error.retry ? "connection lost" : "not started");
-      kept.drop(this.asked);
+      const begun = this.joins || this.run.seq > 0; // one that was asked for again has begun, whatever is refused now
+      const what = error.retry ? "connection lost" : begun ? "not to be had" : "not started";
+      this.show("lost", GONE.includes(error.code) ? "no longer there" : what);
+      if (error.code !== STRANGER) kept.drop(this.asked); // whoever signs in again sees it again
     } finally {
       clearInterval(watch);
       this.part(".quiet").hidden = true;
@@ -261,7 +265,10 @@ class Card {
   agent_completed(event, depth) {
     this.end(event, depth, "completed", "done");
     if (depth) return;
-    if (!this.part(".answer").textContent) grow(this.part(".answer"), event.output);
+    const said = this.part(".answer").textContent;
+    if (!said) grow(this.part(".answer"), event.output);
+    else if (event.output.trim() && event.output.trim() !== said.trim()) this.add("reported", event, `answer: ${event.output}`);
+    if (Object.keys(event.data).length) this.add("reported", event, "answer").append(details("data", event.data));
     this.output = event.output || this.part(".answer").textContent;
     this.part(".continue").hidden = false;
   }

@@ -103,4 +103,5 @@ export interface Run extends AsyncIterable<Event> {
 }
 
 export function run(request: RunRequest, options?: Options): Run;
-export function resume(position: { runId: string; afterSeq?: number }, options?: Options): Run;
+/** `resumeWindow` is what the run was begun with: how long a slow loop may go without a look at it. 60 unless said. */
+export function resume(position: { runId: string; afterSeq?: number; resumeWindow?: number }, options?: Options): Run;

@@ -62,8 +62,8 @@ export function run(request, options = {}) {
 }
 
 /** Joins a run again that was begun with a resumeWindow, after the last event that was seen. */
-export function resume({ runId, afterSeq = 0 }, options = {}) {
-  return new Run({ asked: null, begun: true, unsure: false, runId, window: PATIENCE, seq: afterSeq }, options);
+export function resume({ runId, afterSeq = 0, resumeWindow = PATIENCE }, options = {}) {
+  return new Run({ asked: null, begun: true, unsure: false, runId, window: resumeWindow, seq: afterSeq }, options);
 }
 
 /** One run: iterate it once for its events. Breaking out of the loop cancels it. */

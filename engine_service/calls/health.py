@@ -52,9 +52,14 @@ class Health(HealthServicer):
 
     async def Watch(self, request: HealthCheckRequest, context: Any) -> None:  # noqa: N802 - its name in the contract
         """Say how the engine is, and again whenever that changes."""
+        await context.send_initial_metadata(())  # a call whose first write is cancelled could not be ended any more
         try:
             with self._watching(host(context)):
-                await self._watch(context, is_known=request.service in self._services)
+                try:
+                    await self._watch(context, is_known=request.service in self._services)
+                except TimeoutError:  # it reads nothing, and so it doesn't hear of this: until then it counts
+                    refusal = too_many("Nothing was read for too long.", "STALLED")
+                    await context.abort_with_status(status_of(refusal))
         except Refusal as refusal:
             await context.abort_with_status(status_of(refusal))
 
@@ -65,11 +70,8 @@ class Health(HealthServicer):
             status = self._status if is_known else HealthCheckResponse.SERVICE_UNKNOWN
             if status != said:
                 said = status
-                try:
-                    async with asyncio.timeout(PATIENCE):
-                        await context.write(HealthCheckResponse(status=status))
-                except TimeoutError:
-                    raise too_many("Nothing was read for too long.", "STALLED") from None
+                async with asyncio.timeout(PATIENCE):
+                    await context.write(HealthCheckResponse(status=status))
             await changed.wait()
 
     @contextmanager

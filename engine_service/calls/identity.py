@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 import jwt
+import structlog
 
 from engine_service.calls.keys import Keys
 from engine_service.runs.refusal import Code, Refusal
@@ -84,6 +85,9 @@ class JwtIdentity:
                 options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
             )
         except (jwt.PyJWTError, ValueError, TypeError) as error:
+            structlog.get_logger().info(
+                "token refused", why=str(error)
+            )  # for whoever sets up keys; callers hear nothing
             raise unauthenticated() from error
         user = str(claims["sub"])
         if not user or len(user) > MAX_USER:

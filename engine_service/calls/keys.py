@@ -45,10 +45,10 @@ class Keys(Protocol):
 class Secret:
     """A secret that whoever makes the tokens shares with us."""
 
-    def __init__(self, secret: str) -> None:
-        if len(secret.encode()) < SHORTEST_SECRET:
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) < SHORTEST_SECRET:
             raise KeysError(f"a secret for tokens must have at least {SHORTEST_SECRET} bytes: this one can be guessed")
-        self._key = Key("HS256", secret.encode())
+        self._key = Key("HS256", secret)
 
     async def find(self, kid: str | None) -> Key | None:  # noqa: ARG002 - there is only one
         """Return the one key."""
@@ -98,6 +98,7 @@ class KeyAddress:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._name = url.rpartition("@")[2]  # without a password
         self._keys: dict[str | None, Key] = {}
         self._fetched = -PAUSE
         self._fetching: asyncio.Task[None] | None = None
@@ -131,9 +132,9 @@ class KeyAddress:
             with urllib.request.urlopen(self._url, timeout=FETCH_TIMEOUT) as answer:  # noqa: S310 - checked at the boot
                 keys = _jwks(answer.read(MAX_FILE))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, jwt.PyJWTError) as error:
-            raise KeysError(f"no JWKS can be fetched from {self._url}: {error}") from error
+            raise KeysError(f"no JWKS can be fetched from {self._name}: {error}") from error
         if not keys:
-            raise KeysError(f"{self._url} has no key for RS256, ES256 or EdDSA")
+            raise KeysError(f"{self._name} has no key for RS256, ES256 or EdDSA")
         return keys
 
 

@@ -117,6 +117,7 @@ class Servicer:
             if wait := self._resumes.take(user_id):
                 sentence = "You have resumed runs as often as one may in a minute. Try again in a moment."
                 raise too_many(sentence, "TOO_MANY_RESUMES_PER_MINUTE", wait)
+            self._admission.check_resume(user_id)
             resumable = self._resumables.find(user_id, run_id)
             if resumable is None:
                 raise _no_such_run()
@@ -191,7 +192,8 @@ class Servicer:
             yield caller
         except Refusal as refusal:
             self._log.info("call refused", status=refusal.code.name, message=refusal.message)
-            await context.abort_with_status(status_of(refusal))
+            with self._admission.sent_away(caller.user_id):  # one who was sent away in mid-stream may read nothing
+                await context.abort_with_status(status_of(refusal))
         except StalledError:
             self._log.info("caller reads nothing", user_id=caller.user_id)
             with self._admission.unread(caller.user_id):  # gRPC ends the call when what was written before is read

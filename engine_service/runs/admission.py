@@ -9,6 +9,9 @@ from engine_service.runs.refusal import exists, too_many, unavailable
 from engine_service.runs.run import Run
 from runwire.service.rates import Rates
 
+SENT_AWAY = 4
+"""How many times as many calls as runs one user may have whose end was not read yet."""
+
 
 class Admission:
     """Lets runs in as long as there are places, and gives each place back exactly once."""
@@ -20,6 +23,7 @@ class Admission:
         self._runs: dict[tuple[str, str], Run] = {}
         self._users = Counter[str]()
         self._unread = Counter[str]()
+        self._sent_away = Counter[str]()
         self._closed = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -57,17 +61,33 @@ class Admission:
             if not self._runs:
                 self._empty.set()
 
+    def check_resume(self, user_id: str) -> None:
+        """Raise the reason why a user cannot resume a run, if there is one: too many hear no end."""
+        if self._unread[user_id] + self._sent_away[user_id] >= SENT_AWAY * self._max_runs_per_user:
+            raise too_many("You have too many calls that you do not read. Try again in a moment.", "UNREAD_CALLS")
+
     @contextmanager
     def unread(self, user_id: str) -> Generator[None]:
         """Count a call whose caller reads nothing: gRPC keeps it, and what it could not send, until the caller is gone.
 
         It takes a place of its user's, and nobody else's.
         """
-        self._unread[user_id] += 1
+        with self._counted(self._unread, user_id):
+            yield
+
+    @contextmanager
+    def sent_away(self, user_id: str) -> Generator[None]:
+        """Count a call that is being refused: its caller may have lost its connection, and not know yet."""
+        with self._counted(self._sent_away, user_id):
+            yield
+
+    @contextmanager
+    def _counted(self, counter: Counter[str], user_id: str) -> Generator[None]:
+        counter[user_id] += 1
         try:
             yield
         finally:
-            self._release(self._unread, user_id)
+            self._release(counter, user_id)
 
     @staticmethod
     def _release(counter: Counter[str], user_id: str) -> None:

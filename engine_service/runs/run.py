@@ -8,7 +8,7 @@ from runwire.v1 import events_pb2 as pb
 
 from engine_service.runs.outcome import Outcome, Verdict
 from engine_service.wire import GRACE, Work
-from engine_service.workers import Worker, WorkerError, Workers
+from engine_service.workers import KILLED, Worker, WorkerError, Workers
 
 MAX_NOTES = 20
 """Tracebacks of one run that are logged."""
@@ -105,7 +105,10 @@ class Run:
             if not self.is_over:
                 self._worker.stop(GRACE)
                 self._log.info("run left by its caller", events=self.count)
-            await self._leave(self._worker)
+                await self._leave(self._worker)
+            elif await self._leave(self._worker) == KILLED:
+                # It had said its last: what took too long is what runs at its end, or threads that don't.
+                self._log.warning("a process did not end in time: its exit functions are cut short", seconds=GRACE)
 
     async def _leave(self, worker: Worker) -> str:
         """Close the worker once, and wholly: whoever waits for it may be cancelled, but not before it is done."""

@@ -5,6 +5,8 @@ import os
 import sys
 
 from engine_service.runtime import child, registry
+from engine_service.runtime.agent import Agent
+from engine_service.runtime.warm_up import Rehearsal
 from engine_service.wire import Terms
 from runwire.service.kernel import PR_SET_DUMPABLE
 
@@ -17,7 +19,7 @@ def main() -> None:
     work, events = int(sys.argv[1]), int(sys.argv[2])
     for descriptor in (work, events):
         os.set_inheritable(descriptor, False)
-    agents = registry.load(terms.modules)
+    agents: dict[str, type[Agent]] = {**registry.load(terms.modules), Rehearsal.name: Rehearsal}
     child.ignore_stops()
     child.live(work, events, agents, terms.max_event_bytes, terms.memory, terms.seconds)
 

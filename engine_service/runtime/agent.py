@@ -179,8 +179,12 @@ class RunContext:
 
     async def delegate(self, agent: str, input: str) -> str:
         """Run another agent inside this run, and return its answer. Its failure is raised as an AgentError."""
-        if agent not in self._agents:
-            raise LookupError(f"there is no agent named {agent!r} to delegate to; there are {', '.join(self._agents)}")
+        if not agent or agent not in self._agents:
+            there = ", ".join(filter(None, self._agents))
+            raise LookupError(
+                f"there is no agent named {agent!r} to delegate to; there are {there}, "
+                "and one with `fork = False` is there for its like alone"
+            )
         context = RunContext(self._work, f"{self._path}/{agent}", self._writer, self._agents)
         return await perform(self._agents[agent], context, input, self._writer)
 

@@ -110,6 +110,7 @@ async def attend(
     work = await _receive(engine, words)
     if work is None:
         return False
+    is_rehearsal = not work.agent
     signal.alarm(math.ceil(seconds + 2 * GRACE))
     writer = EventWriter(sink, max_event_bytes)
     context = RunContext(work, work.agent, writer, agents)
@@ -119,7 +120,7 @@ async def attend(
     if not task.cancelled() and (error := task.exception()) and not isinstance(error, AgentError):
         raise error  # an AgentError has been told as an event
     await sink.drain()
-    return True
+    return not is_rehearsal  # what it says at its end is of no run
 
 
 async def _receive(engine: socket.socket, words: Words) -> Work | None:

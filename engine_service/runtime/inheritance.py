@@ -2,7 +2,9 @@
 
 import atexit
 import gc
+import os
 import queue
+import shutil
 import sys
 import threading
 import weakref
@@ -41,6 +43,8 @@ def run_exit_functions() -> None:
 
 def _disarm() -> None:
     """Leave to the zygote what would be undone for all: a module's temporary folder, its processes, its queues."""
+    for remove in (shutil.rmtree, os.remove, os.unlink, os.rmdir, os.removedirs):
+        atexit.unregister(remove)
     for finalizer in list(getattr(weakref.finalize, "_registry", ())):
         finalizer.atexit = False
     if util := sys.modules.get("multiprocessing.util"):

@@ -64,9 +64,9 @@ class Zygote:
         # What an agent printed before its process died is in the log.
         cast("io.TextIOWrapper", sys.stdout).reconfigure(line_buffering=True)
         child.ignore_stops()
-        drop_rights(self._terms)
         exits = exit_functions()
         try:
+            drop_rights(self._terms)
             found = self._import()
         except registry.RegistryError as error:
             self._tell(NotImported(str(error)))
@@ -217,6 +217,15 @@ def drop_rights(terms: Terms) -> None:
         os.setgroups([group])
         os.setgid(group)
         os.setuid(user)
+        for place in (os.__file__, *sys.path):
+            try:
+                Path(place).stat()
+            except PermissionError:
+                raise registry.RegistryError(
+                    f"the user of RUNWIRE_ENGINE_RUN_AS may not read {place}: put Python, and the agents, where it can"
+                ) from None
+            except OSError:
+                pass  # there is nothing to be read
 
 
 def _wake(_: int, __: FrameType | None) -> None:
@@ -257,6 +266,7 @@ def _files() -> list[str]:
 def main() -> None:
     """Serve the engine that holds the other end of the socket."""
     with socket.socket(fileno=int(sys.argv[1])) as control:
+        control.set_inheritable(False)  # what a module starts at its import must not hold it open
         Zygote(control, Terms.read(sys.argv[2]), engine=int(sys.argv[3])).serve()
 
 

@@ -4,8 +4,9 @@ from typing import Protocol
 
 from engine_service.wire import Work
 
+WELL, KILLED = "exit status 0", "killed by SIGKILL"
 OUT_OF_MEMORY = "killed by the kernel, for the memory that it needed"
-"""How a process ended that needed more than a run may have."""
+"""How a process ended, in words: well, by force, or since it needed more than a run may have."""
 
 
 class WorkerError(Exception):

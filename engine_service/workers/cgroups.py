@@ -45,7 +45,9 @@ class Cgroups:
         """Bound a process, and whatever it will start. Its run has not begun yet."""
         folder = self._folder(pid)
         with suppress(OSError):  # the process died, or we have no descriptors: its own limit still holds
-            folder.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):
+                folder.rmdir()  # of another who had this number, and whose end nobody saw
+            folder.mkdir()
             for name, value in (("memory.max", self._memory), ("memory.swap.max", 0), ("memory.oom.group", 1)):
                 with suppress(FileNotFoundError):  # a kernel without swap has no such file
                     (folder / name).write_text(str(value))

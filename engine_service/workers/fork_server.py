@@ -34,10 +34,10 @@ from engine_service.wire import (
     Work,
     heard,
 )
-from engine_service.workers import WorkerError
+from engine_service.workers import WELL, WorkerError
 from engine_service.workers.cgroups import Cgroups
 from engine_service.workers.output import Output
-from engine_service.workers.worker import KILLED, WELL, ProcessWorker
+from engine_service.workers.worker import ProcessWorker
 
 WAITING = 4
 """Children that wait for their run. Each fork that is done ahead brings a first event 2 ms closer."""
@@ -91,6 +91,9 @@ class ForkServer:
         self.files: tuple[str, ...] = ()
         """The files that an agents' author may change."""
         self._loop.add_reader(self._control, self._hear)
+        # Its socket's end is not enough: a child that hangs right after its fork still holds the other end.
+        self._pidfd = os.pidfd_open(self._zygote.pid)
+        self._loop.add_reader(self._pidfd, self._on_exit)
 
     def _exec(self, control: socket.socket, terms: Terms) -> subprocess.Popen[bytes]:
         """Start the zygote: with exec, since a process that has gRPC must not be forked."""
@@ -127,15 +130,16 @@ class ForkServer:
 
         Raises RegistryError.
         """
-        await self._rehearse()
+        for how in {self._how(agent) for agent in self.agents}:
+            await self._rehearse(how)
         self._grow()
 
-    async def _rehearse(self) -> None:
+    async def _rehearse(self, kind: bytes) -> None:
         how, worker = "", None
         cutter = FrameSplitter(self._terms.max_event_bytes)
         try:
-            async with asyncio.timeout(REHEARSAL):
-                worker = await self._fork(FORK)
+            async with asyncio.timeout(REHEARSAL if kind == FORK else REHEARSAL + self._import_timeout):
+                worker = await self._fork(kind)
                 await worker.begin(FIRST)
                 while cutter.last is None and (data := await worker.read()):
                     cutter.cut(data)
@@ -147,9 +151,11 @@ class ForkServer:
         finally:
             if worker and not worker.is_closed:
                 self._drop(worker)
-        if how == KILLED:  # it had said all that it had to: what hung is what runs at its end
-            self._log.warning("exit functions of agents' modules take too long: they are cut short", seconds=GRACE)
-        elif how != WELL or cutter.last is None:
+        if how != WELL or cutter.last is None:
+            if kind == EXEC:
+                raise RegistryError(
+                    f"a process that is started for agents with `fork = False` gets through no run: {how}"
+                )
             raise RegistryError(
                 "a process that is forked from the agents' modules gets through no run: "
                 f"{how}; one of these modules cannot be forked: its agents need `fork = False`"
@@ -272,7 +278,7 @@ class ForkServer:
         except OSError:
             message, descriptors = b"", []
         if not message:
-            self._bury()
+            self._on_exit()
             return
         if self._patience:
             self._patience.cancel()
@@ -323,17 +329,25 @@ class ForkServer:
             del self._workers[worker.pid]
         worker.discard()
 
+    def _why_it_died(self) -> str:
+        where = f"importing the agents module {self._importing!r}" if self._importing else "it"
+        return f"the process that imports the agents died: {where} ended it (exit status {self._zygote.wait()})"
+
     def _drop_waiting(self) -> None:
         for waiting in self._waiting.values():
             while waiting:
                 self._drop(waiting.popleft())
 
     def _end_if_empty(self) -> None:
-        if self._retired and not self._workers and not self.died.done():
+        if self._retired and not self._workers and not self._births and not self.died.done():
             self._control.shutdown(socket.SHUT_RDWR)
 
-    def _bury(self) -> None:
+    def _on_exit(self) -> None:
         """Go on without the zygote: its children live, and their runs go on."""
+        if self.died.done():
+            return
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
         self._loop.remove_reader(self._control)
         self._control.close()
         self._retired = True
@@ -345,7 +359,7 @@ class ForkServer:
         for worker in tuple(self._workers.values()):
             worker.orphaned()
         if not self._introduced.done():
-            self._introduced.set_result(NotImported("the process that imports the agents died"))
+            self._introduced.set_result(NotImported(self._why_it_died()))
         self._output.close()
         self.died.set_result(None)
 

@@ -72,11 +72,11 @@ class ProcessWorkers:
         try:
             await fork_server.introduce()
             if apart := _apart(fork_server.agents):  # only now it is known whom importing harms: they are left out
-                known = fork_server.agents
+                known, files = fork_server.agents, fork_server.files
                 await fork_server.end()
                 fork_server = ForkServer(replace(self._terms, apart=apart), self._import_timeout, self._cgroups)
                 await fork_server.introduce()
-                fork_server.agents = known
+                fork_server.agents, fork_server.files = known, files
             await fork_server.begin()
         except BaseException:
             fork_server.kill()

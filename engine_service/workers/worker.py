@@ -13,9 +13,6 @@ from engine_service.workers import OUT_OF_MEMORY
 from engine_service.workers.channel import Channel
 from engine_service.workers.output import Output
 
-WELL, KILLED = "exit status 0", "killed by SIGKILL"
-"""How a process ended, in words."""
-
 
 class ProcessWorker:
     """Where one run happens: a process, the channel to it, and the pipe for what it prints."""

@@ -20,7 +20,7 @@ def configure(service: str, level: str) -> None:
         name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
-        *(() if terminal else (structlog.processors.format_exc_info,)),
+        *((_readable,) if terminal else (structlog.processors.format_exc_info,)),
     ]
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -33,3 +33,10 @@ def configure(service: str, level: str) -> None:
     formatter = structlog.stdlib.ProcessorFormatter(processors=[remove, renderer], foreign_pre_chain=shared)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+def _readable(_: object, __: str, record: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Have an agent's traceback printed as one, with its lines."""
+    if traceback := record.pop("traceback", None):
+        record["exception"] = traceback
+    return record

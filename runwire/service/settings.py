@@ -3,6 +3,7 @@
 import difflib
 import ipaddress
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -13,6 +14,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 SHORTEST = 1024
 LINUX = "linux"
+CREDENTIALS = ("jwt_", "tls_", "engine_ca", "engine_cert", "engine_key")
+"""What the names of settings begin with whose absence would be a hole."""
 
 Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -96,7 +99,7 @@ class ServiceSettings(BaseSettings):
         for name in os.environ:
             cls._check(name)
         for argument in arguments:
-            flag = argument.removeprefix("--").partition("=")[0].replace("-", "_")
+            flag = argument.removeprefix("--").partition("=")[0].replace("-", "_").lower()
             if argument.startswith("--") and flag in cls.model_fields and is_secret(cls, flag):
                 raise BootError(
                     f"{argument.partition('=')[0]} is no flag, since everybody can read the flags of a process: "
@@ -110,7 +113,8 @@ class ServiceSettings(BaseSettings):
             given = "" if is_secret(cls, name.removeprefix(cls.prefix).lower()) else f"={problem['input']}"
             raise BootError(f"{name}{given}: {problem['msg'].removeprefix('Value error, ')}") from error
         except SettingsError as error:
-            raise BootError(" ".join(str(error).split())) from error
+            # Not its value: a secret may have been meant by a name that is none.
+            raise BootError(re.sub(r"=\S+", "=…", " ".join(str(error).split())) + "; see --help") from error
 
     @classmethod
     def _check(cls, name: str) -> None:
@@ -122,7 +126,7 @@ class ServiceSettings(BaseSettings):
             known = [cls.prefix + field.upper() for field in cls.model_fields]
             near = difflib.get_close_matches(name, known, n=1)
             raise BootError(f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else "; see --help"))
-        if field.startswith("jwt_") and not os.environ[name].strip():
+        if field.startswith(CREDENTIALS) and not os.environ[name].strip():
             raise BootError(f"{name} is set and empty, as when a secret failed to be mounted: give it, or unset it")
 
 
@@ -150,6 +154,13 @@ def parsed_ip(text: str) -> Ip | None:
     except ValueError:
         return None
     return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+
+
+def holder(address: Ip | None) -> str:
+    """Say who has an address. Who has one of IPv6 has them all, up to here."""
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
 
 
 def is_near(host: str, network: str | None) -> bool:

@@ -3,6 +3,7 @@
 import atexit
 import os
 import random
+import shutil
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,8 @@ import numpy as np
 from engine_service import Agent, RunContext
 
 FOLDER = tempfile.TemporaryDirectory()  # noqa: SIM115, RUF100 - to be there for good
+KEPT = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, KEPT)
 POOL = ThreadPoolExecutor(2)
 POOL.submit(int).result()
 threading.Thread(target=threading.Event().wait, daemon=True).start()
@@ -38,6 +41,7 @@ class Importing(Agent):
                 "folder": Path(FOLDER.name).is_dir(),
                 "numpy": float(np.random.random()),  # noqa: NPY002 - the global one is meant
                 "python": random.random(),
+                "kept": Path(KEPT).is_dir(),
                 "pid": os.getpid(),
             },
         )

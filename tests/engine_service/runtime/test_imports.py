@@ -1,6 +1,7 @@
 """What agents' modules do at their import, what of it a run gets, and what stops the boot."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -13,7 +14,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 
 from tests.support.clients import caller, kind, said, status, terminal
-from tests.support.services import Service, looks_inside, until, zygotes_of
+from tests.support.services import Service, looks_inside, until, zygote_of, zygotes_of
 from tests.support.services import engine as start_engine
 
 IMPORTS = "tests.agents.imports"
@@ -40,7 +41,8 @@ async def test_what_modules_make_at_their_import(tmp_path: Path) -> None:
             assert len({each["numpy"] for each in found}) == 5
             assert len({each["python"] for each in found}) == 5
             ended = [int(line) for line in exits.read_text().split()]
-            assert {int(each["pid"]) for each in found} <= set(ended)
+            assert {int(each["pid"]) for each in found} == set(ended)  # and not the boot's rehearsal
+            assert all(each["kept"] for each in found)
             warned = service.wait_for(lambda record: "start threads" in record["event"])
             assert warned["threads"] >= 3  # of the pool's, its own, and those that numpy has
             assert service.wait_for(lambda record: "exit functions" in record["event"])["functions"] >= 1
@@ -49,15 +51,15 @@ async def test_what_modules_make_at_their_import(tmp_path: Path) -> None:
 
 
 async def test_an_exit_function_that_never_ends() -> None:
-    """It is cut short after the grace, the run is over before that, and the boot says so."""
+    """It is cut short after the grace, the run is over before that, and the log says so."""
     with start_engine(agents="tests.agents.lingering") as service:
-        service.wait_for(lambda record: "take too long" in record["event"])
         async with caller(service.address) as alice:
             started = time.monotonic()
             call = alice.call("lingering")
             events = [event async for response in call for event in response.events]
             assert terminal(events).agent_completed.output == "done"
             assert 1.5 < time.monotonic() - started < 4
+            service.wait_for(lambda record: "cut short" in record["event"])
 
 
 async def test_modules_that_cannot_be_forked() -> None:
@@ -66,6 +68,27 @@ async def test_modules_that_cannot_be_forked() -> None:
         assert await asyncio.to_thread(service.wait, 40) == 2
         [line] = service.lines
         assert "cannot be forked: its agents need `fork = False`" in line
+
+
+async def test_a_fork_that_dies_is_no_slow_exit() -> None:
+    """A module whose forked processes die stops the boot, too."""
+    with start_engine(agents="tests.agents.deadly") as service:
+        assert await asyncio.to_thread(service.wait, 40) == 2
+        assert "killed by SIGKILL; one of these modules cannot be forked" in service.lines[-1]
+
+
+@looks_inside
+async def test_a_zygote_whose_module_started_a_daemon() -> None:
+    """What a module leaves running doesn't hide the zygote's death: another takes over."""
+    with start_engine(agents="tests.agents.daemon") as service:
+        os.kill(zygote_of(service), signal.SIGKILL)
+        async with caller(service.address) as alice, asyncio.timeout(15):
+            while await status(alice.call("with_daemon")) is not grpc.StatusCode.OK:
+                pass
+        for pid in psutil.pids():  # it is nobody's child any more, and ends by itself, but not soon
+            with contextlib.suppress(psutil.Error):
+                if psutil.Process(pid).cmdline() == ["sleep", "97"]:
+                    psutil.Process(pid).kill()
 
 
 async def test_an_agent_that_is_not_forked() -> None:
