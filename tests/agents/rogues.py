@@ -170,6 +170,12 @@ async def write_garbage(context: RunContext) -> str:
     return ""
 
 
+async def write_what_is_no_event(context: RunContext) -> str:
+    _write_raw(context, b"\x12\x02\xff\xff")
+    await asyncio.sleep(3600)
+    return ""
+
+
 async def write_torn_ending(context: RunContext) -> str:
     return _write_ending(context, b"\xff\xff")
 

@@ -238,3 +238,21 @@ async def test_slow_handshakes() -> None:
             with contextlib.suppress(ConnectionResetError):
                 await asyncio.wait_for(reader.read(), 5)
             writer.close()
+
+
+async def test_certificates_read_again_in_mid_run(tmp_path: Path) -> None:
+    """A run that began before SIGHUP goes on through the channel it has, and can still be cancelled."""
+    ours = Authority(tmp_path, "ours")
+    cert = ours.issue("engine")
+    with (
+        start_engine(TLS_CERT=str(cert.certificate), TLS_KEY=str(cert.key)) as back,
+        start_gateway(back.address, ENGINE_CA=str(ours.file)) as front,
+    ):
+        async with socket(front.address, JSON) as connection, asyncio.timeout(20):
+            await connection.send(opening(JSON, "waiter"))
+            while "waiting" not in str(await connection.recv()):
+                pass
+            front.signal(signal.SIGHUP)
+            front.wait_for(lambda record: record["event"] == "certificates read again")
+            await connection.send('{"cancel": {}}')
+            assert "agentCancelled" in str((await frames(connection))[-1])

@@ -257,6 +257,16 @@ async def test_later_frames(services: tuple[Service, Service]) -> None:
         assert await until(lambda: is_gone(pid)) < 1
 
 
+async def test_an_event_that_is_none() -> None:
+    """What an agent's process writes and nobody can read closes the socket with 4013, and is logged: no one waits."""
+    with both(AGENTS=AGENTS) as (_, front):
+        async with socket(front.address) as connection, asyncio.timeout(10):
+            await connection.send(opening(JSON, "rogue", "write_what_is_no_event"))
+            await frames(connection)
+        assert connection.close_code == 4013
+        assert front.wait_for(lambda record: record["event"] == "a socket's stream broke")["incident"]
+
+
 async def test_heartbeats_pass(services: tuple[Service, Service]) -> None:
     """A quiet run's heartbeats reach the browser as frames without events."""
     async with socket(services[1].address) as connection:

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +250,22 @@ def _status(front: Service, path: str) -> int:
     except urllib.error.HTTPError as error:
         with error:
             return error.code
+
+
+async def test_who_is_sent_away_and_reads_nothing() -> None:
+    """One run that is resumed again and again by callers who read nothing holds so many calls, and no more."""
+    with engine(MAX_RUNS_PER_USER="2") as back:
+        async with caller(back.address) as alice:
+            run_id = str(uuid.uuid4())
+            calls = [alice.call("flood", run_id=run_id, resume_window={"seconds": 60})]
+            await calls[0].read()
+            for _ in range(40):
+                calls.append(alice.resume(run_id))
+                with suppress(grpc.aio.AioRpcError):
+                    await calls[-1].read()
+            refused = [
+                call for call in calls if call.done() and await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            ]
+            assert len(refused) >= 40 - 4 * 2 - 1  # and one that is attached
+            for call in calls:
+                call.cancel()

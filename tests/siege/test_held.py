@@ -110,14 +110,15 @@ async def _send_without_end(writer: asyncio.StreamWriter, data: bytes) -> None:
         await writer.drain()
 
 
-async def test_pings_whose_answers_nobody_reads() -> None:
+@pytest.mark.parametrize("between", [b"", b"\x8a\x80\0\0\0\0" * 400])
+async def test_pings_whose_answers_nobody_reads(between: bytes) -> None:
     """Whoever pings without end, and reads no answer, is cut off before they fill the gateway's memory."""
     with gateway("127.0.0.1:1", OPEN_TIMEOUT="60") as front:
         reader, writer = await asyncio.open_connection("127.0.0.1", front.port, limit=1024)
         writer.write(HANDSHAKE)
         ping = b"\x89\xfd\0\0\0\0" + b"x" * 125
         with pytest.raises(ConnectionError):
-            await asyncio.wait_for(_send_without_end(writer, ping * 100), 30)
+            await asyncio.wait_for(_send_without_end(writer, ping * 100 + between), 30)
         writer.close()
         assert reader
 
