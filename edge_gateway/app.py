@@ -3,14 +3,11 @@
 import asyncio
 import functools
 import ipaddress
-import signal
 import socket
 import ssl
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-import grpc
-import grpc.aio
 import structlog
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as serve_sockets
@@ -20,10 +17,11 @@ from edge_gateway.bridge import Bridge, close
 from edge_gateway.close_codes import RESTARTING, Closing
 from edge_gateway.connection import Arrivals, Connection, listen, say_once_when_full
 from edge_gateway.doors import Doors
-from edge_gateway.engine import OPTIONS, Engines
+from edge_gateway.engine import Engines
 from edge_gateway.frames import CODECS
 from edge_gateway.pages import Pages
 from edge_gateway.settings import BootError, Settings
+from edge_gateway.transport import engine_credentials, open_channel, reload_on_hangup, server_context
 from runwire.service import kernel
 from runwire.service.rates import Rates
 from runwire.service.settings import host_of, is_loopback
@@ -42,14 +40,14 @@ async def serve(settings: Settings) -> None:
     stop = stop_signal()
     kernel.configure()
     say_once_when_full()
-    tls = _tls(settings)
-    credentials = _credentials(settings)
+    tls = server_context(settings)
+    credentials = engine_credentials(settings)
     proxies = [ipaddress.ip_network(network, strict=False) for network in settings.trusted_proxies]
     async with AsyncExitStack() as stack:
-        engines = Engines(settings.engine, functools.partial(_channel, credentials))
+        engines = Engines(settings.engine, functools.partial(open_channel, credentials))
         stack.push_async_callback(engines.close)
         engines.begin()
-        _reload_on_hangup(settings, tls, engines)
+        reload_on_hangup(settings, tls, engines)
         doors = Doors(
             origins=settings.origins,
             trusted_proxies=proxies,
@@ -92,67 +90,6 @@ def _warn(settings: Settings) -> None:
     remote = [address for address in settings.engine if not is_loopback(host_of(address))]
     if remote and settings.engine_ca is None:
         log.warning("tokens go to a remote engine in clear: set RUNWIRE_GATEWAY_ENGINE_CA", engine=remote)
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    cert, key = settings.tls_cert, settings.tls_key
-    if not (cert and key):
-        if cert or key:
-            raise BootError("TLS_CERT and TLS_KEY go together: set both, or none")
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # TLS 1.2 or newer, by Python's own default
-    try:
-        context.load_cert_chain(cert, key)
-    except OSError as error:
-        raise BootError(f"the certificate {settings.tls_cert} or its key cannot be used: {error}") from error
-    return context
-
-
-def _credentials(settings: Settings) -> grpc.ChannelCredentials | None:
-    """Return how we speak to the engine: encrypted when its CA is named, and with a name of our own if there is one."""
-    if not settings.engine_ca:
-        if settings.engine_cert or settings.engine_key:
-            raise BootError("ENGINE_CERT and ENGINE_KEY need ENGINE_CA")
-        return None
-    if bool(settings.engine_cert) != bool(settings.engine_key):
-        raise BootError("ENGINE_CERT and ENGINE_KEY go together: set both, or none")
-    try:
-        context = ssl.create_default_context(cafile=settings.engine_ca)
-        if settings.engine_cert and settings.engine_key:
-            context.load_cert_chain(settings.engine_cert, settings.engine_key)
-    except OSError as error:
-        raise BootError(f"the engine's CA or our certificate for it cannot be used: {error}") from error
-    ours = [path.read_bytes() if path else None for path in (settings.engine_key, settings.engine_cert)]
-    return grpc.ssl_channel_credentials(settings.engine_ca.read_bytes(), *ours)
-
-
-def _reload_on_hangup(settings: Settings, tls: ssl.SSLContext | None, engines: Engines) -> None:
-    """Read every certificate again on SIGHUP, for the connections that come after."""
-
-    def reload() -> None:
-        log = structlog.get_logger()
-        try:
-            # Looked at first: a pair that doesn't fit would leave the context that serves with half of it.
-            _tls(settings)
-            credentials = _credentials(settings)
-        except BootError as error:
-            log.error("certificates not read again", error=str(error))  # noqa: TRY400 - its text says it all
-            return
-        if tls and settings.tls_cert and settings.tls_key:
-            tls.load_cert_chain(settings.tls_cert, settings.tls_key)
-        if credentials:
-            engines.renew(functools.partial(_channel, credentials))
-        log.info("certificates read again")
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
-
-
-def _channel(credentials: grpc.ChannelCredentials | None, address: str, host: str) -> grpc.aio.Channel:
-    if credentials is None:
-        return grpc.aio.insecure_channel(address, OPTIONS)
-    # Found behind a name, it shows a certificate for that name.
-    named = (("grpc.ssl_target_name_override", host),) if host_of(address) != host else ()
-    return grpc.aio.secure_channel(address, credentials, (*OPTIONS, *named))
 
 
 async def _listen(

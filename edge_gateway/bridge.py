@@ -2,8 +2,7 @@
 
 import asyncio
 import uuid
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from edge_gateway.close_codes import Closing, closing
 from edge_gateway.engine import CHECK, Engine, Engines, Metadata, Stream, UnreachableError, metadata
 from edge_gateway.frames import CODECS, Codec, FrameError
+from edge_gateway.pacing import Pacer, StalledError
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -31,17 +31,10 @@ DEVELOPMENT = ("runwire-development", "1")
 """What an engine says that believes everybody."""
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 STALLED = closing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Nothing was read for too long.")
-SPAN, UNDER_WAY = 32 * 1024, 256 * 1024
-"""Bytes of a resumable run until its browser is asked whether they have arrived, and how many may be under way: what is
-lost with a connection has to be less than what the engine keeps."""
 SILENCE = 60.0
 """Seconds that an engine may be silent, at least: longer if the heartbeat that it promised is rarer."""
 PATIENCE = 10.0
 """Seconds that a browser has to answer a close frame, or to read up to it."""
-
-
-class StalledError(Exception):
-    """A browser has not taken a byte for too long."""
 
 
 class LostError(Exception):
@@ -127,15 +120,12 @@ class Ride:
         self._first = first
         self._metadata = said
         self._run_id = first.run.run_id or first.resume.run_id
-        self._stall_timeout = stall_timeout
         self._begun = asyncio.Event()
         self._is_lasting = first.HasField("resume") or first.run.HasField("resume_window")
-        self._unasked = 0  # bytes since the last ping
-        self._under_way = 0  # bytes before that which may not have arrived
+        self._pacer = Pacer(socket, stall_timeout, is_text=codec.is_text, is_lasting=self._is_lasting)
         self._patience = SILENCE
         self._watching: asyncio.TimerHandle | None = None
         self._is_silent = False
-        self._arriving = deque[tuple[int, Awaitable[float]]]()  # so many of them have when the pong comes
 
     async def go(self) -> None:
         """Carry the stream until the socket is closed.
@@ -257,7 +247,7 @@ class Ride:
                     promised = RunResponse.FromString(response).heartbeat.ToTimedelta().total_seconds()
                     self._patience = max(2 * promised + CHECK, SILENCE)
                 self._unwatch()
-                await self._send(self._codec.encode(response))
+                await self._pacer.send(self._codec.encode(response))
                 self._watch(self._patience)
         finally:
             self._unwatch()
@@ -301,44 +291,6 @@ class Ride:
             raise UnreachableError from None
         if DEVELOPMENT in tuple(about or ()) and (why := self._guard(self._socket)):
             raise NotForPublicError(why)
-
-    async def _send(self, frame: bytes) -> None:
-        """Send a frame, and wait until there is room for the next one. Raises StalledError."""
-        left = self._socket.transport.get_write_buffer_size() + len(frame)
-        sending = self._socket.send(frame, text=self._codec.is_text)
-        while True:
-            try:
-                async with asyncio.timeout(self._stall_timeout):
-                    await sending
-                break
-            except TimeoutError:  # the frame is in the buffer, whole: only the waiting was cancelled
-                now = self._socket.transport.get_write_buffer_size()
-                if now >= left:
-                    raise StalledError from None
-                left, sending = now, self._wait()
-        if self._is_lasting:
-            await self._pace(len(frame))
-
-    async def _pace(self, size: int) -> None:
-        """Wait until all but the newest have arrived: a browser answers a ping when it has read what came before it."""
-        self._unasked += size
-        if self._unasked < SPAN:
-            return
-        try:
-            async with asyncio.timeout(self._stall_timeout):
-                self._arriving.append((self._unasked, await self._socket.ping()))
-                self._under_way += self._unasked
-                self._unasked = 0
-                while self._under_way > UNDER_WAY:
-                    arrived, pong = self._arriving.popleft()
-                    await pong
-                    self._under_way -= arrived
-        except TimeoutError:
-            raise StalledError from None
-
-    async def _wait(self) -> None:
-        """Wait until there is room: a ping waits for it as a frame does."""
-        await self._socket.ping()
 
 
 async def dismiss(socket: ServerConnection, end: Closing) -> None:

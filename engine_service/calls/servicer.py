@@ -97,7 +97,7 @@ class Servicer:
             run = self._make_run(work, isolation)
             reply = self._reply(context, work.run_id)
             if window:
-                await self._attend(reply, await self._resumables.begin(run, window, timeout), after=0)
+                await self._stream_resumable(reply, await self._resumables.begin(run, window, timeout), after=0)
                 return
             with self._admission.admit(run):
                 run.on_stop = reply.hurry
@@ -121,7 +121,7 @@ class Servicer:
             resumable = self._resumables.find(user_id, run_id)
             if resumable is None:
                 raise _no_such_run()
-            await self._attend(self._reply(context, run_id), resumable, request.after_seq)
+            await self._stream_resumable(self._reply(context, run_id), resumable, request.after_seq)
 
     async def list_agents(self, _: pb.ListAgentsRequest, context: Context) -> pb.ListAgentsResponse:
         """List the agents there are."""
@@ -141,13 +141,13 @@ class Servicer:
                 raise _no_such_run()
         return pb.CancelResponse()
 
-    async def _attend(self, reply: Reply, resumable: Resumable, after: int) -> None:
+    async def _stream_resumable(self, reply: Reply, resumable: Resumable, after: int) -> None:
         """Stream a resumable run from a position on, until it ends, the caller leaves, or another takes over."""
         # Taking over cancels a write: the call has to be answered before that can be.
         try:
             await reply.begin()
         except BaseException:
-            resumable.wait()
+            resumable.arm_window()
             raise
         async with resumable.attached(after) as read_on:
             # Where there is nothing to say yet, a heartbeat says that the caller is attached.

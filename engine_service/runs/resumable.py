@@ -35,20 +35,20 @@ class Resumable:
         self._journal = journal
         self._window = window
         self._on_expired = on_expired
-        self._seat: asyncio.Timeout | None = None  # the caller's, while there is one
+        self._reader: asyncio.Timeout | None = None  # the caller's, while there is one
         self._room: asyncio.Timeout | None = None  # the writer's, while it waits for some
         self._timer: asyncio.TimerHandle | None = None
         self._log = structlog.get_logger().bind(**run.work.labels())
 
     @property
-    def is_attended(self) -> bool:
+    def has_reader(self) -> bool:
         """Whether there is a caller."""
-        return self._seat is not None
+        return self._reader is not None
 
     @property
     def is_left_behind(self) -> bool:
         """Whether it is over, and nobody reads it."""
-        return self.is_over and not self.is_attended
+        return self.is_over and not self.has_reader
 
     @property
     def size(self) -> int:
@@ -70,12 +70,12 @@ class Resumable:
         self.is_over = True
         self._stop = _nothing  # nothing holds the run any more, nor what it was asked
         self._journal.seal()
-        self.wait()
+        self.arm_window()
 
     def forget(self) -> None:
         """Let go of everything. Whoever still reads hears that it is gone."""
         self._is_forgotten = True
-        self._stop_waiting()
+        self._disarm_window()
         self._journal.forget()
 
     @asynccontextmanager
@@ -84,7 +84,7 @@ class Resumable:
 
         Raises a Refusal when that position isn't there, and when another caller takes over.
         """
-        seat = asyncio.timeout(None)
+        reader = asyncio.timeout(None)
 
         most = FIRST
 
@@ -96,27 +96,27 @@ class Resumable:
 
         try:
             self._journal.check(after)
-            async with seat:
-                self._sit_down(seat)
+            async with reader:
+                self._take_over(reader)
                 yield read
         except GoneError:
             sentence = "That part of the run is not there: not yet, or no longer."
             raise Refusal(Code.OUT_OF_RANGE, sentence) from None
         except TimeoutError:
-            if not seat.expired():
+            if not reader.expired():
                 raise
             raise Refusal(Code.ABORTED, "The run goes on elsewhere: it was resumed.") from None
         finally:
-            if self._seat is seat:
-                self._seat = None
-                self.wait()
+            if self._reader is reader:
+                self._reader = None
+                self.arm_window()
                 if not self.is_over:
                     self._log.info("caller gone", at=after)
 
-    def wait(self) -> None:
+    def arm_window(self) -> None:
         """Wait for a caller as long as the window says, unless there is one."""
-        self._stop_waiting()
-        if self._seat is None and not self._is_forgotten:
+        self._disarm_window()
+        if self._reader is None and not self._is_forgotten:
             self._timer = asyncio.get_running_loop().call_later(self._window, self._expire)
 
     async def _append(self, events: bytes, run: Run) -> bool:
@@ -134,13 +134,13 @@ class Resumable:
         if self._room:
             self._room.reschedule(0)  # a moment that is past: now
 
-    def _sit_down(self, seat: asyncio.Timeout) -> None:
-        if self._seat:
-            self._seat.reschedule(0)
-        self._seat = seat
-        self._stop_waiting()
+    def _take_over(self, reader: asyncio.Timeout) -> None:
+        if self._reader:
+            self._reader.reschedule(0)
+        self._reader = reader
+        self._disarm_window()
 
-    def _stop_waiting(self) -> None:
+    def _disarm_window(self) -> None:
         if self._timer:
             self._timer.cancel()
 
@@ -155,8 +155,8 @@ def _nothing(_: Verdict) -> None:
     pass
 
 
-def _is_attended(resumable: Resumable) -> bool:
-    return resumable.is_attended
+def _has_reader(resumable: Resumable) -> bool:
+    return resumable.has_reader
 
 
 class Resumables:
@@ -190,9 +190,9 @@ class Resumables:
         """Return a user's resumable run, if there is one. What belongs to another user does not exist."""
         return self._users.get(user_id, {}).get(run_id)
 
-    async def _live(self, run: Run, resumable: Resumable, place: AsyncExitStack) -> None:
+    async def _live(self, run: Run, resumable: Resumable, admitted: AsyncExitStack) -> None:
         try:
-            async with place:
+            async with admitted:
                 await resumable.write_down(run)
         except Exception:  # noqa: BLE001 - nobody awaits this task: it is logged, and callers hear that it is gone
             structlog.get_logger().exception("resumable failed", **run.work.labels())
@@ -201,7 +201,7 @@ class Resumables:
         resumable.end()
         kept = self._users[resumable.user_id]
         kept[resumable.run_id] = kept.pop(resumable.run_id)  # in the order in which they ended
-        over = sorted((each for each in kept.values() if each.is_over), key=_is_attended)
+        over = sorted((each for each in kept.values() if each.is_over), key=_has_reader)
         for oldest in over[: max(len(over) - MAX_KEPT, 0)]:
             self._forget(oldest)
 

@@ -94,10 +94,10 @@ async def _live(
     engine, sink = socket.socket(fileno=work), PipeSink(events)
     for end in (engine, sink):
         os.register_at_fork(after_in_child=end.close)  # whatever the agent forks is not this run
-    return await attend(engine, sink, agents, max_event_bytes, seconds)
+    return await do_run(engine, sink, agents, max_event_bytes, seconds)
 
 
-async def attend(
+async def do_run(
     engine: socket.socket,
     sink: "PipeSink",
     agents: Mapping[str, type[Agent]],

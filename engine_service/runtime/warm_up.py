@@ -8,7 +8,7 @@ import signal
 import socket
 
 from engine_service.runtime.agent import Agent, RunContext
-from engine_service.runtime.child import PipeSink, attend
+from engine_service.runtime.child import PipeSink, do_run
 from engine_service.wire import WORK, Work, word
 
 TIMES = 20
@@ -52,6 +52,6 @@ async def _once(said: bytes) -> None:
     sink = PipeSink(writing)
     with engine, ours:
         engine.sendall(said)
-        await attend(ours, sink, {Rehearsal.name: Rehearsal}, max_event_bytes=1024, seconds=60)
+        await do_run(ours, sink, {Rehearsal.name: Rehearsal}, max_event_bytes=1024, seconds=60)
     sink.close()
     os.close(reading)

@@ -89,7 +89,7 @@ class Zygote:
         # What the modules printed at their import is said here, and not once more by each child.
         sys.stdout.flush()
         sys.stderr.flush()
-        self._introduce(found, exit_functions() - exits)
+        self._tell_ready(found, exit_functions() - exits)
         try:
             self._serve_engine()
         finally:
@@ -105,7 +105,7 @@ class Zygote:
         self._libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)  # from now on, what is left of an engine ends in order
         return found
 
-    def _introduce(self, found: dict[str, tuple[type[Agent], str]], exits: int) -> None:
+    def _tell_ready(self, found: dict[str, tuple[type[Agent], str]], exits: int) -> None:
         """Say who we are, in pieces: a message has a size that it can have."""
         for agent, source in found.values():
             self._tell(Imported(registry.described(agent, source)))

@@ -42,7 +42,7 @@ from engine_service.workers.worker import ProcessWorker
 WAITING = 4
 """Children that wait for their run. Each fork that is done ahead brings a first event 2 ms closer."""
 LULL = 0.02
-"""Seconds after a run's begin until its place among those that wait is filled again."""
+"""Seconds after a run's begin until another waits in its stead."""
 FORKS = 8
 """Forks that are asked for at once. More would only wait in the zygote's socket."""
 PATIENCE = 5.0
@@ -83,7 +83,7 @@ class ForkServer:
         self._patience: asyncio.TimerHandle | None = None
         self._retired = False
         self._importing = ""
-        self._introduced: asyncio.Future[Ready | NotImported] = self._loop.create_future()
+        self._ready: asyncio.Future[Ready | NotImported] = self._loop.create_future()
         self.died: asyncio.Future[None] = self._loop.create_future()
         """Done once the zygote is gone."""
         self.agents: dict[str, Description] = {}
@@ -108,21 +108,21 @@ class ForkServer:
             start_new_session=True,  # Ctrl-C in a terminal is for the engine alone
         )
 
-    async def introduce(self) -> None:
+    async def wait_ready(self) -> None:
         """Wait until the zygote has imported the agents. Raises RegistryError."""
         try:
             async with asyncio.timeout(self._import_timeout):
-                introduction = await self._introduced
+                answer = await self._ready
         except TimeoutError:
             raise RegistryError(
                 f"the agents module {self._importing!r} is still not imported after {self._import_timeout:g} seconds; "
                 "if that is how long it takes, set RUNWIRE_ENGINE_IMPORT_TIMEOUT"
             ) from None
-        if isinstance(introduction, NotImported):
-            raise RegistryError(introduction.error)
-        if threads := introduction.threads:
+        if isinstance(answer, NotImported):
+            raise RegistryError(answer.error)
+        if threads := answer.threads:
             self._log.warning("agents' modules start threads; no run will have them", threads=threads)
-        if functions := introduction.exits:
+        if functions := answer.exits:
             self._log.info("exit functions of agents' modules run at the end of each run", functions=functions)
 
     async def begin(self) -> None:
@@ -294,12 +294,12 @@ class ForkServer:
                 self.agents[agent.name] = agent
             case Watched(file):
                 self.files += (file,)
-            case Ready() | NotImported() as introduction:
-                self._introduced.set_result(introduction)
+            case Ready() | NotImported() as answer:
+                self._ready.set_result(answer)
             case Forked(pid):
                 self._on_forked(pid, descriptors)
             case NotForked(error):
-                _disappoint(self._births.popleft()[1], f"the zygote cannot fork: {error}")
+                _fail(self._births.popleft()[1], f"the zygote cannot fork: {error}")
             case Exited(pid, status):
                 self._on_exited(pid, status)
 
@@ -316,7 +316,7 @@ class ForkServer:
             self._workers[pid] = worker
             birth.set_result(None)
         else:  # we had no room for the descriptor that names it
-            _disappoint(birth, "there are no descriptors for it")
+            _fail(birth, "there are no descriptors for it")
 
     def _on_exited(self, pid: int, status: int) -> None:
         is_out_of_memory = self._cgroups is not None and self._cgroups.release(pid)
@@ -330,8 +330,10 @@ class ForkServer:
         worker.discard()
 
     def _why_it_died(self) -> str:
-        where = f"importing the agents module {self._importing!r}" if self._importing else "it"
-        return f"the process that imports the agents died: {where} ended it (exit status {self._zygote.wait()})"
+        status = self._zygote.poll()
+        how = "" if status is None else f" with exit status {status}"
+        where = f": importing the agents module {self._importing!r} ended it{how}" if self._importing else how
+        return f"the process that imports the agents died{where}"
 
     def _drop_waiting(self) -> None:
         for waiting in self._waiting.values():
@@ -354,12 +356,12 @@ class ForkServer:
         if self._patience:
             self._patience.cancel()
         for _, birth in self._births:
-            _disappoint(birth, "the zygote died")
+            _fail(birth, "the zygote died")
         self._drop_waiting()
         for worker in tuple(self._workers.values()):
             worker.orphaned()
-        if not self._introduced.done():
-            self._introduced.set_result(NotImported(self._why_it_died()))
+        if not self._ready.done():
+            self._ready.set_result(NotImported(self._why_it_died()))
         self._output.close()
         self.died.set_result(None)
 
@@ -372,6 +374,6 @@ def _home(user: tuple[int, int] | None) -> dict[str, str]:
     return {"HOME": known.pw_dir, "USER": known.pw_name, "LOGNAME": known.pw_name}
 
 
-def _disappoint(birth: asyncio.Future[None], why: str) -> None:
+def _fail(birth: asyncio.Future[None], why: str) -> None:
     if not birth.done():
         birth.set_exception(WorkerError(why))

@@ -70,12 +70,12 @@ class ProcessWorkers:
         """Have a new fork_server. Raises OSError and RegistryError, and then the one before stays."""
         fork_server = ForkServer(self._terms, self._import_timeout, self._cgroups)
         try:
-            await fork_server.introduce()
+            await fork_server.wait_ready()
             if apart := _apart(fork_server.agents):  # only now it is known whom importing harms: they are left out
                 known, files = fork_server.agents, fork_server.files
                 await fork_server.end()
                 fork_server = ForkServer(replace(self._terms, apart=apart), self._import_timeout, self._cgroups)
-                await fork_server.introduce()
+                await fork_server.wait_ready()
                 fork_server.agents, fork_server.files = known, files
             await fork_server.begin()
         except BaseException:
@@ -84,9 +84,9 @@ class ProcessWorkers:
         self._fork_server = fork_server
         self.agents = _renewed(self.agents, fork_server.agents)
         self._fork_servers.add(fork_server)
-        fork_server.died.add_done_callback(functools.partial(self._bury, fork_server))
+        fork_server.died.add_done_callback(functools.partial(self._on_exit, fork_server))
 
-    def _bury(self, fork_server: ForkServer, _: object) -> None:
+    def _on_exit(self, fork_server: ForkServer, _: object) -> None:
         """Hear of a zygote's end. One that was retired has ended as it should; the one in use is missed."""
         if fork_server is self._fork_server and not self._ending:
             self._on_change(is_serving=False)

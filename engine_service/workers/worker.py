@@ -94,18 +94,18 @@ class ProcessWorker:
         """Go on without the zygote: its child is not ours to wait for, but we still see it end."""
         self._is_orphan = True
         if self.is_dead:
-            self._bury()
+            self._finish_orphan()
 
     def _died(self) -> None:
         """See the process end. How it ended, and what it started, is the zygote's to say and to end."""
         self._loop.remove_reader(self._pidfd)
         self.is_dead = True
         if self._is_orphan:
-            self._bury()
+            self._finish_orphan()
         else:
             self._on_death()
 
-    def _bury(self) -> None:
+    def _finish_orphan(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)  # what it started; the zygote would have done it
         self.exited(None)
