@@ -13,7 +13,7 @@ def test_every_file_of_the_laws_is_there() -> None:
     assert [row[1].strip()[2:4] for row in rows] == [f"{number}." for number in range(1, 10)]
     for _, _, keepers, proofs, *_ in rows:
         folder = ""
-        for file in re.findall(r"`([\w/.…]+)`", keepers + proofs):
+        for file in re.findall(r"`([\w.…]*/[\w/.]*)`", keepers + proofs):
             if file.startswith("…"):
                 file = f"{folder}{file[1:]}"  # noqa: PLW2901 - the same folder as the one before
             folder = file.rpartition("/")[0]

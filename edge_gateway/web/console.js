@@ -7,6 +7,7 @@ const ENTRIES = 1000; // entries that a timeline has
 const LONGEST = 100_000; // characters that are shown of what an agent goes on to say
 const WINDOW = 60; // seconds that a run outlives this page
 const KEPT = 20; // runs that are shown again when the page is loaded again
+const CUT = "…"; // begins a text whose beginning is not shown any more
 const STRANGER = 4016; // who is not signed in
 const GONE = [4005, 4011]; // the run, or its beginning, is not there any more
 const NARROW = matchMedia("(max-width: 720px)"); // where a run begins below what is in sight
@@ -263,11 +264,16 @@ class Card {
   }
 
   agent_completed(event, depth) {
+    if (!depth) this.answer(event);
     this.end(event, depth, "completed", "done");
-    if (depth) return;
+  }
+
+  /** Show what the run returned, where that is not what it said. */
+  answer(event) {
     const said = this.part(".answer").textContent;
+    const differs = !said.startsWith(CUT) && event.output.trim() !== said.trim();
     if (!said) grow(this.part(".answer"), event.output);
-    else if (event.output.trim() && event.output.trim() !== said.trim()) this.add("reported", event, `answer: ${event.output}`);
+    else if (differs && event.output.trim()) grow(this.add("reported", event, "answer: "), event.output);
     if (Object.keys(event.data).length) this.add("reported", event, "answer").append(details("data", event.data));
     this.output = event.output || this.part(".answer").textContent;
     this.part(".continue").hidden = false;
@@ -364,7 +370,7 @@ function details(name, value) {
 function grow(element, more) {
   const end = element.lastChild ?? element.appendChild(new Text());
   end.appendData(more);
-  if (end.length > LONGEST) end.replaceData(0, end.length - LONGEST + 1, "…");
+  if (end.length > LONGEST) end.replaceData(0, end.length - LONGEST + 1, CUT);
 }
 
 function text(tag, kind, content) {
