@@ -11,6 +11,8 @@ from engine_service.wire import GRACE, head, quiet
 
 LAST_WRITE = 2 * GRACE
 """Seconds that a write may take once the run is told to stop."""
+WINDOW = 32 * 1024
+"""Bytes that gRPC takes at once, whatever its caller does."""
 SLOWEST = 4 * 1024
 """Bytes a second that a caller reads at least. gRPC doesn't tell how much of a message has been taken."""
 
@@ -35,14 +37,16 @@ class Reply:
         self._stall = stall
         self._about = about
         self._slowest: float = SLOWEST
+        self._has_begun = False
         self._largest = 0  # of the messages that may still be under way
         self._writing: asyncio.Timeout | None = None
 
     async def begin(self) -> None:
         """Say that the call is answered. Raises StalledError.
 
-        A call whose first write is cancelled cannot be ended any more. So none is written before this.
+        A call whose first write is cancelled cannot be ended any more: this one never waits for its caller.
         """
+        self._has_begun = True
         await self._bounded(self._context.send_initial_metadata(self._about))
 
     async def carry(self, read: Read, patience: float | None = None) -> None:
@@ -71,6 +75,9 @@ class Reply:
     async def _write(self, events: bytes) -> None:
         message = self._start + self._first + events
         self._first = b""
+        if not self._has_begun and (self._about or len(message) > WINDOW):
+            await self.begin()
+        self._has_begun = True
         # Before there is room for this one, the one before it has to be taken.
         size, self._largest = max(self._largest, len(message)), len(message)
         await self._bounded(self._context.write(message), size / self._slowest)

@@ -103,7 +103,6 @@ class Servicer:
                 run.on_stop = reply.hurry
                 try:
                     await run.start(timeout, grace)
-                    await reply.begin()
                     await reply.carry(run.next)
                 finally:
                     # The caller may be gone: its place is given back only when nothing of the run is left.

@@ -44,7 +44,7 @@ def _ignore(_: int, __: FrameType | None) -> None:
 def live(
     work: int, events: int, agents: Mapping[str, type[Agent]], max_event_bytes: int, memory: int, seconds: float
 ) -> NoReturn:
-    """Do one run, and end the process, whatever the agent left behind."""
+    """Do one run, with so much memory at most, and end the process, whatever the agent left behind."""
     status, ours = 1, os.getpid()
     worked = False
     try:
@@ -73,15 +73,17 @@ def live(
 def _limit(memory: int, seconds: float) -> None:
     """Set what the kernel watches over. It is a net below the engine's own: it holds even when nobody is left."""
     threading.stack_size(STACK)
-    most = _data() + memory  # what the agents' modules take is there already, and shared
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     cpu = math.ceil((seconds + GRACE) * (os.cpu_count() or 1)) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
 
 
-def _data() -> int:
-    """Return the bytes that the kernel counts as this process's data."""
+def data() -> int:
+    """Return the bytes that the kernel counts as this process's data.
+
+    What the agents' modules take is there already, and shared: a run may have so much more.
+    """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmData:"):
             return int(line.split()[1]) * 1024

@@ -11,7 +11,7 @@ from runwire.v1 import events_pb2 as pb
 
 from engine_service.wire import EVENT, LAST, MAX_NOTE, NANOSECONDS, NOTE, frame
 
-BREATHER = 128
+BREATHER = 1024
 """Events that an agent says in one breath. One who never waits would otherwise never hear that it is to stop."""
 
 

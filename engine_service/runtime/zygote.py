@@ -85,6 +85,7 @@ class Zygote:
         # What is here now stays for good: a child that collects garbage need not copy every page of it.
         gc.collect()
         gc.freeze()
+        self._memory = child.data() + self._terms.memory
         self._own = _below()  # what the agents' modules started at their import
         # What the modules printed at their import is said here, and not once more by each child.
         sys.stdout.flush()
@@ -172,7 +173,7 @@ class Zygote:
                 module = "engine_service.runtime.afresh"
                 os.execv(sys.executable, [sys.executable, "-m", module, str(work), str(events), terms.encoded()])  # noqa: S606 - our own command
             self._inheritance.renounce()
-            child.live(work, events, self._agents, terms.max_event_bytes, terms.memory, terms.seconds)
+            child.live(work, events, self._agents, terms.max_event_bytes, self._memory, terms.seconds)
         finally:
             os._exit(1)
 
