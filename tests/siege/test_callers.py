@@ -266,6 +266,6 @@ async def test_who_is_sent_away_and_reads_nothing() -> None:
             refused = [
                 call for call in calls if call.done() and await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             ]
-            assert len(refused) >= 40 - 4 * 2 - 1  # and one that is attached
+            assert len(refused) >= 20  # some of those who were sent away hear it, and make room
             for call in calls:
                 call.cancel()
