@@ -2,13 +2,11 @@
 
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
-from tests.support.services import BIN, PATIENCE, ROOT, Service
+from tests.support.services import BIN, PATIENCE, ROOT, Service, http_status
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
 
@@ -109,25 +107,16 @@ def test_flags_and_variables_are_the_same() -> None:
 
 def test_an_engine_that_is_not_up_is_no_error_for_the_gateway() -> None:
     """`/readyz` says 503 until the engine is there, and 200 from then on; `/healthz` says 200 all the time."""
-
-    def status(path: str) -> int:
-        try:
-            with urllib.request.urlopen(f"http://{front.address}{path}", timeout=5) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code
-
     with start_engine() as first:
         address = first.address
     with start_gateway(address) as front:
-        assert (status("/healthz"), status("/readyz")) == (200, 503)
+        assert (http_status(front, "/healthz"), http_status(front, "/readyz")) == (200, 503)
         with start_engine(LISTEN=address) as back:
             assert back.address == address
             patience = time.monotonic() + PATIENCE
-            while status("/readyz") != 200:  # gRPC comes back by itself, after a pause of its own
+            while http_status(front, "/readyz") != 200:  # gRPC comes back by itself, after a pause of its own
                 assert time.monotonic() < patience
-            assert status("/healthz") == 200
+            assert http_status(front, "/healthz") == 200
 
 
 @pytest.mark.parametrize("service", [start_engine, lambda: start_gateway("127.0.0.1:1")])

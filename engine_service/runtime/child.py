@@ -24,6 +24,7 @@ from engine_service.wire import GRACE, WORK, Words, Work
 CLOSED = -1
 
 PIECE = 64 * 1024
+"""Bytes of what the engine says that are read at once."""
 STACK = 1024 * 1024
 """Bytes of a thread's stack. The usual 8 MiB count as memory that a run may have, though nobody touches them."""
 

@@ -136,13 +136,13 @@ class ForkServer:
 
     async def _rehearse(self, kind: bytes) -> None:
         how, worker = "", None
-        cutter = FrameSplitter(self._terms.max_event_bytes)
+        splitter = FrameSplitter(self._terms.max_event_bytes)
         try:
             async with asyncio.timeout(REHEARSAL if kind == FORK else REHEARSAL + self._import_timeout):
                 worker = await self._fork(kind)
                 await worker.begin(FIRST)
-                while cutter.last is None and (data := await worker.read()):
-                    cutter.cut(data)
+                while splitter.last is None and (data := await worker.read()):
+                    splitter.cut(data)
                 how = await worker.close()
         except TimeoutError:
             how = "it hangs"
@@ -151,7 +151,7 @@ class ForkServer:
         finally:
             if worker and not worker.is_closed:
                 self._drop(worker)
-        if how != WELL or cutter.last is None:
+        if how != WELL or splitter.last is None:
             if kind == EXEC:
                 raise RegistryError(
                     f"a process that is started for agents with `fork = False` gets through no run: {how}"

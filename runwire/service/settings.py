@@ -77,6 +77,7 @@ class ServiceSettings(BaseSettings):
     program: ClassVar[str]
     prefix: ClassVar[str]
 
+    listen: Address = Field(description="address to listen on, HOST:PORT")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
     development_network: PrivateNetwork | None = Field(
         None, description="private network, besides loopback, whose callers are believed in development"
@@ -85,8 +86,7 @@ class ServiceSettings(BaseSettings):
     @property
     def is_loopback(self) -> bool:
         """Whether nobody outside this machine can reach us."""
-        host = host_of(str(self.listen))  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-        return is_loopback(host)
+        return is_loopback(host_of(self.listen))
 
     @classmethod
     def load(cls, arguments: Sequence[str]) -> Self:

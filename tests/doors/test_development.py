@@ -1,8 +1,6 @@
 """Development mode is explicit, loud, and never public."""
 
 import asyncio
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 
 import psutil
@@ -11,7 +9,7 @@ from websockets.asyncio.client import connect
 
 from tests.support import visible
 from tests.support.clients import JSON, PROTO, caller, events_of, frames, opening, socket, terminal
-from tests.support.services import Service, looks_inside, until
+from tests.support.services import Service, http_status, looks_inside, until
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
 
@@ -89,13 +87,7 @@ async def close_of(front: Service, **headers: str) -> tuple[int, str]:
 
 
 def agents_of(front: Service, **headers: str) -> int:
-    request = urllib.request.Request(f"http://{front.address}/v1/agents", headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
+    return http_status(front, "/v1/agents", **headers)
 
 
 @pytest.fixture(scope="module")

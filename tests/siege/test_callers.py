@@ -4,8 +4,6 @@ import asyncio
 import socket as sockets
 import ssl
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -20,7 +18,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tests.support.certificates import Authority
 from tests.support.clients import PROTO, caller, events_of, frames, opening, said, socket, status, terminal
-from tests.support.services import Service, engine, gateway, until
+from tests.support.services import Service, engine, gateway, http_status, until
 
 
 async def flooded(service: Service, user: str, many: int, **fields: Any) -> list[Any]:
@@ -236,20 +234,11 @@ async def test_a_watcher_who_reads_nothing_holds_up_nobody(engine: Service) -> N
 async def test_strangers_who_ask_for_the_agents() -> None:
     """The engine is asked once a second at most, and a stranger only so often."""
     with engine(LOG_LEVEL="debug") as back, gateway(back.address, SOCKETS_PER_MINUTE="50") as front:
-        await until(lambda: _status(front, "/readyz") == 200)
-        codes = await asyncio.to_thread(lambda: [_status(front, "/v1/agents") for _ in range(80)])
+        await until(lambda: http_status(front, "/readyz") == 200)
+        codes = await asyncio.to_thread(lambda: [http_status(front, "/v1/agents") for _ in range(80)])
         assert codes.count(200) >= 50
         assert codes[-1] == 429
-        assert _status(front, "/readyz") == 200
-
-
-def _status(front: Service, path: str) -> int:
-    try:
-        with urllib.request.urlopen(f"http://{front.address}{path}", timeout=5) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
+        assert http_status(front, "/readyz") == 200
 
 
 async def test_who_is_sent_away_and_reads_nothing() -> None:

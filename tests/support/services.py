@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -187,6 +189,17 @@ def zygotes_of(engine: Service) -> list[int]:
             if "zygote" in " ".join(child.cmdline()):
                 found.append(child.pid)
     return found
+
+
+def http_status(service: Service, path: str, **headers: str) -> int:
+    """Return what a plain request gets."""
+    request = urllib.request.Request(f"http://{service.address}{path}", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
 
 
 def is_gone(pid: int) -> bool:
