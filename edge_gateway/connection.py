@@ -18,7 +18,7 @@ from websockets.asyncio.server import ServerConnection
 from runwire.service.rates import Rates
 from runwire.service.settings import Network, holder, parsed_ip
 
-PIECE = 2 * 1024
+PIECE = 1024
 """Bytes that are parsed at once. Where frames are tiny, each of them costs a hundred times what its bytes do."""
 MAX_OWED = 256 * 1024
 """Bytes of answers to pings that wait for a browser who reads none of them."""

@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import orjson
 from google.protobuf.message import DecodeError
-from runwire.v1.engine_pb2 import RunRequest, RunResponse
+from runwire.v1.engine_pb2 import RunResponse
 from runwire.v1.gateway_pb2 import ClientFrame
 
 from edge_gateway import json_text
@@ -16,8 +16,6 @@ from runwire.service.values import MAX_VALUES, ValuesError, count, shape_of
 
 MAX_DEPTH = 64
 """Levels of JSON. What the standard library's parser does at the end of its stack is not always an exception."""
-PIECE = 1_000
-"""Messages of a history that are decoded at once."""
 MAX_MESSAGE = 4 * 1024 * 1024
 """Bytes of a message that gRPC takes: more would be refused on the way, as if it made sense to come back."""
 
@@ -86,7 +84,6 @@ class JsonCodec:
     def __init__(self) -> None:
         self._encode = encoder(RunResponse.DESCRIPTOR)
         self._decode = decoder(ClientFrame)
-        self._decode_run = decoder(RunRequest)
 
     async def decode(self, frame: str | bytes) -> ClientFrame:
         """Read a browser's frame."""
@@ -95,6 +92,7 @@ class JsonCodec:
         text = frame.encode()
         try:
             members = await json_text.members(text)
+            await asyncio.sleep(0)
             document: Any = orjson.loads(text)
         except TooMuchError as error:
             raise FrameError(f"A request must have at most {MAX_VALUES} values.") from error
@@ -103,15 +101,9 @@ class JsonCodec:
         if not isinstance(document, dict):
             raise FrameError("A frame is a JSON object.")
         document = cast("Document", document)
-        await asyncio.sleep(0)
-        _check(document, members)
-        await asyncio.sleep(0)
-        later = _take_history(document)
+        await _check(document, members)
         try:
-            message = self._decode(document)
-            for messages in later:
-                await asyncio.sleep(0)
-                message.run.MergeFrom(self._decode_run({"history": messages}))
+            message = await self._decode(document)
         except JsonError as error:
             raise FrameError(f"That is no ClientFrame as proto3 JSON: {error}.") from error
         return _sendable(message)
@@ -124,24 +116,21 @@ class JsonCodec:
 CODECS: tuple[Codec, ...] = (JsonCodec(), ProtoCodec())
 
 
-def _check(document: Document, members: int) -> None:
+async def _check(document: Document, members: int) -> None:
     """Look at a document before it is taken for a message."""
-    if sum(len(each) for level in _levels(document) for each in level if isinstance(each, dict)) != members:
+    found = 0
+    for level in _levels(document):
+        await asyncio.sleep(0)
+        found += sum(len(each) for each in level if isinstance(each, dict))
+    if found != members:
         raise FrameError("An object has two members of the same name.")  # the parser kept one of them
     run: Document = _inner(document, "run", {})
-    values = sum(len(each) for level in _levels(_inner(run, "parameters", {})) for each in level)
-    if len(_inner(run, "history", [])) + values > MAX_VALUES:
+    values = len(_inner(run, "history", []))
+    for level in _levels(_inner(run, "parameters", {})):
+        await asyncio.sleep(0)
+        values += sum(map(len, level))
+    if values > MAX_VALUES:
         raise FrameError(f"A request must have at most {MAX_VALUES} values.")
-
-
-def _take_history(document: Document) -> list[list[Any]]:
-    """Leave as much of a long history in a document as may be decoded at once, and return what follows, in pieces."""
-    run = _inner(document, "run", {})
-    history: list[Any] = _inner(run, "history", [])
-    if len(history) <= PIECE:
-        return []
-    document["run"] = run | {"history": history[:PIECE]}
-    return [history[begin : begin + PIECE] for begin in range(PIECE, len(history), PIECE)]
 
 
 def _inner(document: Document, name: str, nothing: T) -> T:

@@ -1,9 +1,10 @@
 """Messages to canonical proto3 JSON and back, by functions compiled from their descriptors."""
 
+import asyncio
 import base64
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NamedTuple, TypeVar, cast
 
 from google.protobuf import json_format
@@ -13,11 +14,13 @@ from google.protobuf.message import Message
 from runwire.service import structs
 
 Encode = Callable[[Any], Any]
-Fill = Callable[[Any, Any], None]
-"""Puts what JSON holds into a message."""
+Fill = Callable[[Any, Any], Iterator[None]]
+"""Puts what JSON holds into a message, a value at a time."""
 Read = Callable[[Any], Any]
 """Makes of what JSON holds what a field takes."""
 M = TypeVar("M", bound=Message)
+PIECE = 1_000
+"""Values that are put into a message at once: at worst two milliseconds' worth."""
 
 
 class JsonError(ValueError):
@@ -129,16 +132,18 @@ def _fraction(nanos: int) -> str:
     return f".{nanos:09}"
 
 
-def decoder(message: type[M]) -> Callable[[Any], M]:
+def decoder(message: type[M]) -> Callable[[Any], Awaitable[M]]:
     """Compile a function that makes messages of a type of what JSON holds, as proto3 JSON wants it.
 
-    For documents whose size and depth were looked at. Raises JsonError.
+    For documents whose size and depth were looked at. It gives way to others, piece by piece. Raises JsonError.
     """
     fill = _Reader().message(cast("Any", message.DESCRIPTOR))
 
-    def decode(document: Any) -> M:
+    async def decode(document: Any) -> M:
         made = message()
-        fill(made, document)
+        for put, _ in enumerate(fill(made, document), 1):
+            if put % PIECE == 0:
+                await asyncio.sleep(0)
         return made
 
     return decode
@@ -153,7 +158,7 @@ class _Field(NamedTuple):
     is_repeated: bool
     oneof: str | None
 
-    def put(self, message: Message, value: Any) -> None:
+    def put(self, message: Message, value: Any) -> Iterator[None]:
         """Set it."""
         if self.is_repeated:
             if not isinstance(value, list):
@@ -161,13 +166,14 @@ class _Field(NamedTuple):
             target = getattr(message, self.name)
             for each in value:
                 if self.fill:
-                    self.fill(target.add(), each)
+                    yield from self.fill(target.add(), each)
                 else:
                     target.append(_read(self.read, each))
+                yield
         elif self.fill:
             inner = getattr(message, self.name)
             inner.SetInParent()
-            self.fill(inner, value)
+            yield from self.fill(inner, value)
         else:
             setattr(message, self.name, _read(self.read, value))
 
@@ -218,7 +224,7 @@ def _read(read: Read | None, value: Any) -> Any:
     return read(value) if read else value
 
 
-def _fill_message(table: dict[str, _Field], message: Message, document: Any) -> None:
+def _fill_message(table: dict[str, _Field], message: Message, document: Any) -> Iterator[None]:
     if not isinstance(document, dict):
         raise JsonError("must be an object")
     seen = set[str]()
@@ -232,36 +238,37 @@ def _fill_message(table: dict[str, _Field], message: Message, document: Any) -> 
             raise JsonError(f"{name!r} is one too many")
         seen.add(field.name)
         try:
-            field.put(message, value)
+            yield from field.put(message, value)
         except JsonError as error:
             raise JsonError(f"{name}: {error}") from error
         except (ValueError, TypeError, OverflowError) as error:  # protobuf's own: a number out of range, half a pair
             raise JsonError(f"{name}: cannot be that") from error
 
 
-def _fill_well_known(message: Message, value: Any) -> None:
+def _fill_well_known(message: Message, value: Any) -> Iterator[None]:
     if not isinstance(value, str):
         raise JsonError('must be text, like "60s" or "2026-01-01T00:00:00Z"')
     message.FromJsonString(value)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    yield
 
 
-def _fill_struct(message: Any, value: Any) -> None:
+def _fill_struct(message: Any, value: Any) -> Iterator[None]:
     if not isinstance(value, dict):
         raise JsonError("must be an object")
     fields = message.fields
     for key, inner in value.items():
-        _fill_value(fields[key], inner)
+        yield from _fill_value(fields[key], inner)
 
 
-def _fill_list(message: Any, value: Any) -> None:
+def _fill_list(message: Any, value: Any) -> Iterator[None]:
     if not isinstance(value, list):
         raise JsonError("must be a list")
     add = message.values.add
     for inner in value:
-        _fill_value(add(), inner)
+        yield from _fill_value(add(), inner)
 
 
-def _fill_value(message: Any, value: Any) -> None:
+def _fill_value(message: Any, value: Any) -> Iterator[None]:
     if isinstance(value, str):
         message.string_value = value
     elif value is None:
@@ -270,12 +277,13 @@ def _fill_value(message: Any, value: Any) -> None:
         message.bool_value = value
     elif isinstance(value, dict):
         message.struct_value.SetInParent()
-        _fill_struct(message.struct_value, value)
+        yield from _fill_struct(message.struct_value, value)
     elif isinstance(value, list):
         message.list_value.SetInParent()
-        _fill_list(message.list_value, value)
+        yield from _fill_list(message.list_value, value)
     else:
         message.number_value = value
+    yield
 
 
 def _string(value: Any) -> str:
