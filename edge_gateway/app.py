@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import structlog
-from websockets.asyncio.server import Server, ServerConnection
+from websockets.asyncio.server import Server
 from websockets.asyncio.server import serve as serve_sockets
 from websockets.typing import Subprotocol
 
 from edge_gateway.bridge import Bridge, close
 from edge_gateway.close_codes import RESTARTING, Closing
 from edge_gateway.connection import Arrivals, Connection, listen, say_once_when_full
-from edge_gateway.doors import Doors
-from edge_gateway.engine import Engines
+from edge_gateway.engines import Engines
 from edge_gateway.frames import CODECS
+from edge_gateway.handshake import Handshakes, subprotocol
 from edge_gateway.pages import Pages
 from edge_gateway.settings import BootError, Settings
 from edge_gateway.transport import engine_credentials, open_channel, reload_on_hangup, server_context
@@ -48,7 +48,7 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(engines.close)
         engines.begin()
         reload_on_hangup(settings, tls, engines)
-        doors = Doors(
+        handshakes = Handshakes(
             origins=settings.origins,
             trusted_proxies=proxies,
             rates=Rates(settings.sockets_per_minute),
@@ -61,12 +61,12 @@ async def serve(settings: Settings) -> None:
         )
         bridge = Bridge(
             engines,
-            lambda connection: doors.development_refusal(connection, connection.request),
+            lambda connection: handshakes.development_refusal(connection, connection.request),
             open_timeout=settings.open_timeout,
             stall_timeout=settings.stall_timeout,
         )
         arrivals = Arrivals(proxies)
-        pages = Pages(engines, doors, arrivals, lambda: (bridge.sockets, bridge.carried))
+        pages = Pages(engines, handshakes, arrivals, lambda: (bridge.sockets, bridge.carried))
         servers = await _listen(settings, arrivals, bridge, pages, tls)
         kernel.settle_memory()
         await asyncio.sleep(0)  # whoever is here already need not wait for the end of the boot
@@ -113,7 +113,7 @@ async def _listen(
             ssl=tls,
             process_request=pages.answer,
             subprotocols=[Subprotocol(codec.subprotocol) for codec in CODECS],
-            select_subprotocol=_subprotocol,
+            select_subprotocol=subprotocol,
             compression=None,  # it would cost each socket memory, and each small frame more time than it saves
             server_header=None,
             open_timeout=settings.open_timeout,
@@ -124,12 +124,6 @@ async def _listen(
         )
         servers.append(server)
     return servers
-
-
-def _subprotocol(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Choose the first of the browser's offers that is ours. Where there is none, the default's frames are sent."""
-    ours = {codec.subprotocol for codec in CODECS}
-    return next((name for name in offered if name in ours), None)
 
 
 def _bound(server: Server) -> str:

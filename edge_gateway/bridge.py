@@ -14,11 +14,11 @@ from google.rpc.status_pb2 import Status
 from runwire.v1.engine_pb2 import RunResponse
 from runwire.v1.gateway_pb2 import ClientFrame
 from websockets.asyncio.server import ServerConnection
-from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 
+from edge_gateway import handshake
 from edge_gateway.close_codes import Closing, closing
-from edge_gateway.engine import CHECK, Engine, Engines, Metadata, Stream, UnreachableError, metadata
+from edge_gateway.engines import CHECK, Engine, Engines, Metadata, Stream, UnreachableError
 from edge_gateway.frames import CODECS, Codec, FrameError
 from edge_gateway.pacing import Pacer, StalledError
 
@@ -73,7 +73,9 @@ class Bridge:
             # A run goes to the engine whose turn it is, and to the next if that takes none. One that is resumed is at
             # one of them.
             engines = await (self._engines.all() if first.HasField("resume") else self._engines.in_turn())
-            ride = Ride(socket, codec, engines, first, _metadata(first, socket), self._stall_timeout, self._guard)
+            ride = Ride(
+                socket, codec, engines, first, handshake.metadata(first, socket), self._stall_timeout, self._guard
+            )
             await ride.go()
         except FrameError as error:
             await dismiss(socket, closing(INVALID, str(error)))
@@ -164,7 +166,7 @@ class Ride:
                 raise FrameError("Only cancel can follow the first frame.")  # noqa: TRY301 - it is refused as others are
             await self._begun.wait()  # what the engine doesn't know yet cannot be cancelled
             # The first frame's token may have expired: a run outlives it.
-            said = _metadata(later, self._socket) if later.access_token else self._metadata
+            said = handshake.metadata(later, self._socket) if later.access_token else self._metadata
             if self._engine:
                 await self._engine.cancel(self._run_id, said)
         except FrameError as error:
@@ -309,14 +311,6 @@ async def close(socket: ServerConnection, end: Closing) -> None:
             await socket.close(*end)
     except TimeoutError:
         socket.transport.abort()
-
-
-def _metadata(frame: ClientFrame, socket: ServerConnection) -> Metadata:
-    """Say who calls, and as part of which trace: what the frame says, or else the browser's own request."""
-    headers = socket.request.headers if socket.request else Headers()
-    # Two of a kind are joined, which makes them what nobody accepts.
-    authorization = f"Bearer {frame.access_token}" if frame.access_token else ",".join(headers.get_all("Authorization"))
-    return metadata(authorization, frame.traceparent or ",".join(headers.get_all("traceparent")))
 
 
 def _sentence(error: grpc.aio.AioRpcError) -> str | None:

@@ -18,8 +18,8 @@ from websockets.http11 import Request, Response
 
 from edge_gateway.bridge import DEVELOPMENT
 from edge_gateway.connection import Arrivals
-from edge_gateway.doors import Doors, NotAdmittedError
-from edge_gateway.engine import Engines, UnreachableError, metadata
+from edge_gateway.engines import Engines, UnreachableError, metadata
+from edge_gateway.handshake import Handshakes, NotAdmittedError, authorization
 from edge_gateway.proto_json import encoder
 from runwire.service.rates import Rates
 
@@ -52,10 +52,10 @@ class Pages:
     """Answers requests that are no WebSocket handshake, and lets those pass that are."""
 
     def __init__(
-        self, engines: Engines, doors: Doors, arrivals: Arrivals, sockets: Callable[[], tuple[int, int]]
+        self, engines: Engines, handshakes: Handshakes, arrivals: Arrivals, sockets: Callable[[], tuple[int, int]]
     ) -> None:
         self._engines = engines
-        self._doors = doors
+        self._handshakes = handshakes
         self._arrivals = arrivals
         self._told = Rates(REFUSALS_TOLD)
         self._lists = OrderedDict[str, tuple[float, asyncio.Task[Response]]]()
@@ -86,7 +86,7 @@ class Pages:
 
     def _let_in(self, socket: ServerConnection, request: Request) -> Response | None:
         try:
-            self._doors.check(socket, request)
+            self._handshakes.check(socket, request)
         except NotAdmittedError as refused:
             return self._refused(socket, refused)
         return None
@@ -103,26 +103,26 @@ class Pages:
     async def _list(self, socket: ServerConnection, request: Request) -> Response:
         """Say which agents there are, to whoever may know. What the engine said is true for a moment."""
         try:
-            self._doors.pass_page(socket, request)
+            self._handshakes.pass_page(socket, request)
         except NotAdmittedError as refused:
             return self._refused(socket, refused)
-        refusal = self._doors.development_refusal(socket, request)
-        authorization = ",".join(request.headers.get_all("Authorization"))
-        who = f"{refusal or ''}\n{authorization}"
+        refusal = self._handshakes.development_refusal(socket, request)
+        who = authorization(request.headers)
+        question = f"{refusal or ''}\n{who}"
         now = asyncio.get_running_loop().time()
-        until, asking = self._lists.pop(who, (0.0, None))
+        until, asking = self._lists.pop(question, (0.0, None))
         if asking is None or until < now:
-            until, asking = now + FRESH, asyncio.create_task(self._ask(authorization, refusal))
-        self._lists[who] = until, asking
+            until, asking = now + FRESH, asyncio.create_task(self._ask(who, refusal))
+        self._lists[question] = until, asking
         if len(self._lists) > MAX_LISTS:
             self._lists.popitem(last=False)
         response = await asyncio.shield(asking)
         return Response(response.status_code, response.reason_phrase, response.headers.copy(), response.body)
 
-    async def _ask(self, authorization: str, refusal: str | None) -> Response:
+    async def _ask(self, who: str, refusal: str | None) -> Response:
         try:
             engine, *_ = await self._engines.in_turn()
-            call = engine.list_agents(metadata(authorization))
+            call = engine.list_agents(metadata(who))
             agents = await call
         except UnreachableError:
             return _text(http.HTTPStatus.SERVICE_UNAVAILABLE, "The engine cannot be reached.\n")

@@ -1,6 +1,8 @@
 """What can be set, from the environment and as flags."""
 
-from pydantic import ByteSize, Field, FilePath, PositiveFloat, PositiveInt
+from typing import Self
+
+from pydantic import ByteSize, Field, FilePath, PositiveFloat, PositiveInt, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from runwire.service.settings import Address, Addresses, BootError, Items, Networks, ServiceSettings, Size
@@ -33,5 +35,11 @@ class Settings(ServiceSettings):
     engine_ca: FilePath | None = Field(None, description="PEM file with who signs the engine's certificate")
     engine_cert: FilePath | None = Field(None, description="PEM file with the certificate to show to the engine")
     engine_key: FilePath | None = Field(None, description="PEM file with that certificate's key")
-    tls_cert: FilePath | None = Field(None, description="PEM file with the certificate to serve with")
-    tls_key: FilePath | None = Field(None, description="PEM file with the certificate's key")
+
+    @model_validator(mode="after")
+    def _knows_the_engine_it_shows_itself_to(self) -> Self:
+        if (self.engine_cert or self.engine_key) and not self.engine_ca:
+            raise ValueError("ENGINE_CERT and ENGINE_KEY need ENGINE_CA")
+        if bool(self.engine_cert) != bool(self.engine_key):
+            raise ValueError("ENGINE_CERT and ENGINE_KEY go together: set both, or none")
+        return self

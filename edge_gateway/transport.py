@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from edge_gateway.engine import OPTIONS, Engines
+from edge_gateway.engines import OPTIONS, Engines
 from edge_gateway.settings import BootError, Settings
 from runwire.service.settings import host_of
 
@@ -18,8 +18,6 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
     """Return what we show to browsers, if that is set. Raises BootError."""
     cert, key = settings.tls_cert, settings.tls_key
     if not (cert and key):
-        if cert or key:
-            raise BootError("TLS_CERT and TLS_KEY go together: set both, or none")
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # TLS 1.2 or newer, by Python's own default
     try:
@@ -32,11 +30,7 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
 def engine_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
     """Return how we speak to the engine: encrypted when its CA is named, and with a name of our own if there is one."""
     if not settings.engine_ca:
-        if settings.engine_cert or settings.engine_key:
-            raise BootError("ENGINE_CERT and ENGINE_KEY need ENGINE_CA")
         return None
-    if bool(settings.engine_cert) != bool(settings.engine_key):
-        raise BootError("ENGINE_CERT and ENGINE_KEY go together: set both, or none")
     try:
         context = ssl.create_default_context(cafile=settings.engine_ca)
         if settings.engine_cert and settings.engine_key:

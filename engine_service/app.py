@@ -4,7 +4,7 @@ import asyncio
 import os
 import pwd
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 import grpc
@@ -24,7 +24,7 @@ from engine_service.runs.journal import MemoryJournals
 from engine_service.runs.resumable import Resumables
 from engine_service.runs.run import DRAINED, Run
 from engine_service.runtime import registry
-from engine_service.settings import KEYS, BootError, Settings
+from engine_service.settings import BootError, Settings
 from engine_service.wire import GRACE, Description, Terms, Work
 from engine_service.workers import Workers
 from engine_service.workers.cgroups import Cgroups
@@ -32,7 +32,6 @@ from engine_service.workers.process import ProcessWorkers
 from engine_service.workers.task import TaskWorkers
 from runwire.service import kernel
 from runwire.service.rates import Rates
-from runwire.service.settings import is_loopback
 from runwire.service.signals import StoppedError, stop_signal, unless
 
 RESUMES_PER_RUN = 10
@@ -174,43 +173,17 @@ def _tasks(settings: Settings, known: Mapping[str, Description]) -> dict[str, Wo
 
 
 async def _identity(settings: Settings) -> Identity:
-    named = [source for source in KEYS if getattr(settings, source)]
-    if len(named) > 1:
-        raise BootError(f"{' and '.join(source.upper() for source in named)} exclude each other: set one")
     if settings.development:
-        return _development(settings, named)
-    if not named:
-        if settings.jwt_issuer or settings.jwt_audience:
-            raise BootError("JWT_ISSUER and JWT_AUDIENCE need a key: set JWT_KEY_FILE, JWT_KEYS_URL or JWT_SECRET_FILE")
-        raise BootError(
-            "there are no keys to know users by: set RUNWIRE_ENGINE_JWT_KEY_FILE (or JWT_KEYS_URL, JWT_SECRET_FILE), "
-            "or, on your own machine, RUNWIRE_ENGINE_DEVELOPMENT=true, which believes everybody"
-        )
+        return DevelopmentIdentity(settings.development_network)
     try:
         return JwtIdentity(await _keys(settings), settings.jwt_issuer, settings.jwt_audience)
     except KeysError as error:
         raise BootError(str(error)) from error
 
 
-def _development(settings: Settings, keys: Sequence[str]) -> DevelopmentIdentity:
-    if keys or settings.jwt_issuer or settings.jwt_audience:
-        raise BootError("DEVELOPMENT believes everybody, and so excludes keys: unset it, or JWT_…")
-    if not (settings.is_loopback or settings.development_network):
-        raise BootError(
-            f"DEVELOPMENT believes everybody, and so does not listen on {settings.listen}, which is not loopback: set "
-            "keys (RUNWIRE_ENGINE_JWT_KEY_FILE), or name a private network in RUNWIRE_ENGINE_DEVELOPMENT_NETWORK"
-        )
-    return DevelopmentIdentity(settings.development_network)
-
-
 async def _keys(settings: Settings) -> Keys:
     if settings.jwt_keys_url:
-        url = settings.jwt_keys_url
-        if url.scheme != "https" and not is_loopback((url.host or "").strip("[]")):
-            raise BootError(
-                "RUNWIRE_ENGINE_JWT_KEYS_URL must begin with https: whoever changes keys on the way is anybody"
-            )
-        address = KeyAddress(str(url))
+        address = KeyAddress(str(settings.jwt_keys_url))
         await address.fetch()
         return address
     if settings.jwt_key_file:
@@ -226,8 +199,6 @@ async def _keys(settings: Settings) -> Keys:
 
 def _certificates(settings: Settings) -> Certificates | None:
     if not (settings.tls_cert and settings.tls_key):
-        if settings.tls_cert or settings.tls_key or settings.tls_client_ca:
-            raise BootError("TLS_CERT and TLS_KEY go together, and TLS_CLIENT_CA with both")
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)  # there is nothing to read again
         return None
     try:

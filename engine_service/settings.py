@@ -1,9 +1,11 @@
 """What can be set, from the environment and as flags."""
 
-from pydantic import ByteSize, Field, FilePath, HttpUrl, PositiveFloat, PositiveInt, SecretStr
+from typing import Self
+
+from pydantic import ByteSize, Field, FilePath, HttpUrl, PositiveFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import CliImplicitFlag, CliSuppress, SettingsConfigDict
 
-from runwire.service.settings import Address, BootError, Items, ServiceSettings, Size
+from runwire.service.settings import Address, BootError, Items, ServiceSettings, Size, is_loopback
 
 __all__ = ["BootError", "Settings"]
 
@@ -45,14 +47,55 @@ class Settings(ServiceSettings):
     jwt_keys_url: HttpUrl | None = Field(None, description="address of such a JWKS, fetched again now and then")
     jwt_issuer: str | None = Field(None, description="who must have issued a token")
     jwt_audience: str | None = Field(None, description="whom a token must be for")
-    tls_cert: FilePath | None = Field(None, description="PEM file with the certificate to serve with")
-    tls_key: FilePath | None = Field(None, description="PEM file with the certificate's key")
     tls_client_ca: FilePath | None = Field(None, description="PEM file with who signs callers' certificates")
 
     @property
     def has_demo_agents(self) -> bool:
         """Whether there are the built-in agents, too."""
         return self.development if self.demo_agents is None else self.demo_agents
+
+    @model_validator(mode="after")
+    def _asks_whom_it_can_know(self) -> Self:
+        if self.tls_client_ca and not self.tls_cert:
+            raise ValueError("TLS_CLIENT_CA needs TLS_CERT and TLS_KEY")
+        return self
+
+    @model_validator(mode="after")
+    def _knows_users_in_one_way(self) -> Self:
+        named = [source for source in KEYS if getattr(self, source)]
+        about = self.jwt_issuer or self.jwt_audience
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(source.upper() for source in named)} exclude each other: set one")
+        if self.development and (named or about):
+            raise ValueError("DEVELOPMENT believes everybody, and so excludes keys: unset it, or JWT_…")
+        if about and not named:
+            raise ValueError(
+                "JWT_ISSUER and JWT_AUDIENCE need a key: set JWT_KEY_FILE, JWT_KEYS_URL or JWT_SECRET_FILE"
+            )
+        if not (named or self.development):
+            raise ValueError(
+                "there are no keys to know users by: set RUNWIRE_ENGINE_JWT_KEY_FILE (or JWT_KEYS_URL, "
+                "JWT_SECRET_FILE), or, on your own machine, RUNWIRE_ENGINE_DEVELOPMENT=true, which believes everybody"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _develops_in_private(self) -> Self:
+        if self.development and not (self.is_loopback or self.development_network):
+            raise ValueError(
+                f"DEVELOPMENT believes everybody, and so does not listen on {self.listen}, which is not loopback: set "
+                "keys (RUNWIRE_ENGINE_JWT_KEY_FILE), or name a private network in RUNWIRE_ENGINE_DEVELOPMENT_NETWORK"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fetches_keys_unchanged(self) -> Self:
+        url = self.jwt_keys_url
+        if url and url.scheme != "https" and not is_loopback((url.host or "").strip("[]")):
+            raise ValueError(
+                "RUNWIRE_ENGINE_JWT_KEYS_URL must begin with https: whoever changes keys on the way is anybody"
+            )
+        return self
 
 
 KEYS = ("jwt_secret", "jwt_secret_file", "jwt_key_file", "jwt_keys_url")

@@ -8,11 +8,14 @@ decodes nothing.
 import datetime
 import json
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, get_args
 
 from google.protobuf.duration_pb2 import Duration
+
+from runwire.service import varint
 
 Isolation = Literal["process", "task"]
 """Where a run can happen."""
@@ -33,12 +36,6 @@ NOTE = 0x22
 HEARTBEAT = 0x2A
 """How long a stream is quiet at most: field 5 of RunResponse. It never comes from an agent."""
 
-MORE = 0x80
-"""In a byte of a length: more bytes follow."""
-
-MAX_SHIFT = 35
-"""Bits of a length: five bytes, and no more."""
-
 MAX_NOTE = 64 * 1024
 """Bytes of one note; what is longer is cut off."""
 
@@ -50,15 +47,7 @@ NANOSECONDS = 1_000_000_000
 
 def frame(tag: int, body: bytes) -> bytes:
     """Put a tag and a length in front of a body."""
-    length = len(body)
-    if length < MORE:
-        return bytes((tag, length)) + body
-    head = bytearray((tag,))
-    while length >= MORE:
-        head.append(length % MORE | MORE)
-        length >>= 7
-    head.append(length)
-    return bytes(head) + body
+    return bytes((tag,)) + varint.encoded(len(body)) + body
 
 
 def head(run_id: str) -> bytes:
@@ -76,11 +65,8 @@ def quiet(seconds: float) -> bytes:
 def ends(frames: bytes | bytearray, at: int) -> Iterator[int]:
     """Find where each frame ends, of frames that are whole."""
     while at < len(frames):
-        length = shift = 0
-        while frames[at := at + 1] >= MORE:
-            length |= frames[at] % MORE << shift
-            shift += 7
-        at += 1 + (length | frames[at] << shift)
+        length, at = varint.decoded(frames, at + 1)
+        at += length
         yield at
 
 
@@ -111,7 +97,7 @@ class FrameSplitter:
         size = len(data)
         while self.last is None:
             # Most frames are short events: for these nothing is called.
-            while at + 1 < size and data[at] == EVENT and data[at + 1] < MORE and at + 2 + data[at + 1] <= size:
+            while at + 1 < size and data[at] == EVENT and data[at + 1] < varint.MORE and at + 2 + data[at + 1] <= size:
                 at += 2 + data[at + 1]
                 self.count += 1
             if (found := self._frame(data, at)) is None:
@@ -142,17 +128,16 @@ class FrameSplitter:
         if data[at] not in {EVENT, LAST, NOTE}:
             self.broken = f"unknown tag {data[at]:#x}"
             return None
-        length = shift = 0
-        for body in range(at + 1, len(data)):
-            length |= (data[body] % MORE) << shift
-            shift += 7
-            if length > self._max_body or shift > MAX_SHIFT:
-                self.broken = "a frame over the size of an event"
-                return None
-            if data[body] < MORE:
-                end = body + 1 + length
-                return (body + 1, end) if end <= len(data) else None
-        return None
+        try:
+            length, body = varint.decoded(data, at + 1)
+        except IndexError:  # not all of it is here yet
+            return None
+        except varint.VarintError:
+            length, body = sys.maxsize, at
+        if length > self._max_body:
+            self.broken = "a frame over the size of an event"
+            return None
+        return (body, body + length) if body + length <= len(data) else None
 
 
 @dataclass(frozen=True, slots=True)

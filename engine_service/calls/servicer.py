@@ -191,11 +191,11 @@ class Servicer:
             yield caller
         except Refusal as refusal:
             self._log.info("call refused", status=refusal.code.name, message=refusal.message)
-            with self._admission.sent_away(caller.user_id):  # one who was sent away in mid-stream may read nothing
+            with self._admission.sent_away.one(caller.user_id):  # one who was sent away in mid-stream may read nothing
                 await context.abort_with_status(status_of(refusal))
         except StalledError:
             self._log.info("caller reads nothing", user_id=caller.user_id)
-            with self._admission.unread(caller.user_id):  # gRPC ends the call when what was written before is read
+            with self._admission.unread.one(caller.user_id):  # gRPC ends the call when what was written before is read
                 await context.abort_with_status(status_of(too_many("Nothing was read for too long.", "STALLED")))
         except WorkerError as error:
             self._log.error("no place for a run", error=str(error))

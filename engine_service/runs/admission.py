@@ -13,6 +13,27 @@ SENT_AWAY = 4
 """How many times as many calls as runs one user may have whose end was not read yet."""
 
 
+class Tally:
+    """How many of something each user has now."""
+
+    def __init__(self) -> None:
+        self._users = Counter[str]()
+
+    def __getitem__(self, user_id: str) -> int:
+        return self._users[user_id]
+
+    @contextmanager
+    def one(self, user_id: str) -> Generator[None]:
+        """Count one for as long as it is there."""
+        self._users[user_id] += 1
+        try:
+            yield
+        finally:
+            self._users[user_id] -= 1
+            if not self._users[user_id]:
+                del self._users[user_id]
+
+
 class Admission:
     """Lets runs in as long as there are places, and gives each place back exactly once."""
 
@@ -21,9 +42,13 @@ class Admission:
         self._max_runs = max_runs
         self._max_runs_per_user = max_runs_per_user
         self._runs: dict[tuple[str, str], Run] = {}
-        self._users = Counter[str]()
-        self._unread = Counter[str]()
-        self._sent_away = Counter[str]()
+        self._users = Tally()
+        self.unread = Tally()
+        """Calls whose callers read nothing: gRPC keeps them, and what it could not send, until the callers are gone.
+
+        Each takes a place of its user's, and nobody else's."""
+        self.sent_away = Tally()
+        """Calls that are being refused: their callers may have lost their connections, and not know yet."""
         self._closed = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -40,7 +65,7 @@ class Admission:
             raise exists(run_id)
         if self._closed:
             raise unavailable("The engine is shutting down. Try again.", "DRAINING")
-        if self._users[user_id] + self._unread[user_id] >= self._max_runs_per_user:
+        if self._users[user_id] + self.unread[user_id] >= self._max_runs_per_user:
             sentence = f"You have {self._max_runs_per_user} runs already, which is as many as one may have."
             raise too_many(sentence, "TOO_MANY_RUNS_OF_USER")
         if len(self._runs) >= self._max_runs:
@@ -51,49 +76,19 @@ class Admission:
         """Hold a place for a run that was checked."""
         user_id, key = run.work.user_id, (run.work.user_id, run.work.run_id)
         self._runs[key] = run
-        self._users[user_id] += 1
         self._empty.clear()
         try:
-            yield run
+            with self._users.one(user_id):
+                yield run
         finally:
             del self._runs[key]
-            self._release(self._users, user_id)
             if not self._runs:
                 self._empty.set()
 
     def check_resume(self, user_id: str) -> None:
         """Raise the reason why a user cannot resume a run, if there is one: too many hear no end."""
-        if self._unread[user_id] + self._sent_away[user_id] >= SENT_AWAY * self._max_runs_per_user:
+        if self.unread[user_id] + self.sent_away[user_id] >= SENT_AWAY * self._max_runs_per_user:
             raise too_many("You have too many calls that you do not read. Try again in a moment.", "UNREAD_CALLS")
-
-    @contextmanager
-    def unread(self, user_id: str) -> Generator[None]:
-        """Count a call whose caller reads nothing: gRPC keeps it, and what it could not send, until the caller is gone.
-
-        It takes a place of its user's, and nobody else's.
-        """
-        with self._counted(self._unread, user_id):
-            yield
-
-    @contextmanager
-    def sent_away(self, user_id: str) -> Generator[None]:
-        """Count a call that is being refused: its caller may have lost its connection, and not know yet."""
-        with self._counted(self._sent_away, user_id):
-            yield
-
-    @contextmanager
-    def _counted(self, counter: Counter[str], user_id: str) -> Generator[None]:
-        counter[user_id] += 1
-        try:
-            yield
-        finally:
-            self._release(counter, user_id)
-
-    @staticmethod
-    def _release(counter: Counter[str], user_id: str) -> None:
-        counter[user_id] -= 1
-        if not counter[user_id]:
-            del counter[user_id]
 
     def find(self, user_id: str, run_id: str) -> Run | None:
         """Return a user's run, if there is one. What belongs to another user does not exist."""

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import chain, islice
 from typing import NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 from engine_service.wire import ends
 
@@ -57,11 +58,17 @@ class Journal(Protocol):
         """Raise GoneError if one cannot read on from here."""
         ...
 
+    def acknowledge(self, after: int) -> None:
+        """Hear that all up to a position was delivered: that may be pushed out now, and nothing else.
+
+        Raises GoneError.
+        """
+        ...
+
     async def read(self, after: int, most: int) -> tuple[bytes, int]:
         """Wait for what follows a position, and return it with its own; nothing once there will be no more.
 
-        It is so many bytes at most, or a single event. Whoever asks has delivered all up to there: that may be pushed
-        out now, and nothing else. Raises GoneError. Cancelling the wait loses nothing.
+        It is so many bytes at most, or a single event. Raises GoneError. Cancelling the wait loses nothing.
         """
         ...
 
@@ -114,7 +121,7 @@ class MemoryJournals:
     def __init__(self, per_run: int, per_user: int, together: int) -> None:
         self._per_run = per_run
         self._per_user = per_user
-        self._users = dict[str, Shelf]()
+        self._users = WeakValueDictionary[str, Shelf]()  # each is there as long as one of its journals is
         self._all = Shelf(together)
 
     def open(self, user_id: str, _: str) -> "MemoryJournal":
@@ -125,22 +132,16 @@ class MemoryJournals:
         if not self._all.fits(1):
             raise FullError
         self._users[user_id] = user
-
-        def closed() -> None:
-            if not (user.live or user.over) and self._users.get(user_id) is user:
-                del self._users[user_id]
-
         # What was sent may not have arrived. Half of the room is for that, if the run has said so much.
-        return MemoryJournal((Shelf(self._per_run), user, self._all), self._per_run // 2, closed)
+        return MemoryJournal((Shelf(self._per_run), user, self._all), self._per_run // 2)
 
 
 class MemoryJournal:
     """One run's events, in memory."""
 
-    def __init__(self, shelves: tuple[Shelf, ...], past: int, on_forgotten: Callable[[], None]) -> None:
+    def __init__(self, shelves: tuple[Shelf, ...], past: int) -> None:
         self._shelves = shelves
         self._past = past  # bytes that are kept of what was sent, as long as there may be more
-        self._on_forgotten = on_forgotten
         self._data = bytearray()
         self._marks = deque[Mark]()  # places to cut at, oldest first; the last one is the end
         self._start = Mark(0, 0)  # what came up to here was pushed out
@@ -209,15 +210,19 @@ class MemoryJournal:
         if self._forgotten or not self._start.seq <= after <= self._end.seq:
             raise GoneError
 
+    def acknowledge(self, after: int) -> None:
+        """Hear that all up to a position was delivered: that may be pushed out now, and nothing else."""
+        self.check(after)
+        if after > self._sent.seq:
+            self._sent = Mark(after, self._find(after))
+            self.look.set()
+            for shelf in self._shelves:
+                shelf.ring()
+
     async def read(self, after: int, most: int) -> tuple[bytes, int]:
         """Wait for what follows a position, and return it with its own; nothing once there will be no more."""
         self.check(after)
         begin = self._find(after)
-        if after > self._sent.seq:
-            self._sent = Mark(after, begin)
-            self.look.set()
-            for shelf in self._shelves:
-                shelf.ring()
         while after == self.last and not self._is_sealed:
             self._news.clear()
             await self._news.wait()
@@ -238,10 +243,11 @@ class MemoryJournal:
         self._forgotten = True
         self._marks.clear()
         self._drop(self._end)
+        self._leave_queues()
         for shelf in self._shelves:
             shelf.live.pop(self, None)
             shelf.over.pop(self, None)
-        self._on_forgotten()
+        self._shelves = ()
         self._news.set()
 
     def _leave_queues(self, but: Shelf | None = None) -> None:

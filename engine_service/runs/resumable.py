@@ -90,6 +90,7 @@ class Resumable:
 
         async def read() -> bytes:
             nonlocal after, most
+            self._journal.acknowledge(after)  # whoever asks for more was given all up to here
             events, after = await self._journal.read(after, most)
             most = min(2 * most, MOST)
             return events

@@ -1,5 +1,6 @@
 """Where a run happens. One small protocol, and an implementation for each kind of worker."""
 
+import asyncio
 from typing import Protocol
 
 from engine_service.wire import Work
@@ -24,7 +25,10 @@ class Worker(Protocol):
         ...
 
     def stop(self, grace: float) -> None:
-        """Tell the agent to stop, and end it `grace` seconds later if it hasn't. `read` goes on until it has ended."""
+        """Tell the agent to stop, and end it `grace` seconds later if it hasn't. `read` goes on until it has ended.
+
+        Said again, it may end the agent sooner, and never later: the first verdict stands, and so does its grace.
+        """
         ...
 
     async def close(self) -> str:
@@ -38,3 +42,12 @@ class Workers(Protocol):
     async def start(self, work: Work) -> Worker:
         """Start an agent. Raises WorkerError."""
         ...
+
+
+def sooner(before: asyncio.TimerHandle | None, now: asyncio.TimerHandle) -> asyncio.TimerHandle:
+    """Return the timer that ends a run first, and cancel the other."""
+    if before is None:
+        return now
+    first, second = sorted((before, now), key=asyncio.TimerHandle.when)
+    second.cancel()
+    return first

@@ -140,13 +140,14 @@ class ForkServer:
         try:
             async with asyncio.timeout(REHEARSAL if kind == FORK else REHEARSAL + self._import_timeout):
                 worker = await self._fork(kind)
-                await worker.begin(FIRST)
+                with suppress(OSError):  # it is dead already: its end says why
+                    await worker.begin(FIRST)
                 while splitter.last is None and (data := await worker.read()):
                     splitter.cut(data)
                 how = await worker.close()
         except TimeoutError:
             how = "it hangs"
-        except (WorkerError, OSError) as error:
+        except WorkerError as error:
             how = str(error)
         finally:
             if worker and not worker.is_closed:

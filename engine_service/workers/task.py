@@ -12,6 +12,7 @@ from structlog.contextvars import bind_contextvars
 from engine_service.runtime.agent import Agent, AgentError, RunContext, perform
 from engine_service.runtime.event_writer import EventWriter
 from engine_service.wire import GRACE, Work
+from engine_service.workers import sooner
 
 BOUND = 64 * 1024
 """Bytes that a pipe holds before its writer waits."""
@@ -80,11 +81,9 @@ class TaskWorker:
 
     def stop(self, grace: float) -> None:
         """Cancel the agent. One that resists is given up after `grace` seconds: a task cannot be killed."""
-        if self._timer:
-            self._timer.cancel()
-        elif self._task:
+        if self._task and not self._timer:
             self._task.cancel()
-        self._timer = asyncio.get_running_loop().call_later(grace, self.pipe.close)
+        self._timer = sooner(self._timer, asyncio.get_running_loop().call_later(grace, self.pipe.close))
 
     async def close(self) -> str:
         """Cancel whatever of the run is left, and wait for its end, but not for ever. What it still says is dropped."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 import structlog
 
 from engine_service.wire import GRACE, Work
-from engine_service.workers import OUT_OF_MEMORY
+from engine_service.workers import OUT_OF_MEMORY, sooner
 from engine_service.workers.channel import Channel
 from engine_service.workers.output import Output
 
@@ -61,11 +61,9 @@ class ProcessWorker:
         return await self._channel.read()
 
     def stop(self, grace: float) -> None:
-        """Tell the agent to stop. Kill it `grace` seconds later."""
+        """Tell the agent to stop. Kill it `grace` seconds later, or as soon as was said before."""
         self._channel.stop()
-        if self._timer:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(grace, self.kill)
+        self._timer = sooner(self._timer, self._loop.call_later(grace, self.kill))
 
     def kill(self) -> None:
         """End the process, and those it started, at once."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, FilePath, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 SHORTEST = 1024
@@ -82,6 +82,14 @@ class ServiceSettings(BaseSettings):
     development_network: PrivateNetwork | None = Field(
         None, description="private network, besides loopback, whose callers are believed in development"
     )
+    tls_cert: FilePath | None = Field(None, description="PEM file with the certificate to serve with")
+    tls_key: FilePath | None = Field(None, description="PEM file with the certificate's key")
+
+    @model_validator(mode="after")
+    def _has_a_whole_certificate(self) -> Self:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("TLS_CERT and TLS_KEY go together: set both, or none")
+        return self
 
     @property
     def is_loopback(self) -> bool:
@@ -109,9 +117,12 @@ class ServiceSettings(BaseSettings):
             return cls(_cli_parse_args=list(arguments))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
         except ValidationError as error:
             problem = error.errors()[0]
-            name = cls.prefix + "_".join(str(part) for part in problem["loc"][:1]).upper()
-            given = "" if is_secret(cls, name.removeprefix(cls.prefix).lower()) else f"={problem['input']}"
-            raise BootError(f"{name}{given}: {problem['msg'].removeprefix('Value error, ')}") from error
+            sentence = problem["msg"].removeprefix("Value error, ")
+            if not problem["loc"]:  # several settings that do not fit together
+                raise BootError(sentence) from error
+            field = str(problem["loc"][0])
+            given = "" if is_secret(cls, field) else f"={problem['input']}"
+            raise BootError(f"{cls.prefix}{field.upper()}{given}: {sentence}") from error
         except SettingsError as error:
             # Not its value: a secret may have been meant by a name that is none.
             raise BootError(re.sub(r"=\S+", "=…", " ".join(str(error).split())) + "; see --help") from error

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from google.protobuf.descriptor import Descriptor
 
+from runwire.service import varint
+
 MAX_VALUES = 10_000
 """Elements of lists and entries of maps, at any depth, that a request may have: messages of its history among them."""
 FIELDS_PER_VALUE = 4
@@ -19,8 +21,6 @@ PIECE = 2_000
 
 EXPONENT = (0xF0, 0x7F)
 """The last two bytes of a double that is infinite, or no number, but for its sign and what follows its exponent."""
-MORE = 0x80
-MAX_SHIFT = 63
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 
@@ -113,14 +113,14 @@ class _Walk:
 def _field(data: bytes, at: int, end: int) -> tuple[int, int, int]:
     """Return a field's number, and where its content begins and ends."""
     try:
-        tag, at = _varint(data, at)
+        tag, at = varint.decoded(data, at)
         kind = tag & 7
         content = at
         if kind == LENGTH:
-            length, content = _varint(data, at)
+            length, content = varint.decoded(data, at)
             at = content + length
         elif kind == VARINT:
-            _, at = _varint(data, at)
+            _, at = varint.decoded(data, at)
         elif kind == FIXED64:
             at += 8
             if data[at - 1] & EXPONENT[1] == EXPONENT[1] and data[at - 2] >= EXPONENT[0]:
@@ -129,25 +129,8 @@ def _field(data: bytes, at: int, end: int) -> tuple[int, int, int]:
             at += 4
         else:
             raise ValuesError("cannot be read")
-    except IndexError:
+    except (IndexError, varint.VarintError):
         raise ValuesError("cannot be read") from None
     if at > end:
         raise ValuesError("cannot be read")
     return tag >> 3, content, at
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return a number, and where it ends."""
-    byte = data[at]
-    if byte < MORE:
-        return byte, at + 1
-    number = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        number |= (byte & 0x7F) << shift
-        if byte < MORE:
-            return number, at
-        shift += 7
-        if shift > MAX_SHIFT:
-            raise ValuesError("cannot be read")

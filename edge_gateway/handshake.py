@@ -1,12 +1,17 @@
-"""Who may come in: before a socket is one, and before anything of it exists."""
+"""Who may come in, and what they say of themselves: before a socket is one, and before anything of it exists."""
 
 import http
 import re
 from collections.abc import Callable, Sequence
 
+from runwire.v1.gateway_pb2 import ClientFrame
 from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers
 from websockets.http11 import Request
+from websockets.typing import Subprotocol
 
+from edge_gateway import engines
+from edge_gateway.frames import CODECS
 from runwire.service.rates import Rates
 from runwire.service.settings import Ip, Network, holder, is_near, parsed_ip
 
@@ -27,7 +32,7 @@ class NotAdmittedError(Exception):
         self.retry_after = retry_after
 
 
-class Doors:
+class Handshakes:
     """Looks at handshakes: where they come from, how many there are, and how often."""
 
     def __init__(
@@ -111,6 +116,24 @@ class Doors:
                 break
             address = earlier
         return holder(address)
+
+
+def subprotocol(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Choose the first of the browser's offers that is ours. Where there is none, the default's frames are sent."""
+    ours = {codec.subprotocol for codec in CODECS}
+    return next((name for name in offered if name in ours), None)
+
+
+def authorization(headers: Headers) -> str:
+    """Return what a request says of who sends it. Two such headers are joined, which makes them what nobody accepts."""
+    return ",".join(headers.get_all("Authorization"))
+
+
+def metadata(frame: ClientFrame, socket: ServerConnection) -> engines.Metadata:
+    """Say who calls, and as part of which trace: what the frame says, or else the browser's own request."""
+    headers = socket.request.headers if socket.request else Headers()
+    who = f"Bearer {frame.access_token}" if frame.access_token else authorization(headers)
+    return engines.metadata(who, frame.traceparent or ",".join(headers.get_all("traceparent")))
 
 
 def _parsed(text: str) -> Ip | None:
