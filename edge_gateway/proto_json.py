@@ -1,17 +1,18 @@
 """Messages to canonical proto3 JSON and back, by functions compiled from their descriptors."""
 
 import asyncio
-import base64
 import functools
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NamedTuple, TypeVar, cast
 
-from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from runwire.service import structs
+
+AS_IT_IS = {FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BOOL, FieldDescriptor.TYPE_UINT32}
+"""Fields whose values JSON holds as they are."""
 
 Encode = Callable[[Any], Any]
 Fill = Callable[[Any, Any], Iterator[None]]
@@ -50,37 +51,28 @@ class _Compiler:
     def message(self, descriptor: Descriptor) -> Encode:
         name = descriptor.full_name
         if name not in self._known:
-            if name.startswith("google.protobuf."):
-                self._known[name] = json_format.MessageToDict  # the other well-known types: rare, and right
-            else:
-                table: dict[int, tuple[str, Encode | None]] = {}
-                self._known[name] = functools.partial(_message, table)
-                table.update({field.number: (field.json_name, self.field(field)) for field in descriptor.fields})
+            table: dict[int, tuple[str, Encode | None]] = {}
+            self._known[name] = functools.partial(_message, table)
+            table.update({field.number: (field.json_name, self.field(field)) for field in descriptor.fields})
         return self._known[name]
 
     def field(self, field: FieldDescriptor) -> Encode | None:
         """Compile one field; None if its value is what JSON wants already."""
         one = self.single(field)
-        if field.message_type and field.message_type.GetOptions().map_entry:
-            entry = self.single(field.message_type.fields_by_name["value"]) or _same
-            return lambda value: {_key(key): entry(value[key]) for key in value}
         if field.is_repeated:
             return (lambda values: [one(value) for value in values]) if one else list
         return one
 
     def single(self, field: FieldDescriptor) -> Encode | None:
+        """Compile one value. A type that no message has is refused when the gateway starts, and not later."""
         if field.message_type:
             return self.message(field.message_type)
         if field.enum_type:
             names = {value.number: value.name for value in field.enum_type.values}
             return lambda number: names.get(number, number)
-        if field.cpp_type in {FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64}:
-            return str
-        if field.cpp_type in {FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT}:
-            return _float
-        if field.type == FieldDescriptor.TYPE_BYTES:
-            return lambda value: base64.b64encode(value).decode()
-        return None
+        if field.type in AS_IT_IS:
+            return None
+        raise TypeError(f"{field.full_name}: a field of this type cannot be written as JSON yet")
 
 
 def _message(table: dict[int, tuple[str, Encode | None]], message: Message) -> dict[str, Any]:
@@ -89,20 +81,6 @@ def _message(table: dict[int, tuple[str, Encode | None]], message: Message) -> d
         name, encode = table[field.number]
         encoded[name] = encode(value) if encode else value
     return encoded
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _key(key: Any) -> str:
-    return ("true" if key else "false") if isinstance(key, bool) else str(key)
-
-
-def _float(value: float) -> Any:
-    if value - value == 0:  # neither infinite nor NaN
-        return value
-    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124 - how NaN is told
 
 
 def _timestamp(value: Any) -> str:
@@ -153,29 +131,8 @@ class _Field(NamedTuple):
     """A field that may be set: its name, how, and which other one excludes it."""
 
     name: str
-    fill: Fill | None
-    read: Read | None
-    is_repeated: bool
+    put: Fill
     oneof: str | None
-
-    def put(self, message: Message, value: Any) -> Iterator[None]:
-        """Set it."""
-        if self.is_repeated:
-            if not isinstance(value, list):
-                raise JsonError("must be a list")
-            target = getattr(message, self.name)
-            for each in value:
-                if self.fill:
-                    yield from self.fill(target.add(), each)
-                else:
-                    target.append(_read(self.read, each))
-                yield
-        elif self.fill:
-            inner = getattr(message, self.name)
-            inner.SetInParent()
-            yield from self.fill(inner, value)
-        else:
-            setattr(message, self.name, _read(self.read, value))
 
 
 class _Reader:
@@ -202,8 +159,10 @@ class _Reader:
 
     def field(self, field: FieldDescriptor) -> _Field:
         oneof = field.containing_oneof.name if field.containing_oneof else None
-        fill = self.message(field.message_type) if field.message_type else None
-        return _Field(field.name, fill, None if fill else _reader(field), field.is_repeated, oneof)
+        if field.message_type:
+            put = _put_each if field.is_repeated else _put_message
+            return _Field(field.name, functools.partial(put, field.name, self.message(field.message_type)), oneof)
+        return _Field(field.name, functools.partial(_put_scalar, field.name, _reader(field)), oneof)
 
 
 def _reader(field: FieldDescriptor) -> Read:
@@ -211,17 +170,29 @@ def _reader(field: FieldDescriptor) -> Read:
     if field.enum_type:
         values = field.enum_type.values_by_name
         return lambda value: values[value].number if isinstance(value, str) and value in values else _integer(value)
-    if field.type == FieldDescriptor.TYPE_STRING:
-        return _string
-    if field.type == FieldDescriptor.TYPE_BOOL:
-        return _bool
-    if field.cpp_type in {FieldDescriptor.CPPTYPE_UINT32, FieldDescriptor.CPPTYPE_INT32}:
-        return _integer
-    raise TypeError(f"{field.full_name}: a field of this type cannot be read from JSON yet")
+    if field.is_repeated or field.type not in SCALARS:
+        raise TypeError(f"{field.full_name}: a field of this type cannot be read from JSON yet")
+    return SCALARS[field.type]
 
 
-def _read(read: Read | None, value: Any) -> Any:
-    return read(value) if read else value
+def _put_each(name: str, fill: Fill, message: Message, value: Any) -> Iterator[None]:
+    if not isinstance(value, list):
+        raise JsonError("must be a list")
+    add = getattr(message, name).add
+    for each in value:
+        yield from fill(add(), each)
+        yield
+
+
+def _put_message(name: str, fill: Fill, message: Message, value: Any) -> Iterator[None]:
+    inner = getattr(message, name)
+    inner.SetInParent()
+    yield from fill(inner, value)
+
+
+def _put_scalar(name: str, read: Read, message: Message, value: Any) -> Iterator[None]:
+    setattr(message, name, read(value))
+    yield
 
 
 def _fill_message(table: dict[str, _Field], message: Message, document: Any) -> Iterator[None]:
@@ -308,3 +279,10 @@ def _integer(value: Any) -> int:
     if not isinstance(value, str) and number != value:
         raise JsonError("must be a whole number")
     return number
+
+
+SCALARS: dict[int, Read] = {
+    FieldDescriptor.TYPE_STRING: _string,
+    FieldDescriptor.TYPE_BOOL: _bool,
+    FieldDescriptor.TYPE_UINT32: _integer,
+}

@@ -132,7 +132,6 @@ class Journals(RuleBasedStateMachine):
         written.sent = len(written.events)
         self.turn()
 
-
     @rule(written=journals, beyond=st.integers(1, 5))
     def read_beyond(self, written: Written, beyond: int) -> None:
         with pytest.raises(GoneError):
