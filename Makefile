@@ -5,12 +5,6 @@ PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 BIN     := .venv/bin
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 PROTOS  := protos/runwire/v1
-# Tests that can run beside one another. All others measure, and have the machine for themselves.
-BESIDE  := tests/soak tests/browser tests/clients tests/engine_service tests/service tests/laws/test_resume_model.py \
-           $(wildcard tests/test_*.py) $(patsubst %,tests/edge_gateway/test_%.py,bridge_resume close_codes engines frames) \
-           tests/doors/test_identity.py tests/doors/test_development.py tests/faults/test_network.py
-# What proves a bound by force takes its time, and a target of its own.
-FORCE   := tests/siege
 CONTESTANTS := fastapi adk pydantic langgraph
 
 # What the main branch says of the contract; nothing where there is no such branch.
@@ -35,11 +29,11 @@ run: setup ## start both services, and say where the console is; Ctrl-C stops th
 	@exec $(BIN)/python scripts/run.py
 
 test: setup tools ## run every test
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(BESIDE)
-	@$(BIN)/python -m pytest $(BESIDE:%=--ignore=%) $(FORCE:%=--ignore=%)
+	@$(BIN)/python -m pytest -m 'not measures' --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest -m 'measures and not force'
 
 siege: setup ## prove the bounds by force: hostile frames, silent connections, callers who read nothing
-	@$(BIN)/python -m pytest $(FORCE)
+	@$(BIN)/python -m pytest -m force
 
 again: setup tools ## run tests again and again: make again TESTS=tests/siege TIMES=50
 	@for time in $$(seq $(or $(TIMES),50)); do \

@@ -8,22 +8,31 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.support.browser import browser, chromium
-from tests.support.services import MISSING, ROOT, Service
+from tests.support.services import MISSING, ROOT, STRICT, Service
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
 
 LEFT_OUT = set[str]()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", autouse=True)
+def strictness(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Services run strictly, unless something is measured: that would measure the strictness."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("measures") is None:
+            patch.setenv(STRICT, "1")
+        yield
+
+
+@pytest.fixture(scope="module")
 def engine() -> Iterator[Service]:
-    """An engine that many tests share."""
+    """An engine that a module's tests share."""
     with start_engine() as service:
         assert service.address, "it serves"
         yield service
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def gateway(engine: Service) -> Iterator[Service]:
     """A gateway in front of the shared engine."""
     with start_gateway(engine.address) as service:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.services import BIN, PATIENCE, ROOT, Service, http_status
+from tests.support.services import BIN, ROOT, Service, http_status
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
+from tests.support.times import PATIENCE
 
 
 def refusal(service: Service) -> str:

@@ -9,7 +9,8 @@ import subprocess
 import time
 
 from tests.support.clients import caller, said
-from tests.support.services import PATIENCE, ROOT, Service
+from tests.support.services import ROOT, Service
+from tests.support.times import PATIENCE
 
 
 def free_address() -> str:

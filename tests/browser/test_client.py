@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Route
 from runwire.v1.events_pb2 import Event, FailureReason
 
 from tests.support.services import ROOT, Service, both, is_gone
+from tests.support.times import UNIT
 
 NODE = Path(ROOT_DIR) / "bin" / "node"
 CLIENT = ROOT / "edge_gateway" / "web" / "runwire.js"
@@ -41,7 +42,7 @@ def check(results: dict[str, Any]) -> None:
 
 
 def _wait_gone(pid: int, sentence: str) -> None:
-    until = time.monotonic() + 2
+    until = time.monotonic() + 2 * UNIT
     while not is_gone(pid):
         assert time.monotonic() < until, sentence
 

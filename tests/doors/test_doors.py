@@ -21,6 +21,9 @@ from tests.support.clients import HANDSHAKE, JSON, PROTO, caller, events_of, fra
 from tests.support.services import Service
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
+from tests.support.times import UNIT
+
+pytestmark = pytest.mark.measures
 
 
 async def status(address: str, **headers: str) -> int:
@@ -216,7 +219,7 @@ async def test_idle_attackers() -> None:
         attackers = [await attack() for _ in range(2000)]
         beside = statistics.median([await first_event() for _ in range(31)])
         for attacker in attackers:
-            closing = await asyncio.wait_for(loop.sock_recv(attacker, 4096), 30)
+            closing = await asyncio.wait_for(loop.sock_recv(attacker, 4096), 30 * UNIT)
             assert int.from_bytes(closing[2:4], "big") == 4004
             attacker.close()
     print(f"first event {usual * 1e3:.1f} ms, beside 2,000 idle sockets {beside * 1e3:.1f} ms")
@@ -236,7 +239,7 @@ async def test_slow_handshakes() -> None:
             assert terminal(events_of(await frames(connection))).agent_completed.output == "hi"
         for reader, writer in writers:
             with contextlib.suppress(ConnectionResetError):
-                await asyncio.wait_for(reader.read(), 5)
+                await asyncio.wait_for(reader.read(), 5 * UNIT)
             writer.close()
 
 
@@ -248,7 +251,7 @@ async def test_certificates_read_again_in_mid_run(tmp_path: Path) -> None:
         start_engine(TLS_CERT=str(cert.certificate), TLS_KEY=str(cert.key)) as back,
         start_gateway(back.address, ENGINE_CA=str(ours.file)) as front,
     ):
-        async with socket(front.address, JSON) as connection, asyncio.timeout(20):
+        async with socket(front.address, JSON) as connection, asyncio.timeout(20 * UNIT):
             await connection.send(opening(JSON, "waiter"))
             while "waiting" not in str(await connection.recv()):
                 pass

@@ -19,6 +19,9 @@ from tests.support.messages import messages
 from tests.support.services import Service, since_boot
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
+from tests.support.times import UNIT
+
+pytestmark = pytest.mark.measures
 
 FRAMES = int(os.environ.get("FUZZ_FRAMES", "2000"))
 STRINGS = int(os.environ.get("FUZZ_STRINGS", "400"))
@@ -99,7 +102,7 @@ async def outcome(port: int, subprotocol: str, *sent: bytes) -> int:
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
         for data in sent:
             writer.write(data)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30 * UNIT):
             return await close_code(reader)
     except (ConnectionError, asyncio.IncompleteReadError):
         return 0
@@ -201,7 +204,7 @@ async def test_strings(services: tuple[Service, Service], which: int) -> None:
         try:
             writer.write(chance.choice(starts) + chance.randbytes(chance.randrange(300)))
             writer.write_eof()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(30 * UNIT):
                 await reader.read()
         except OSError:
             pass  # it was ended while we still wrote

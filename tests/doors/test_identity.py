@@ -25,9 +25,10 @@ from websockets.exceptions import InvalidStatus
 
 from tests.support.certificates import public_pem
 from tests.support.clients import caller, frames, kind, said, socket
-from tests.support.services import PATIENCE, Service
+from tests.support.services import Service
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
+from tests.support.times import PATIENCE, UNIT
 
 SECRET = "a secret that is long enough for HS256, and for HS512 too, to be worth something"
 RSA = rsa.generate_private_key(65537, 2048)
@@ -250,7 +251,7 @@ async def test_keys_by_address() -> None:
             with start_engine(JWT_KEYS_URL=f"http://127.0.0.1:{server.server_port}/keys") as back:
                 assert await attempt(back.address, token(old, headers={"kid": "old"})) == "agent_completed"
                 Keys.document = {"keys": [_public_jwk(old, "old"), _public_jwk(new, "new")]}
-                patience = time.monotonic() + 2 * PATIENCE
+                patience = time.monotonic() + 2 * UNIT * PATIENCE
                 while await attempt(back.address, token(new, headers={"kid": "new"})) != "agent_completed":
                     assert time.monotonic() < patience  # at most every 10 s
                 for _ in range(20):

@@ -10,6 +10,7 @@ from tests.faults.test_processes import begun, rest, works
 from tests.support.clients import JSON, opening, socket
 from tests.support.proxy import Proxy, proxy
 from tests.support.services import Service, engine, gateway, is_gone, until
+from tests.support.times import UNIT
 
 Bad = tuple[Proxy, Service]
 
@@ -53,11 +54,11 @@ async def test_cut(bad: Bad) -> None:
     await works(front)
     network.is_cut = True
     network.cut()
-    async with asyncio.timeout(2.5), socket(front.address) as connection:
+    async with asyncio.timeout(2.5 * UNIT), socket(front.address) as connection:
         await connection.send(opening(JSON, "echo", "hi"))
         assert (await rest(connection))[1] == 4014
     network.is_cut = False
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(5 * UNIT):
         while True:
             async with socket(front.address) as connection:
                 await connection.send(opening(JSON, "echo", "hi"))

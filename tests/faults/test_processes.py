@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from engine_service.workers.fork_server import WAITING
 from tests.support.clients import JSON, frames, opening, socket
 from tests.support.services import BIN, Service, both, engine, gateway, is_gone, looks_inside, until, zygote_of
+from tests.support.times import UNIT
 
 AGENTS = "tests.agents.probes,tests.agents.dirt"
 PAUSE = 1.0
@@ -55,7 +56,7 @@ async def rest(connection: ClientConnection) -> tuple[list[Any], int | None]:
 
 async def works(front: Service) -> None:
     """Check that a new run is right, from its beginning to its end."""
-    async with asyncio.timeout(10), socket(front.address) as connection:
+    async with asyncio.timeout(10 * UNIT), socket(front.address) as connection:
         await connection.send(opening(JSON, "echo", "hi"))
         seen, code = await rest(connection)
     assert [event["seq"] for event in seen] == [1, 2, 3]
@@ -72,7 +73,7 @@ async def test_the_engine_is_killed(services: tuple[Service, Service]) -> None:
     assert (seen, code) == ([], 4014)
     await until(lambda: is_gone(pid))
     with engine(AGENTS=AGENTS, LISTEN=back.address):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(10 * UNIT):
             while not await _reachable(front):
                 pass
         await works(front)
@@ -90,7 +91,7 @@ async def test_the_zygote_is_killed(services: tuple[Service, Service]) -> None:
     async with socket(front.address) as connection:
         await begun(connection, "ticker", parameters={"ticks": 20})
         os.kill(zygote_of(back), signal.SIGKILL)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(5 * UNIT):
             while not await _reachable(front):
                 pass
         await works(front)
@@ -176,7 +177,7 @@ async def test_an_agent_stands_still(services: tuple[Service, Service]) -> None:
         asked = time.monotonic()
         await connection.send('{"cancel": {}}')
         seen, code = await rest(connection)
-    assert 1.5 < time.monotonic() - asked < 4
+    assert 1.5 < time.monotonic() - asked < 4 * UNIT
     assert [*seen[-1]][-1] == "agentCancelled"
     assert code == 1000
     assert is_gone(pid)
@@ -295,7 +296,7 @@ async def test_the_clock_jumps(tmp_path: Path) -> None:
             assert await events(connection) == []
             seen, code = await rest(connection)
         assert seen[-1]["agentFailed"]["reason"] == "FAILURE_REASON_TIMEOUT"
-        assert 1.8 < time.monotonic() - started < 5
+        assert 1.8 < time.monotonic() - started < 5 * UNIT
 
 
 def _free_port() -> int:

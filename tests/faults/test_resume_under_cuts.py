@@ -11,6 +11,8 @@ from tests.support.lasting import Lasting
 from tests.support.proxy import FAULTS, Fault, Link, proxy
 from tests.support.services import both, engine, gateway, until
 
+pytestmark = pytest.mark.measures
+
 RUNS = int(os.environ.get("CUT_RUNS", "20"))
 EVENTS = 2000
 """Of each run, its start and its end among them."""

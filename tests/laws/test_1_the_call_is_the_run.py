@@ -17,6 +17,9 @@ from runwire.v1.events_pb2 import FAILURE_REASON_CRASHED
 from tests.support.clients import caller, kinds, pid_of, said, terminal
 from tests.support.services import Service, is_gone, looks_inside, until, zygote_of, zygotes_of
 from tests.support.services import engine as start_engine
+from tests.support.times import UNIT
+
+pytestmark = pytest.mark.measures
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +130,7 @@ async def test_a_place_is_given_back_once(service: Service) -> None:
             call = alice.call("waiter")
             await said(call)
             call.cancel()
-        await asyncio.wait_for(full(alice, 4), 10)
+        await asyncio.wait_for(full(alice, 4), 10 * UNIT)
 
 
 async def full(alice: object, places: int) -> None:

@@ -12,6 +12,8 @@ from tests.support.clients import Caller, caller, kind, kinds, terminal
 from tests.support.services import Service
 from tests.support.services import engine as start_engine
 
+pytestmark = pytest.mark.measures
+
 AGENT_ERROR = pb.FAILURE_REASON_AGENT_ERROR
 TIMEOUT = pb.FAILURE_REASON_TIMEOUT
 CRASHED = pb.FAILURE_REASON_CRASHED

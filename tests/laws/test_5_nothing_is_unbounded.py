@@ -16,6 +16,9 @@ from grpc_status.rpc_status import from_call
 from tests.support.clients import Caller, caller, pid_of, said, terminal
 from tests.support.services import Service, zygote_of
 from tests.support.services import engine as start_engine
+from tests.support.times import UNIT
+
+pytestmark = pytest.mark.measures
 
 
 async def refused(alice: Caller, agent: str = "waiter", **fields: Any) -> tuple[grpc.StatusCode, str, list[Any]]:
@@ -91,7 +94,7 @@ async def test_a_stalled_reader(engine: Service) -> None:
             return sum(psutil.Process(each).memory_info().rss for each in (engine.pid, zygote_of(engine), pid))
 
         before = memory()
-        until = time.monotonic() + 3
+        until = time.monotonic() + 3 * UNIT
         while time.monotonic() < until:
             assert terminal(await alice.run("echo", "hi")).agent_completed.output == "hi"
         grown = memory() - before

@@ -16,6 +16,8 @@ from tests.support.clients import caller, said
 from tests.support.services import engine as start_engine
 from tests.support.services import is_gone, until, zygote_of
 
+pytestmark = pytest.mark.measures
+
 SERVICE = "runwire.v1.EngineService"
 
 

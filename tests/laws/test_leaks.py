@@ -3,10 +3,13 @@
 import asyncio
 
 import psutil
+import pytest
 
 from tests.support.clients import Caller, caller, said, terminal
 from tests.support.services import engine as start_engine
 from tests.support.services import looks_inside, until
+
+pytestmark = pytest.mark.measures
 
 RUNS = 2000
 AT_ONCE = 8

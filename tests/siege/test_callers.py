@@ -19,12 +19,15 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from tests.support.certificates import Authority
 from tests.support.clients import PROTO, caller, events_of, frames, opening, said, socket, status, terminal
 from tests.support.services import Service, engine, gateway, http_status, until
+from tests.support.times import UNIT
+
+pytestmark = [pytest.mark.measures, pytest.mark.force]
 
 
 async def flooded(service: Service, user: str, many: int, **fields: Any) -> list[Any]:
     """Begin runs that say much, and read nothing more of them."""
     calls = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(30 * UNIT):
         for _ in range(many):
             stack = caller(service.address, user)
             somebody = await stack.__aenter__()
@@ -47,14 +50,14 @@ async def test_callers_who_stop_reading(settings: dict[str, str]) -> None:
         calls = await flooded(back, "mallory", 8)
         async with caller(back.address) as alice:
             assert await status(alice.call("echo")) is grpc.StatusCode.RESOURCE_EXHAUSTED
-            async with asyncio.timeout(30):  # a message of 64 KiB may take a slow reader 16 s
+            async with asyncio.timeout(30 * UNIT):  # a message of 64 KiB may take a slow reader 16 s
                 while await status(alice.call("echo")) is not grpc.StatusCode.OK:
                     pass
         async with caller(back.address, "mallory") as mallory:  # what gRPC still keeps of them is their own loss
             await until(lambda: sum("reads nothing" in record["event"] for record in back.records) == 8, 20)
             assert await status(mallory.call("echo")) is grpc.StatusCode.RESOURCE_EXHAUSTED
             await left(calls)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(10 * UNIT):
                 while await status(mallory.call("echo")) is not grpc.StatusCode.OK:
                     pass
 
@@ -93,7 +96,7 @@ async def strangers(port: int, many: int) -> AsyncGenerator[None]:
 async def works(front: Service, **options: Any) -> float:
     """Check that a run is right, and return how long it took."""
     started = time.monotonic()
-    async with asyncio.timeout(5), socket(front.address, PROTO, **options) as connection:
+    async with asyncio.timeout(5 * UNIT), socket(front.address, PROTO, **options) as connection:
         await connection.send(opening(PROTO, "echo", "hi"))
         assert terminal(events_of(await frames(connection))).agent_completed.output == "hi"
     return time.monotonic() - started
@@ -144,17 +147,17 @@ async def test_no_descriptors_left() -> None:
         async with strangers(front.port, 290):  # the last of them wait for the kernel
             front.wait_for(lambda record: "no descriptors left" in record["event"])
             writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert b"200" in await asyncio.wait_for(reader.readline(), 3)
+            assert b"200" in await asyncio.wait_for(reader.readline(), 3 * UNIT)
             writer.close()
         assert len(front.records) < 10, front.records
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(20 * UNIT):
             while not await _answers(front):
                 pass
 
 
 async def _answers(front: Service) -> bool:
     try:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(2 * UNIT):
             reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
             writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             line = await reader.readline()
@@ -206,7 +209,7 @@ async def _watch(back: Service, many: int) -> int:
     channels = [grpc.aio.insecure_channel(back.address, (("channel", number),)) for number in range(10)]
     stubs: list[Any] = [HealthStub(channel) for channel in channels]
     calls = [stubs[number % 10].Watch(HealthCheckRequest()) for number in range(many)]
-    codes = [await asyncio.wait_for(_first(call), 20) for call in calls]
+    codes = [await asyncio.wait_for(_first(call), 20 * UNIT) for call in calls]
     assert (await stubs[0].Check(HealthCheckRequest())).status == 1
     for channel in channels:
         await channel.close()

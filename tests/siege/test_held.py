@@ -12,6 +12,9 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.support.clients import HANDSHAKE, JSON, PROTO, caller, frames, socket, status
 from tests.support.services import WATCH, engine, gateway, held
+from tests.support.times import UNIT
+
+pytestmark = [pytest.mark.measures, pytest.mark.force]
 
 MIB = 1024 * 1024 - 100
 
@@ -118,7 +121,7 @@ async def test_pings_whose_answers_nobody_reads(between: bytes) -> None:
         writer.write(HANDSHAKE)
         ping = b"\x89\xfd\0\0\0\0" + b"x" * 125
         with pytest.raises(ConnectionError):
-            await asyncio.wait_for(_send_without_end(writer, ping * 100 + between), 30)
+            await asyncio.wait_for(_send_without_end(writer, ping * 100 + between), 30 * UNIT)
         writer.close()
         assert reader
 

@@ -24,6 +24,7 @@ from tests.support.clients import JSON, frames, opening, socket
 from tests.support.lasting import Lasting
 from tests.support.proxy import FAULTS, proxy
 from tests.support.services import ROOT, both, looks_inside, zygote_of
+from tests.support.times import UNIT
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 USERS = 16
@@ -194,7 +195,7 @@ async def _watch(looked: dict[str, psutil.Process], until: float) -> Samples:
 
 async def _quiet(looked: dict[str, psutil.Process], idle: dict[str, int] | None) -> dict[str, int]:
     """Wait until no run is left, or until all is as it was, and return the services' descriptors and processes."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + 30 * UNIT
     before = None
     while True:
         found = {name: process.num_fds() for name, process in looked.items()}

@@ -18,10 +18,10 @@ from typing import Any, Self
 import psutil
 import pytest
 
+from tests.support.times import HELD, PATIENCE
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-PATIENCE = 20.0
-"""Seconds after which something that must happen has not happened."""
 
 MISSING = " cannot be had on this machine"
 
@@ -29,6 +29,17 @@ looks_inside = pytest.mark.skipif(os.geteuid() != 0, reason=f"root{MISSING}")
 """Marks a test that looks into a process of the engine's: these let nobody in but root."""
 
 Record = dict[str, Any]
+
+STRICT = "TESTS_STRICT"
+"""Set while services are to run strictly: whatever asyncio and Python can find to say against them is an error."""
+STRICTLY = {
+    "PYTHONDEVMODE": "1",  # with asyncio's own debugging
+    "PYTHONMALLOC": "pymalloc",  # but for the allocator's, which takes the memory that runs are bounded by
+    "PYTHONWARNINGS": "error",
+    "HELD_LIMIT": str(HELD),
+}
+WATCH = str(ROOT / "tests" / "support" / "watch")
+"""The folder that makes a service tell of callbacks that hold its loop."""
 
 
 class Service:
@@ -38,13 +49,17 @@ class Service:
         self, command: str, *flags: str, env: dict[str, str] | None = None, before: Sequence[str] = ()
     ) -> None:
         # Output that nobody reads would stop the service; unbuffered or not, it ends up in `records`.
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RUNWIRE_")}
+        self._is_strict = STRICT in os.environ
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("RUNWIRE_")}
+        environ |= {"PYTHONPATH": str(ROOT)} | (env or {})
+        if self._is_strict:
+            environ |= STRICTLY | {"PYTHONPATH": f"{environ['PYTHONPATH']}:{WATCH}"}
         self.process = subprocess.Popen(
             [*before, BIN / command, *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=inherited | {"PYTHONPATH": str(ROOT)} | (env or {}),
+            env=environ,
         )
         self.records: list[Record] = []
         self._news = threading.Condition()
@@ -125,11 +140,13 @@ class Service:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self.process.poll() is None:
             self.stop()
         else:
             self.wait()
+        if self._is_strict and error is None:
+            assert held(self) == [], "a callback held the loop"
 
 
 def engine(
@@ -154,18 +171,14 @@ def gateway(engine: str, *flags: str, folder: str = "", before: Sequence[str] = 
     return Service("edge-gateway", *flags, env=named | {"PYTHONPATH": f"{ROOT}:{folder}"}, before=before)
 
 
-WATCH = str(ROOT / "tests" / "support" / "watch")
-"""The folder that makes a service tell of callbacks that hold its loop."""
-
-
 ABOUT_SETTINGS = ("development: ", "agents run as root", "no TLS on a public", "tokens go to a remote")
 """What a service warns of when it begins: what its operator may not have meant, and these tests mean."""
 
 
 def since_boot(service: Service) -> list[Record]:
     """Return what a service has logged since it serves."""
-    serving = next(place for place, record in enumerate(service.records) if record.get("event") == "serving")
-    seen = service.records[serving:]
+    places = (place for place, record in enumerate(service.records) if record.get("event") == "serving")
+    seen = service.records[next(places, len(service.records)) :]
     return [record for record in seen if not str(record.get("event")).startswith(ABOUT_SETTINGS)]
 
 

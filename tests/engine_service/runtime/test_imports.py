@@ -16,6 +16,7 @@ from google.protobuf.json_format import MessageToDict
 from tests.support.clients import caller, kind, said, status, terminal
 from tests.support.services import Service, looks_inside, until, zygote_of, zygotes_of
 from tests.support.services import engine as start_engine
+from tests.support.times import UNIT
 
 IMPORTS = "tests.agents.imports"
 
@@ -58,14 +59,14 @@ async def test_an_exit_function_that_never_ends() -> None:
             call = alice.call("lingering")
             events = [event async for response in call for event in response.events]
             assert terminal(events).agent_completed.output == "done"
-            assert 1.5 < time.monotonic() - started < 4
+            assert 1.5 < time.monotonic() - started < 4 * UNIT
             service.wait_for(lambda record: "cut short" in record["event"])
 
 
 async def test_modules_that_cannot_be_forked() -> None:
     """They stop the boot with a sentence, and not each run at its timeout."""
     with start_engine(agents="tests.agents.unforkable") as service:
-        assert await asyncio.to_thread(service.wait, 40) == 2
+        assert await asyncio.to_thread(service.wait, 40 * UNIT) == 2
         [line] = service.lines
         assert "cannot be forked: its agents need `fork = False`" in line
 
@@ -73,7 +74,7 @@ async def test_modules_that_cannot_be_forked() -> None:
 async def test_a_fork_that_dies_is_no_slow_exit() -> None:
     """A module whose forked processes die stops the boot, too."""
     with start_engine(agents="tests.agents.deadly") as service:
-        assert await asyncio.to_thread(service.wait, 40) == 2
+        assert await asyncio.to_thread(service.wait, 40 * UNIT) == 2
         assert "killed by SIGKILL; one of these modules cannot be forked" in service.lines[-1]
 
 
@@ -82,7 +83,7 @@ async def test_a_zygote_whose_module_started_a_daemon() -> None:
     """What a module leaves running doesn't hide the zygote's death: another takes over."""
     with start_engine(agents="tests.agents.daemon") as service:
         os.kill(zygote_of(service), signal.SIGKILL)
-        async with caller(service.address) as alice, asyncio.timeout(15):
+        async with caller(service.address) as alice, asyncio.timeout(15 * UNIT):
             while await status(alice.call("with_daemon")) is not grpc.StatusCode.OK:
                 pass
         for pid in psutil.pids():  # it is nobody's child any more, and ends by itself, but not soon
@@ -122,7 +123,7 @@ async def test_stopping_while_an_import_hangs(number: signal.Signals) -> None:
         await until(lambda: bool(zygotes_of(service)))
         [zygote] = zygotes_of(service)
         service.signal(number)
-        assert await asyncio.to_thread(service.wait, 5) == (0 if number == signal.SIGTERM else -number)
+        assert await asyncio.to_thread(service.wait, 5 * UNIT) == (0 if number == signal.SIGTERM else -number)
         await until(lambda: not psutil.pid_exists(zygote), 5)
 
 
@@ -174,7 +175,7 @@ async def test_a_zygote_that_stands_still() -> None:
             assert await said(ticking) == "0"
             [zygote] = zygotes_of(service)
             os.kill(zygote, signal.SIGSTOP)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(20 * UNIT):
                 events = [event async for response in ticking for event in response.events]
                 assert kind(events[-1]) == "agent_completed"
                 service.wait_for(lambda record: record["event"] == "the zygote does not answer: it is killed")
@@ -183,5 +184,5 @@ async def test_a_zygote_that_stands_still() -> None:
         [zygote] = zygotes_of(service)
         os.kill(zygote, signal.SIGSTOP)
         service.signal(signal.SIGTERM)
-        assert await asyncio.to_thread(service.wait, 15) == 0
+        assert await asyncio.to_thread(service.wait, 15 * UNIT) == 0
         assert not psutil.pid_exists(zygote)

@@ -10,7 +10,7 @@ import pytest
 
 from engine_service.workers import sooner
 from engine_service.workers.worker import ProcessWorker
-from tests.support.services import PATIENCE
+from tests.support.times import PATIENCE
 
 
 async def test_one_that_was_never_handed_over() -> None:

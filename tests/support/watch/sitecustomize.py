@@ -2,12 +2,13 @@
 
 import asyncio.events
 import json
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-LIMIT = 0.02
+LIMIT = float(os.environ.get("HELD_LIMIT", "0.02"))
 """Seconds of the loop's thread that one callback may take. Its own time, and not the clock's: the machine is shared."""
 
 
