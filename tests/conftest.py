@@ -18,10 +18,18 @@ LEFT_OUT = set[str]()
 @pytest.fixture(scope="module", autouse=True)
 def strictness(request: pytest.FixtureRequest) -> Iterator[None]:
     """Services run strictly, unless something is measured: that would measure the strictness."""
+    tests = (test for test in request.session.items if test.path == request.path)
     with pytest.MonkeyPatch.context() as patch:
-        if request.node.get_closest_marker("measures") is None:
+        if not all(test.get_closest_marker("measures") for test in tests):
             patch.setenv(STRICT, "1")
         yield
+
+
+@pytest.fixture(autouse=True)
+def measured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a single test that measures starts beside others that don't is as operators have it, too."""
+    if request.node.get_closest_marker("measures"):
+        monkeypatch.delenv(STRICT, raising=False)
 
 
 @pytest.fixture(scope="module")

@@ -149,7 +149,7 @@ class Pipe:
 
     async def read(self) -> bytes:
         """Wait for frames and take them; nothing once the pipe is closed and empty."""
-        if not self._buffer and not self._closed:
+        while not self._buffer and not self._closed:  # a thread's frame may be taken before we hear of it
             self._readable.clear()
             await self._readable.wait()
         with self._lock:  # against an agent's threads

@@ -12,6 +12,8 @@ from tests.support.services import Service
 
 __all__ = ["gateway_of_probes"]
 
+pytestmark = pytest.mark.measures
+
 CHECKS = Path(__file__).with_name("slow.mjs")
 MOST = 20e6
 """Bytes that a page may grow by. What would come in the meantime is some 100 MB."""

@@ -23,8 +23,6 @@ from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
 from tests.support.times import UNIT
 
-pytestmark = pytest.mark.measures
-
 
 async def status(address: str, **headers: str) -> int:
     """Return what a handshake gets."""
@@ -195,6 +193,7 @@ def test_a_public_address() -> None:
         assert sum(record["level"] == "warning" for record in front.records) == 1
 
 
+@pytest.mark.measures
 async def test_idle_attackers() -> None:
     """2,000 sockets that never say a word are all closed after `OPEN_TIMEOUT`, and nobody else feels them."""
     with start_engine() as back, start_gateway(back.address, OPEN_TIMEOUT="5") as front:

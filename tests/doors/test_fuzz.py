@@ -21,8 +21,6 @@ from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
 from tests.support.times import UNIT
 
-pytestmark = pytest.mark.measures
-
 FRAMES = int(os.environ.get("FUZZ_FRAMES", "2000"))
 STRINGS = int(os.environ.get("FUZZ_STRINGS", "400"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))

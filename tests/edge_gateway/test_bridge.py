@@ -23,8 +23,6 @@ from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
 from tests.support.times import UNIT
 
-pytestmark = pytest.mark.measures
-
 AGENTS = "tests.agents.probes,tests.agents.dirt,tests.agents.rogues"
 TOLD = 0.1
 """Seconds within which the engine has to be told, and the agent to be gone. An agent needs some of them to die."""
@@ -339,6 +337,7 @@ async def test_a_slow_browser_is_not() -> None:
         back.wait_for(lambda record: record["event"] == "run left by its caller")
 
 
+@pytest.mark.measures
 async def test_memory_with_a_stalled_browser(services: tuple[Service, Service]) -> None:
     """A browser stalls while its agent wants to say a million things: nobody grows, and nobody else feels it."""
     back, front = services
@@ -370,6 +369,7 @@ async def test_memory_with_a_stalled_browser(services: tuple[Service, Service]) 
     assert beside < 2 * usual
 
 
+@pytest.mark.measures
 async def test_a_thousand_sockets() -> None:
     """1,000 sockets with runs that wait cost the gateway at most 60 KB each; none is refused; all end right."""
     count = 1000

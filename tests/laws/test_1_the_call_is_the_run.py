@@ -19,8 +19,6 @@ from tests.support.services import Service, is_gone, looks_inside, until, zygote
 from tests.support.services import engine as start_engine
 from tests.support.times import UNIT
 
-pytestmark = pytest.mark.measures
-
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
@@ -42,6 +40,7 @@ async def left(service: Service, agent: str, times: int) -> list[float]:
     return took
 
 
+@pytest.mark.measures
 async def test_leaving_ends_the_process(service: Service) -> None:
     """When the caller leaves, the agent's process is gone within 100 ms (median of 50)."""
     took = await left(service, "pid", 50)

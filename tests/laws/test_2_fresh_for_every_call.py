@@ -14,8 +14,6 @@ from tests.support.clients import caller, pid_of, terminal
 from tests.support.services import Service, looks_inside, zygote_of
 from tests.support.services import engine as start_engine
 
-pytestmark = pytest.mark.measures
-
 RUNS = 200
 
 

@@ -11,8 +11,7 @@ from runwire.v1 import events_pb2 as pb
 from tests.support.clients import Caller, caller, kind, kinds, terminal
 from tests.support.services import Service
 from tests.support.services import engine as start_engine
-
-pytestmark = pytest.mark.measures
+from tests.support.times import UNIT
 
 AGENT_ERROR = pb.FAILURE_REASON_AGENT_ERROR
 TIMEOUT = pb.FAILURE_REASON_TIMEOUT
@@ -66,8 +65,8 @@ ENDINGS = {
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Service]:
-    """An engine whose runs may take a second, and 128 MiB."""
-    with start_engine(agents="tests.agents.rogues", RUN_TIMEOUT="1", RUN_MEMORY="128MiB") as service:
+    """An engine whose runs may take two seconds, and 128 MiB."""
+    with start_engine(agents="tests.agents.rogues", RUN_TIMEOUT=str(2 * UNIT), RUN_MEMORY="128MiB") as service:
         yield service
 
 

@@ -18,8 +18,6 @@ from tests.support.clients import Caller, caller, kind, kinds, said, status, tak
 from tests.support.services import Service, engine, is_gone
 from tests.support.times import UNIT
 
-pytestmark = pytest.mark.measures
-
 StatusCode = grpc.StatusCode
 MINUTE = Duration(seconds=60)
 SHORT = Duration(nanos=300_000_000)
@@ -289,6 +287,7 @@ async def test_a_cut_of_five_seconds() -> None:
             assert terminal(events).seq == 60_003
 
 
+@pytest.mark.measures
 async def test_resuming_a_thousand_events_is_quick() -> None:
     with engine() as fresh:
         async with caller(fresh.address) as carol:
@@ -339,6 +338,7 @@ async def test_what_is_left_behind_is_bounded(service: Service, alice: Caller) -
         assert await status(bob.resume(run_id)) is StatusCode.OK
 
 
+@pytest.mark.measures
 async def test_much_that_nobody_reads() -> None:
     """What runs leave behind doesn't fill the engine's memory, whatever they were asked and whatever they said."""
     with engine(RESUME_BUFFER=str(BUFFER), RESUME_MEMORY="1MiB", MAX_RUNS_PER_USER="64") as small:

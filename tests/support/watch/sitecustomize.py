@@ -2,6 +2,7 @@
 
 import asyncio.events
 import json
+import logging
 import os
 import sys
 import time
@@ -26,5 +27,7 @@ def watch() -> None:
     asyncio.events.Handle._run = timed  # type: ignore[assignment, method-assign]
 
 
+# In debugging it tells of each server that it has.
+logging.getLogger("asyncio").setLevel(logging.WARNING)
 if Path(sys.argv[0]).name in {"engine-service", "edge-gateway"}:
     watch()
