@@ -11,7 +11,7 @@ CONTESTANTS := fastapi adk pydantic langgraph
 MAIN    := $(shell git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify main)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test siege again check protos format tools readme pictures fuzz bench soak cuts
+.PHONY: help setup run test siege again coverage mutants check protos format tools readme pictures fuzz bench soak cuts
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,17 @@ siege: setup ## prove the bounds by force: hostile frames, silent connections, c
 again: setup tools ## run tests again and again: make again TESTS=tests/siege TIMES=50
 	@for time in $$(seq $(or $(TIMES),50)); do \
 	    $(BIN)/python -m pytest --quiet --no-header $(TESTS) || { echo "failed at time $$time"; exit 1; }; done
+
+coverage: setup tools ## which lines tests run, in every process: a table by module
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@COVERAGE_FILE=$(CURDIR)/build/coverage/own TEST_UNIT=4 $(BIN)/python -m coverage run -m pytest -q -m 'not measures' \
+	    tests/engine_service tests/edge_gateway tests/service || echo "(at this speed)"
+	@COVERAGE_FILE=$(CURDIR)/build/coverage/all TEST_UNIT=4 $(BIN)/python -m coverage run -m pytest -q -m 'not measures' \
+	    || echo "(at this speed)"
+	@$(BIN)/python scripts/coverage_table.py build/coverage
+
+mutants: setup ## change runs/ and wire.py at 150 places, and see which changes their own tests do not notice
+	@$(BIN)/python scripts/mutants.py $(if $(MUTANTS),$(MUTANTS),150)
 
 check: setup ## format, lint, types, contract, generated code
 	$(BIN)/ruff format --check .

@@ -85,6 +85,8 @@ async def test_engines_behind_one_name(tmp_path: Path) -> None:
         start_gateway(f"engines:{port}", before=before) as front,
     ):
         await until(lambda: bool(one.address and two.address))
+        while not (started(one) and started(two)):  # the gateway knows both
+            assert await code_of(front) == 1000
         ids = [str(uuid.uuid4()) for _ in range(60)]
 
         async def begin(run_id: str) -> int:

@@ -1,4 +1,4 @@
-"""Events to bytes, once."""
+"""What the engine, the zygote and the runs' processes say to each other."""
 
 import asyncio
 import threading
@@ -10,7 +10,34 @@ from runwire.v1.engine_pb2 import RunResponse
 from runwire.v1.events_pb2 import AgentCompleted, AgentMessage, Event
 
 from engine_service.runtime.event_writer import EventTooLargeError, EventWriter, event_frame
-from engine_service.wire import EVENT, LAST, MIN_LIMIT, NOTE, FrameSplitter, frame
+from engine_service.wire import (
+    EVENT,
+    LAST,
+    MIN_LIMIT,
+    NOTE,
+    Description,
+    Exited,
+    Forked,
+    FrameSplitter,
+    Imported,
+    Importing,
+    NotForked,
+    NotImported,
+    Ready,
+    Terms,
+    Told,
+    Watched,
+    Words,
+    Work,
+    ends,
+    frame,
+    head,
+    heard,
+    quiet,
+    told,
+    word,
+)
+from runwire.service import varint
 
 
 class Heap:
@@ -109,3 +136,104 @@ async def test_threads_keep_the_order() -> None:
     for thread in threads:
         await asyncio.to_thread(thread.join)
     assert [event.seq for event in events(heap.data)] == list(range(1, 801))
+
+
+AGENT = Description("a", "what it is for", "process", "agents.a", is_public=True, is_forked=False)
+TOLD: list[Told] = [
+    Importing("agents.a"), Imported(AGENT), NotImported("it cannot be"), Watched("/a.py"), Ready(threads=1, exits=2),
+    Forked(pid=7), NotForked("no room"), Exited(pid=7, status=-9),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("message", TOLD, ids=lambda message: type(message).__name__)
+def test_what_a_zygote_tells(message: Told) -> None:
+    """Each of its messages is heard as it was told."""
+    assert heard(told(message)) == message
+
+
+def test_every_message_of_a_zygotes_is_tried() -> None:
+    """The list above has them all."""
+    assert {type(message) for message in TOLD} == set(Told.__args__)
+
+
+@pytest.mark.parametrize("user", [None, (1000, 100)])
+def test_terms_on_a_command_line(user: tuple[int, int] | None) -> None:
+    """A zygote reads the terms that it was given."""
+    terms = Terms(("a", "b"), 1024, 2**30, 600.5, reload=True, apart=("c",), user=user)
+    assert Terms.read(terms.encoded()) == terms
+
+
+@given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=300)), max_size=10), st.integers(1, 50))
+def test_words_cut_anywhere(words: list[tuple[int, bytes]], size: int) -> None:
+    """However what the engine says arrives, its words come out whole, and in order."""
+    data = b"".join(word(tag, body) for tag, body in words)
+    listener, out = Words(), list[tuple[int, bytes]]()
+    for at in range(0, len(data), size):
+        out += listener.feed(data[at : at + size])
+    assert out == words
+
+
+@given(st.integers(0, 2**64 - 1), st.binary(max_size=5))
+def test_numbers(number: int, behind: bytes) -> None:
+    """A number is read as it was written, whatever stands behind it; not all of it is none."""
+    data = varint.encoded(number)
+    assert varint.decoded(data + behind, 0) == (number, len(data))
+    assert varint.decoded(behind + data, len(behind)) == (number, len(behind) + len(data))
+    with pytest.raises(IndexError):
+        varint.decoded(data[:-1], 0)
+
+
+def test_a_number_without_an_end() -> None:
+    """What goes on for longer than a number can is none."""
+    with pytest.raises(varint.VarintError):
+        varint.decoded(b"\xff" * 20, 0)
+    assert varint.decoded(b"\xff" * 9 + b"\x01", 0) == (2**64 - 1, 10)
+
+
+@given(st.lists(st.binary(max_size=300), max_size=10))
+def test_where_frames_end(bodies: list[bytes]) -> None:
+    """Each frame's end is found, from any of them on."""
+    frames = [frame(EVENT, body) for body in bodies]
+    data = b"".join(frames)
+    expected = [sum(map(len, frames[: place + 1])) for place in range(len(frames))]
+    assert list(ends(data, 0)) == expected
+    for place, at in enumerate(expected):
+        assert list(ends(data, at)) == expected[place + 1 :]
+
+
+def test_the_first_message() -> None:
+    """What a stream's first message says besides events: whose it is, and how long it is quiet at most."""
+    response = RunResponse.FromString(head("run") + quiet(1.25))
+    assert (response.run_id, response.heartbeat.seconds, response.heartbeat.nanos) == ("run", 1, 250_000_000)
+
+
+def test_what_the_log_says_of_a_run() -> None:
+    """Its id, its user, its agent; and its trace, if it is part of one."""
+    work = Work(run_id="1", user_id="alice", agent="a", input="a secret")
+    assert work.labels() == {"run_id": "1", "user_id": "alice", "agent": "a"}
+    assert Work("1", "alice", "a", trace_id="t").labels()["trace_id"] == "t"
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+@pytest.mark.parametrize("limit", [1024, MIN_LIMIT + 7])
+def test_the_largest_event(limit: int, excess: int) -> None:
+    """An event may be so large and not a byte larger, also in pieces; no limit is smaller than MIN_LIMIT."""
+    splitter = FrameSplitter(limit)
+    body = bytes(max(limit, MIN_LIMIT) + excess)
+    data = frame(EVENT, body)
+    out = splitter.cut(data[:3]) + splitter.cut(data[3:100]) + splitter.cut(data[100:])
+    assert (out == data, splitter.broken is None) == (not excess, not excess)
+
+
+@given(st.lists(st.sampled_from([EVENT, NOTE]), max_size=8), st.integers(1, 40))
+def test_notes_between_events(tags: list[int], size: int) -> None:
+    """Notes are taken out of what is passed on, wherever it is cut; they are no events and have no numbers."""
+    frames = [(tag, b"%d" % place * 40) for place, tag in enumerate(tags)]
+    data = b"".join(frame(*each) for each in frames) + frame(LAST, b"end") + b"and more"
+    splitter, out = FrameSplitter(1024), b""
+    for at in range(0, len(data), size):
+        out += splitter.cut(data[at : at + size])
+    assert out == b"".join(frame(*each) for each in frames if each[0] == EVENT)
+    assert splitter.notes == [body.decode() for tag, body in frames if tag == NOTE]
+    assert splitter.count == tags.count(EVENT)
+    assert (splitter.last, splitter.broken) == (b"end", None)
