@@ -6,8 +6,9 @@ cost and no more.
 
 import ast
 import contextlib
-import copy
-import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import io
 import os
 import random
@@ -15,7 +16,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -64,45 +67,67 @@ def changes(node: ast.AST) -> Iterator[Callable[[ast.AST], None]]:
                 yield lambda found, place=place: found.body.__setitem__(place, ast.Pass())
 
 
-def mutants(file: str) -> Iterator[tuple[str, ast.Module]]:
-    """Yield each way to change a module: where, and what it becomes."""
+Place = tuple[str, int, int]
+"""A module, a node of it, and a way to change that."""
+
+
+def hints(tree: ast.AST) -> set[ast.AST]:
+    """Return what is there for type checkers alone."""
+    annotations = [getattr(node, name, None) for node in ast.walk(tree) for name in ("annotation", "returns")]
+    return {inner for each in annotations if each for inner in ast.walk(each)}
+
+
+def places() -> list[Place]:
+    """Return each way to change each module."""
+    trees = [(file, ast.parse((ROOT / file).read_text(encoding="utf-8"))) for file in TESTS]
+    return [
+        (file, number, way)
+        for file, tree, ignored in [(file, tree, hints(tree)) for file, tree in trees]
+        for number, node in enumerate(ast.walk(tree))
+        if node not in ignored
+        for way, _ in enumerate(changes(node))
+    ]
+
+
+def mutant(place: Place) -> tuple[str, ast.Module]:
+    """Change a module there: say how, and return what it becomes."""
+    file, number, way = place
     source = (ROOT / file).read_text(encoding="utf-8")
+    before = ast.unparse(ast.parse(source)).splitlines()
     tree = ast.parse(source)
-    for number, node in enumerate(ast.walk(tree)):
-        for way, _ in enumerate(changes(node)):
-            mutant = copy.deepcopy(tree)
-            changed = next(each for at, each in enumerate(ast.walk(mutant)) if at == number)
-            list(changes(changed))[way](changed)
-            ast.fix_missing_locations(mutant)
-            before, after = source.splitlines(), ast.unparse(mutant).splitlines()
-            line = getattr(node, "lineno", 0)
-            told = [each for each in after if each not in ast.unparse(tree).splitlines()]
-            where = f"{file}:{line}: {before[line - 1].strip()}  →  {told[0].strip() if told else '(gone)'}"
-            yield where, mutant
+    node = next(islice(ast.walk(tree), number, None))
+    list(changes(node))[way](node)
+    ast.fix_missing_locations(tree)
+    line = getattr(node, "lineno", 0)
+    new = [text.strip() for text in ast.unparse(tree).splitlines() if text not in before]
+    return f"{file}:{line}: {source.splitlines()[line - 1].strip()}  →  {new[0] if new else '(gone)'}", tree
 
 
-def survives(file: str, mutant: ast.Module) -> int:
+class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds one module in its changed form."""
+
+    def __init__(self, file: str, tree: ast.Module) -> None:
+        self._name = file.removesuffix(".py").replace("/", ".")
+        self._code = compile(tree, file, "exec")
+
+    def find_spec(self, name: str, *_: object) -> importlib.machinery.ModuleSpec | None:
+        """Find it."""
+        return importlib.util.spec_from_loader(name, self) if name == self._name else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Execute it."""
+        exec(self._code, vars(module))  # noqa: S102 - our own code
+
+
+def begin(file: str, tree: ast.Module) -> int:
     """Start a process in which a module is changed, and its tests are run. Its status is 0 when they pass."""
     pid = os.fork()
     if pid:
         return pid
     os.setsid()
-    name = file.removesuffix(".py").replace("/", ".")
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try:
-            loader = type(
-                "Loader",
-                (),
-                {
-                    "create_module": lambda *_: None,
-                    "exec_module": lambda _, made: exec(  # noqa: S102 - our own code
-                        compile(mutant, file, "exec"), vars(made)
-                    ),
-                },
-            )()
-            spec = importlib.util.spec_from_loader(name, loader, origin=str(ROOT / file))
-            finder = type("Finder", (), {"find_spec": lambda _, wanted, *__: spec if wanted == name else None})()
-            sys.meta_path.insert(0, finder)
+            sys.meta_path.insert(0, Changed(file, tree))
             status = pytest.main(["-q", "-x", "-p", "no:cacheprovider", *TESTS[file]])
         except BaseException:  # noqa: BLE001 - it is noticed
             status = 1
@@ -111,27 +136,28 @@ def survives(file: str, mutant: ast.Module) -> int:
 
 def main() -> None:
     """Try as many mutants as are asked for."""
-    many = int(sys.argv[1])
-    known = [(file, *each) for file in TESTS for each in mutants(file)]
-    chosen = random.Random(SEED).sample(known, min(many, len(known)))  # noqa: S311 - the same ones every time
-    print(f"{len(chosen)} of {len(known)} mutants")
+    known = places()
+    many = min(int(sys.argv[1]), len(known))
+    chosen = random.Random(SEED).sample(known, many)  # noqa: S311 - the same ones every time
+    print(f"{many} of {len(known)} mutants", flush=True)
     running: dict[int, tuple[str, float]] = {}
-    survivors: list[str] = []
+    survivors = 0
     while chosen or running:
         while chosen and len(running) < AT_ONCE:
-            file, where, mutant = chosen.pop()
-            running[survives(file, mutant)] = where, time.monotonic() + PATIENCE
+            place = chosen.pop()
+            where, tree = mutant(place)
+            running[begin(place[0], tree)] = where, time.monotonic() + PATIENCE
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid in running:
             where, _ = running.pop(pid)
             if status == 0:
-                survivors.append(where)
+                survivors += 1
                 print(f"lives: {where}", flush=True)
         elif not pid:
             for late in [late for late, (_, until) in running.items() if time.monotonic() > until]:
                 os.killpg(late, signal.SIGKILL)
             time.sleep(0.02)
-    print(f"{len(survivors)} of {many} outlived their module's own tests")
+    print(f"{survivors} of {many} outlived their module's own tests")
 
 
 if __name__ == "__main__":

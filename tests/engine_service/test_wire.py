@@ -12,9 +12,11 @@ from runwire.v1.events_pb2 import AgentCompleted, AgentMessage, Event
 from engine_service.runtime.event_writer import EventTooLargeError, EventWriter, event_frame
 from engine_service.wire import (
     EVENT,
+    HEARTBEAT,
     LAST,
     MIN_LIMIT,
     NOTE,
+    RUN_ID,
     Description,
     Exited,
     Forked,
@@ -59,7 +61,11 @@ def events(data: bytes) -> list[Event]:
     return list(RunResponse.FromString(data).events)
 
 
-@given(st.lists(st.binary(max_size=300), max_size=20), st.lists(st.integers(1, 200), min_size=1))
+LENGTHS = st.sampled_from([0, 1, 126, 127, 128, 129, 300]).map(lambda length: b"x" * length)
+"""Bodies whose lengths take one byte, or two."""
+
+
+@given(st.lists(st.binary(max_size=30) | LENGTHS, max_size=20), st.lists(st.integers(1, 200), min_size=1))
 def test_cut_anywhere(bodies: list[bytes], pieces: list[int]) -> None:
     """However the bytes arrive, whole frames come out, in order, and are counted."""
     data = b"".join(frame(EVENT, body) for body in bodies)
@@ -73,7 +79,11 @@ def test_cut_anywhere(bodies: list[bytes], pieces: list[int]) -> None:
 
 
 def test_frames_are_a_run_responses_events() -> None:
-    """Frames laid end to end are the events of a RunResponse."""
+    """Frames laid end to end are the events of a RunResponse; an ending and a note have tags that none of its have."""
+    fields = RunResponse.DESCRIPTOR.fields_by_number
+    assert [fields[tag >> 3].name for tag in (RUN_ID, EVENT, HEARTBEAT)] == ["run_id", "events", "heartbeat"]
+    assert not {LAST >> 3, NOTE >> 3} & set(fields)
+    assert {tag & 7 for tag in (RUN_ID, EVENT, HEARTBEAT, LAST, NOTE)} == {2}
     laid = b"".join(event_frame(Event(seq=seq, agent="a" * 200)) for seq in (1, 2, 3))
     assert [event.seq for event in events(laid)] == [1, 2, 3]
 

@@ -203,3 +203,136 @@ def _unsent(kept: list[Written]) -> int:
 
 TestJournals = Journals.TestCase
 TestJournals.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+
+
+def small(number: int, size: int = 100) -> bytes:
+    """Write an event frame of exactly so many bytes."""
+    return frame(EVENT, (b"%d " % number).ljust(size - (2 if size < 130 else 3), b"x"))
+
+
+async def told(journal: MemoryJournal, numbers: range) -> None:
+    """Write events of 100 bytes, each by itself, to a reader who follows."""
+    for number in numbers:
+        await journal.append(small(number), number)
+        journal.acknowledge(number)
+
+
+@pytest.mark.parametrize("most", [1, 99, 100, 199, 200, 4_095, 4_100, 5_000, 64 * 1024])
+async def test_from_every_position(most: int) -> None:
+    """From wherever one reads, one gets what follows: as many events as are allowed, or up to where it can be cut."""
+    journal = MemoryJournals(RUN, USER, ALL).open("a", "")
+    await told(journal, range(1, 301))
+    first = next(after for after in range(300) if not _is_gone(journal, after))
+    assert 0 < first <= 300 - RUN // 2 // 100  # half of the room is for what was sent
+    assert journal.size == (300 - first) * 100 <= RUN
+    for after in (*range(first, 300), *range(299, first - 1, -1)):
+        events, position = await journal.read(after, most)
+        assert events == b"".join(small(number) for number in range(after + 1, position + 1))
+        assert after < position <= max(after + 1, after + most // 100)
+        # It may end earlier, where the journal can be cut without looking at its events: never by more than that.
+        assert position == 300 or position > after + (most - 2 * GRAIN) // 100
+    assert _is_gone(journal, first - 1)
+
+
+def _is_gone(journal: MemoryJournal, after: int) -> bool:
+    try:
+        journal.check(after)
+    except GoneError:
+        return True
+    return False
+
+
+async def _waits(journal: MemoryJournal, events: bytes, last: int) -> bool:
+    """Tell whether there is no room for events. If there is, they are written."""
+    writing = asyncio.create_task(journal.append(events, last))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    if writing.done():
+        return False
+    writing.cancel()
+    await asyncio.wait((writing,))
+    return True
+
+
+@pytest.mark.parametrize("bounds", [(1_000, 9_999, 9_999), (9_999, 1_000, 9_999), (9_999, 9_999, 1_000)])
+async def test_room_to_the_byte(bounds: tuple[int, int, int]) -> None:
+    """As much as there is room for is written, and not a byte more, whichever bound it is."""
+    journal = MemoryJournals(*bounds).open("a", "")
+    await journal.append(small(1, 900), 1)
+    assert await _waits(journal, small(2, 101), 2)
+    assert not await _waits(journal, small(2, 100), 2)
+    assert journal.size == 1_000
+    assert await _waits(journal, small(3, 10), 3)
+    journal.acknowledge(2)  # whoever follows is never held up
+    assert not await _waits(journal, small(3, 10), 3)
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_another_journal_needs_a_byte(*, together: bool) -> None:
+    """Where a byte is free another journal can be opened; where none is, it says whose bound that is."""
+    store = MemoryJournals(RUN, *((USER, 1_000) if together else (1_000, ALL)))
+    journal = store.open("a", "")
+    await journal.append(small(1, 999), 1)
+    store.open("a", "").forget()
+    journal.put(small(2, 4)[:1], 2)
+    with pytest.raises(FullError) as full:
+        store.open("a", "")
+    assert full.value.user_id == ("" if together else "a")
+    if not together:
+        store.open("b", "")
+
+
+async def test_what_is_over_goes_first() -> None:
+    """Where there is no room, what was sent of runs that are over goes before what was sent of others; and no more."""
+    store = MemoryJournals(RUN, USER, 10_000)
+    over, live = store.open("a", ""), store.open("a", "")
+    await told(over, range(1, 41))
+    await told(live, range(1, 41))
+    over.seal()
+    third = store.open("b", "")
+    await third.append(small(1, 4_000), 1)
+    assert (over.size < 4_000, live.size) == (True, 4_000)
+    assert over.size + live.size + third.size <= 10_000
+    assert not _is_gone(live, 0)
+
+
+async def test_who_waits_longest_is_next() -> None:
+    """Room that comes free goes to whoever waits for it longest."""
+    store = MemoryJournals(RUN, USER, 10_000)
+    full = store.open("a", "")
+    await full.append(small(1, 9_900), 1)
+    order = list[str]()
+    waiting = []
+    for name in ("first", "second", "third"):
+        journal = store.open(name, "")
+        await journal.append(small(1, 10), 1)
+
+        async def write(journal: MemoryJournal = journal, name: str = name) -> None:
+            await journal.append(small(2, 3_000), 2)
+            order.append(name)
+
+        waiting.append(asyncio.create_task(write()))
+        await asyncio.sleep(0)
+    full.forget()
+    await asyncio.wait_for(asyncio.gather(*waiting), 20)
+    assert order == ["first", "second", "third"]
+
+
+async def test_readers_hear_of_news_and_of_the_end() -> None:
+    """A reader waits for what comes, and hears the end once; one whose journal is forgotten hears that."""
+    journal = MemoryJournals(RUN, USER, ALL).open("a", "")
+    reading = asyncio.create_task(journal.read(0, 1000))
+    await asyncio.sleep(0)
+    assert not reading.done()
+    journal.put(small(1), 1)
+    assert await reading == (small(1), 1)
+    assert journal.last == 1
+    reading = asyncio.create_task(journal.read(1, 1000))
+    await asyncio.sleep(0)
+    journal.seal()
+    assert await reading == (b"", 1)
+    journal.forget()
+    with pytest.raises(GoneError):
+        journal.check(1)
+    journal.put(small(2), 2)
+    assert (journal.size, journal.last) == (0, 1)
