@@ -59,9 +59,9 @@ class Bridge:
         self._stall_timeout = stall_timeout
         self._codecs = {codec.subprotocol: codec for codec in CODECS}
         self.sockets = 0
-        """How many there are."""
+        """How many are open."""
         self.carried = 0
-        """How many there were."""
+        """How many were opened since the boot."""
 
     async def carry(self, socket: ServerConnection) -> None:
         """Serve a socket from its first frame to its end."""

@@ -25,7 +25,7 @@ MAX_OWED = 256 * 1024
 MAX_SILENT = 256
 """Connections of one address that have not asked for anything yet."""
 HASTE = 1.0
-"""Seconds in which an honest browser has sent what it wants, once it has begun."""
+"""Seconds for which one is spared that has sent something: an honest browser has asked by then."""
 SWEEP = 1000
 """Connections that come until those are forgotten that have gone."""
 RESERVE = 1 / 16
@@ -106,7 +106,7 @@ class Arrivals:
         found = parsed_ip(str(address[0]))
         host, port = holder(found), int(address[1])
         if found is not None and any(found in proxy for proxy in self._trusted_proxies):
-            return  # it speaks for many; whom it names is counted when it does
+            return  # it speaks for many; those whom it names have their rate (see handshake)
         silent = self._silent.setdefault(host, OrderedDict())
         silent[port] = (accepted, time.monotonic())
         if len(silent) > MAX_SILENT:

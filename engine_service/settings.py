@@ -31,8 +31,10 @@ class Settings(ServiceSettings):
     drain_grace: PositiveFloat = Field(
         30, description="seconds that runs have to finish when the engine is told to stop"
     )
-    resume_buffer: Size = Field(ByteSize(1024 * 1024), description="events that a resumable run keeps")
-    resume_memory: Size = Field(ByteSize(256 * 1024 * 1024), description="events that all resumable runs keep together")
+    resume_buffer: Size = Field(ByteSize(1024 * 1024), description="bytes of events that a resumable run keeps")
+    resume_memory: Size = Field(
+        ByteSize(256 * 1024 * 1024), description="bytes of events that all resumable runs keep together"
+    )
     max_resume_window: PositiveFloat = Field(3600, description="seconds that a run may outlive its caller")
     max_event_bytes: Size = Field(ByteSize(1024 * 1024), description="size that one event may have")
     reload: CliImplicitFlag[bool] = Field(default=False, description="use agents anew when their files change")

@@ -9,11 +9,13 @@ import datetime
 import json
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, get_args
 
 from google.protobuf.duration_pb2 import Duration
+from runwire.v1 import events_pb2 as pb
 
 from runwire.service import varint
 
@@ -40,7 +42,7 @@ MAX_NOTE = 64 * 1024
 """Bytes of one note; what is longer is cut off."""
 
 MIN_LIMIT = 2 * 1024 * 1024
-"""No frame below this size is too large for the engine: `agent_started` carries an input of up to 1 MiB."""
+"""Bytes that the engine takes in one frame, however few an event may have: `agent_started` carries the input."""
 
 NANOSECONDS = 1_000_000_000
 
@@ -48,6 +50,17 @@ NANOSECONDS = 1_000_000_000
 def frame(tag: int, body: bytes) -> bytes:
     """Put a tag and a length in front of a body."""
     return bytes((tag,)) + varint.encoded(len(body)) + body
+
+
+def event_frame(event: pb.Event) -> bytes:
+    """Encode an event."""
+    return frame(EVENT, event.SerializeToString())
+
+
+def stamp(event: pb.Event) -> pb.Event:
+    """Write the time of day on an event."""
+    event.time.seconds, event.time.nanos = divmod(time.time_ns(), NANOSECONDS)
+    return event
 
 
 def head(run_id: str) -> bytes:

@@ -25,7 +25,7 @@ class StalledError(Exception):
 
 
 class Reply:
-    """Writes a call's messages. No write lasts longer than a caller may stall, nor much longer than its run."""
+    """Writes a call's messages. Each may take as long as a caller may stall, and more if it is large."""
 
     def __init__(
         self, context: Context, run_id: str, *, heartbeat: float, stall: float, about: Sequence[tuple[str, str]]

@@ -52,7 +52,7 @@ def read(data: bytes) -> Asked:
         parameters = [field for field in found if field.number == PARAMETERS]
         request = pb.RunRequest.FromString(_without(data, parameters))
     except ValuesError as error:
-        raise invalid({"history": str(error)}) from error
+        raise invalid({"request": str(error)}) from error
     except DecodeError as error:
         raise invalid({"request": "cannot be read as a RunRequest"}) from error
     # Where a message comes in pieces, they are one when they are laid end to end.

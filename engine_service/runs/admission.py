@@ -9,8 +9,8 @@ from engine_service.runs.refusal import exists, too_many, unavailable
 from engine_service.runs.run import Run
 from runwire.service.rates import Rates
 
-SENT_AWAY = 4
-"""How many times as many calls as runs one user may have whose end was not read yet."""
+UNREAD = 4
+"""How many calls one user may have whose end was not read yet, for each run that they may have at once."""
 
 
 class Tally:
@@ -87,7 +87,7 @@ class Admission:
 
     def check_resume(self, user_id: str) -> None:
         """Raise the reason why a user cannot resume a run, if there is one: too many hear no end."""
-        if self.unread[user_id] + self.sent_away[user_id] >= SENT_AWAY * self._max_runs_per_user:
+        if self.unread[user_id] + self.sent_away[user_id] >= UNREAD * self._max_runs_per_user:
             raise too_many("You have too many calls that you do not read. Try again in a moment.", "UNREAD_CALLS")
 
     def find(self, user_id: str, run_id: str) -> Run | None:

@@ -3,8 +3,7 @@
 from google.protobuf.message import DecodeError
 from runwire.v1 import events_pb2 as pb
 
-from engine_service.runtime.event_writer import event_frame, stamp
-from engine_service.wire import EVENT, FrameSplitter, frame
+from engine_service.wire import EVENT, FrameSplitter, event_frame, frame, stamp
 from engine_service.workers import OUT_OF_MEMORY
 
 TERMINAL = {"agent_completed", "agent_failed", "agent_cancelled"}

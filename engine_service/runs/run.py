@@ -26,7 +26,7 @@ class Run:
     def __init__(self, work: Work, workers: Workers, *, max_event_bytes: int) -> None:
         self.work = work
         self.on_stop: Callable[[], None] = _nothing
-        """Called when it is told to stop."""
+        """Called when its end is decided from here: it is told to stop, or has broken its stream."""
         self._workers = workers
         self._outcome = Outcome(work.agent, max_event_bytes)
         self._worker: Worker | None = None

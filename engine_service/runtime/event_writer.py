@@ -3,13 +3,12 @@
 import asyncio
 import itertools
 import threading
-import time
 from typing import Any, Literal, Protocol, cast
 
 from google.protobuf.message import Message
 from runwire.v1 import events_pb2 as pb
 
-from engine_service.wire import EVENT, LAST, MAX_NOTE, NANOSECONDS, NOTE, frame
+from engine_service.wire import EVENT, LAST, MAX_NOTE, NOTE, frame, stamp
 
 BREATHER = 1024
 """Events that an agent says in one breath. One who never waits would otherwise never hear that it is to stop."""
@@ -27,24 +26,13 @@ class Sink(Protocol):
         ...
 
     async def drain(self) -> None:
-        """Wait, on the sink's own loop, until what was written has been taken."""
+        """Wait, on the sink's own loop, until the writer may go on."""
         ...
 
     @property
     def drained(self) -> bool:
-        """Whether everything that was written has been taken."""
+        """Whether the writer may go on without waiting."""
         ...
-
-
-def event_frame(event: pb.Event) -> bytes:
-    """Encode an event."""
-    return frame(EVENT, event.SerializeToString())
-
-
-def stamp(event: pb.Event) -> pb.Event:
-    """Write the time of day on an event."""
-    event.time.seconds, event.time.nanos = divmod(time.time_ns(), NANOSECONDS)
-    return event
 
 
 class EventWriter:

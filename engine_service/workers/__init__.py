@@ -32,7 +32,7 @@ class Worker(Protocol):
         ...
 
     async def close(self) -> str:
-        """Leave nothing of the run behind, and say how it ended if it ended badly. Ends an agent that still runs."""
+        """Leave nothing of the run behind, and say in words how it ended. Ends an agent that still runs."""
         ...
 
 

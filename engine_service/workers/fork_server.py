@@ -130,8 +130,8 @@ class ForkServer:
 
         Raises RegistryError.
         """
-        for how in {self._how(agent) for agent in self.agents}:
-            await self._rehearse(how)
+        for kind in {self._kind_of(agent) for agent in self.agents}:
+            await self._rehearse(kind)
         self._grow()
 
     async def _rehearse(self, kind: bytes) -> None:
@@ -164,12 +164,12 @@ class ForkServer:
 
     async def start(self, work: Work) -> ProcessWorker:
         """Give a run a process. Raises WorkerError."""
-        how = self._how(work.agent)
-        while self._waiting[how]:
-            worker = self._waiting[how].popleft()
+        kind = self._kind_of(work.agent)
+        while self._waiting[kind]:
+            worker = self._waiting[kind].popleft()
             if await self._begin(worker, work):
                 return worker
-        worker = await self._fork(how)
+        worker = await self._fork(kind)
         if not await self._begin(worker, work):
             raise WorkerError("a process died before it had its run")
         return worker
@@ -218,27 +218,27 @@ class ForkServer:
     def _grow(self) -> None:
         """Have children wait, as many as there should be."""
         afresh = any(not agent.is_forked for agent in self.agents.values())
-        for how, wanted in ((FORK, WAITING), (EXEC, int(afresh))):
-            growing = self._growing[how]
-            while not self._retired and len(self._waiting[how]) + len(growing) < wanted:
-                task = self._loop.create_task(self._add(how))
+        for kind, wanted in ((FORK, WAITING), (EXEC, int(afresh))):
+            growing = self._growing[kind]
+            while not self._retired and len(self._waiting[kind]) + len(growing) < wanted:
+                task = self._loop.create_task(self._add(kind))
                 growing.add(task)
                 task.add_done_callback(growing.discard)
 
-    async def _add(self, how: bytes) -> None:
+    async def _add(self, kind: bytes) -> None:
         try:
-            worker = await self._fork(how)
+            worker = await self._fork(kind)
         except WorkerError:
             return  # the next run will say so
-        self._waiting[how].append(worker)
+        self._waiting[kind].append(worker)
         if self._retired:
             self.retire()
 
-    def _how(self, agent: str) -> bytes:
-        """Return how an agent's processes come to be."""
+    def _kind_of(self, agent: str) -> bytes:
+        """Return how an agent's processes come to be: forked, or started afresh."""
         return FORK if self.agents[agent].is_forked else EXEC
 
-    async def _fork(self, how: bytes) -> ProcessWorker:
+    async def _fork(self, kind: bytes) -> ProcessWorker:
         async with self._turn:
             if self._retired or self.died.done():
                 raise WorkerError("the zygote is gone")
@@ -248,7 +248,7 @@ class ForkServer:
                 raise WorkerError(f"there are no descriptors for it: {error}") from error
             birth: asyncio.Future[None] = self._loop.create_future()
             try:
-                socket.send_fds(self._control, [how], worker.childs)
+                socket.send_fds(self._control, [kind], worker.childs)
                 self._births.append((worker, birth))
                 worker.close_child_ends()
                 self._expect()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from runwire.v1.engine_pb2 import RunResponse
 from runwire.v1.events_pb2 import AgentCompleted, AgentMessage, Event
 
-from engine_service.runtime.event_writer import EventTooLargeError, EventWriter, event_frame
+from engine_service.runtime.event_writer import EventTooLargeError, EventWriter
 from engine_service.wire import (
     EVENT,
     HEARTBEAT,
@@ -32,6 +32,7 @@ from engine_service.wire import (
     Words,
     Work,
     ends,
+    event_frame,
     frame,
     head,
     heard,

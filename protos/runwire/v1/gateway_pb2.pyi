@@ -34,7 +34,7 @@ class ClientFrame(_message.Message):
     access_token: _builtins.str
     """Who is calling, as a token that the engine verifies.
 
-    Read from the first frame alone; never logged.
+    The first frame's is the run's; a later one's, where it has one, is that frame's own. Never logged.
     """
     traceparent: _builtins.str
     """The caller's trace, as a W3C traceparent.

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from engine_service.runs.admission import SENT_AWAY, Admission
+from engine_service.runs.admission import UNREAD, Admission
 from engine_service.runs.refusal import Code, Refusal
 from engine_service.runs.run import Run
 from runwire.service.rates import Rates
@@ -95,7 +95,7 @@ async def test_calls_that_end_unheard() -> None:
     """So many calls that hear no end, and none more can be resumed."""
     book = admission(per_user=1)
     for tally in (book.unread, book.sent_away):
-        held = [tally.one("alice") for _ in range(SENT_AWAY)]
+        held = [tally.one("alice") for _ in range(UNREAD)]
         for each in held:
             book.check_resume("alice")
             each.__enter__()

@@ -285,7 +285,7 @@ async def test_another_journal_needs_a_byte(*, together: bool) -> None:
 async def test_what_is_over_goes_first() -> None:
     """Where there is no room, what was sent of runs that are over goes before what was sent of others; and no more."""
     store = MemoryJournals(RUN, USER, 10_000)
-    over, live = store.open("a", ""), store.open("a", "")
+    live, over = store.open("a", ""), store.open("a", "")
     await told(over, range(1, 41))
     await told(live, range(1, 41))
     over.seal()
