@@ -51,6 +51,7 @@ class _Compiler:
     def message(self, descriptor: Descriptor) -> Encode:
         name = descriptor.full_name
         if name not in self._known:
+            _refuse_unknown(descriptor)
             table: dict[int, tuple[str, Encode | None]] = {}
             self._known[name] = functools.partial(_message, table)
             table.update({field.number: (field.json_name, self.field(field)) for field in descriptor.fields})
@@ -73,6 +74,12 @@ class _Compiler:
         if field.type in AS_IT_IS:
             return None
         raise TypeError(f"{field.full_name}: a field of this type cannot be written as JSON yet")
+
+
+def _refuse_unknown(descriptor: Descriptor) -> None:
+    """Refuse a message whose JSON is none of its fields', when the gateway starts, and not later."""
+    if descriptor.full_name.startswith("google.protobuf.") or descriptor.GetOptions().map_entry:
+        raise TypeError(f"{descriptor.full_name}: a message of this type is not JSON yet")
 
 
 def _message(table: dict[int, tuple[str, Encode | None]], message: Message) -> dict[str, Any]:
@@ -140,21 +147,19 @@ class _Reader:
 
     def __init__(self) -> None:
         self._known: dict[str, Fill] = {
+            "google.protobuf.Duration": _fill_from_text,
             "google.protobuf.Struct": _fill_struct,
-            "google.protobuf.Value": _fill_value,
-            "google.protobuf.ListValue": _fill_list,
+            "google.protobuf.Timestamp": _fill_from_text,
         }
 
     def message(self, descriptor: Descriptor) -> Fill:
         name = descriptor.full_name
         if name not in self._known:
-            if name.startswith("google.protobuf."):
-                self._known[name] = _fill_well_known
-            else:
-                table: dict[str, _Field] = {}
-                self._known[name] = functools.partial(_fill_message, table)
-                for field in descriptor.fields:
-                    table[field.name] = table[field.json_name] = self.field(field)
+            _refuse_unknown(descriptor)
+            table: dict[str, _Field] = {}
+            self._known[name] = functools.partial(_fill_message, table)
+            for field in descriptor.fields:
+                table[field.name] = table[field.json_name] = self.field(field)
         return self._known[name]
 
     def field(self, field: FieldDescriptor) -> _Field:
@@ -216,7 +221,7 @@ def _fill_message(table: dict[str, _Field], message: Message, document: Any) -> 
             raise JsonError(f"{name}: cannot be that") from error
 
 
-def _fill_well_known(message: Message, value: Any) -> Iterator[None]:
+def _fill_from_text(message: Message, value: Any) -> Iterator[None]:
     if not isinstance(value, str):
         raise JsonError('must be text, like "60s" or "2026-01-01T00:00:00Z"')
     message.FromJsonString(value)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
@@ -224,37 +229,45 @@ def _fill_well_known(message: Message, value: Any) -> Iterator[None]:
 
 
 def _fill_struct(message: Any, value: Any) -> Iterator[None]:
+    """Fill a Struct, without a stack that grows with its depth: each value would pass through all of it."""
     if not isinstance(value, dict):
         raise JsonError("must be an object")
-    fields = message.fields
-    for key, inner in value.items():
-        yield from _fill_value(fields[key], inner)
+    open_ones: list[tuple[Any, Any]] = [(message, value)]
+    while open_ones:
+        container, values = open_ones.pop()
+        for filled, inner in _slots(container, values):
+            if isinstance(inner, dict):
+                filled.struct_value.SetInParent()
+                open_ones.append((filled.struct_value, inner))
+            elif isinstance(inner, list):
+                filled.list_value.SetInParent()
+                open_ones.append((filled.list_value, inner))
+            else:
+                _set_scalar(filled, inner)
+            yield
 
 
-def _fill_list(message: Any, value: Any) -> Iterator[None]:
-    if not isinstance(value, list):
-        raise JsonError("must be a list")
-    add = message.values.add
-    for inner in value:
-        yield from _fill_value(add(), inner)
+def _slots(container: Any, values: Any) -> Iterator[tuple[Any, Any]]:
+    """Make room for each value of a Struct or a ListValue, in turn."""
+    if isinstance(values, dict):
+        fields = container.fields
+        for key, value in cast("dict[str, Any]", values).items():
+            yield fields[key], value
+    else:
+        add = container.values.add
+        for value in values:
+            yield add(), value
 
 
-def _fill_value(message: Any, value: Any) -> Iterator[None]:
+def _set_scalar(message: Any, value: Any) -> None:
     if isinstance(value, str):
         message.string_value = value
     elif value is None:
         message.null_value = 0
     elif isinstance(value, bool):
         message.bool_value = value
-    elif isinstance(value, dict):
-        message.struct_value.SetInParent()
-        yield from _fill_struct(message.struct_value, value)
-    elif isinstance(value, list):
-        message.list_value.SetInParent()
-        yield from _fill_list(message.list_value, value)
     else:
         message.number_value = value
-    yield
 
 
 def _string(value: Any) -> str:

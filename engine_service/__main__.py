@@ -13,8 +13,8 @@ def main() -> None:
     # Agents may be named that lie where the command is given, as with `python -m`.
     sys.path.insert(0, str(Path.cwd()))
     from engine_service import app  # noqa: PLC0415
-    from engine_service.runtime.registry import RegistryError  # noqa: PLC0415
     from engine_service.settings import BootError, Settings  # noqa: PLC0415
+    from engine_service.wire import RegistryError  # noqa: PLC0415
     from runwire.service import log  # noqa: PLC0415
 
     try:

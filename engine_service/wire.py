@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, get_args
 
-from google.protobuf.duration_pb2 import Duration
 from runwire.v1 import events_pb2 as pb
 
 from runwire.service import varint
@@ -26,17 +25,12 @@ GRACE = 2.0
 """Seconds that an agent has to clean up after it was told to stop."""
 
 
-RUN_ID = 0x0A
-"""The run's id: field 1 of RunResponse. It never comes from an agent."""
 EVENT = 0x12
 """An event: field 2, length-delimited, as in RunResponse."""
 LAST = 0x1A
 """The root agent's terminal event. A tag of its own lets the run see the end without decoding; it leaves as EVENT."""
 NOTE = 0x22
 """Text for the engine's log. It never leaves the engine."""
-
-HEARTBEAT = 0x2A
-"""How long a stream is quiet at most: field 5 of RunResponse. It never comes from an agent."""
 
 MAX_NOTE = 64 * 1024
 """Bytes of one note; what is longer is cut off."""
@@ -61,18 +55,6 @@ def stamp(event: pb.Event) -> pb.Event:
     """Write the time of day on an event."""
     event.time.seconds, event.time.nanos = divmod(time.time_ns(), NANOSECONDS)
     return event
-
-
-def head(run_id: str) -> bytes:
-    """Encode what every RunResponse begins with. Alone, it is a heartbeat; with event frames behind it, it has them."""
-    return frame(RUN_ID, run_id.encode())
-
-
-def quiet(seconds: float) -> bytes:
-    """Encode for how long a stream is quiet at most: it stands in its first message."""
-    heartbeat = Duration()
-    heartbeat.FromNanoseconds(int(seconds * NANOSECONDS))
-    return frame(HEARTBEAT, heartbeat.SerializeToString())
 
 
 def ends(frames: bytes | bytearray, at: int) -> Iterator[int]:
@@ -173,6 +155,10 @@ class Work:
         return labels | {"trace_id": self.trace_id} if self.trace_id else labels
 
 
+FIRST = Work("run", "user", "", "What?", deadline=datetime.datetime.now(datetime.UTC))
+"""What a process rehearses before there are users. No agent of anybody's can have no name."""
+
+
 @dataclass(frozen=True)
 class Description:
     """What there is to know about an agent without importing it."""
@@ -184,6 +170,10 @@ class Description:
     """The module that was named, and has it."""
     is_public: bool
     is_forked: bool
+
+
+class RegistryError(Exception):
+    """The agents cannot be had as they were named. The message says what to do."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc.aio
+from google.protobuf.duration_pb2 import Duration
 
-from engine_service.wire import GRACE, head, quiet
+from engine_service.wire import GRACE, NANOSECONDS, frame
 
+RUN_ID = 0x0A
+"""The tag of a stream's run: field 1 of RunResponse. What has events behind it is a RunResponse with them."""
+HEARTBEAT = 0x2A
+"""The tag of how long a stream is quiet at most: field 5 of RunResponse."""
 LAST_WRITE = 2 * GRACE
 """Seconds that a write may take once the run is told to stop."""
 WINDOW = 32 * 1024
@@ -84,9 +89,9 @@ class Reply:
 
     async def _bounded(self, writing: Awaitable[None], more: float = 0) -> None:
         """Wait until something is written: this is the call's flow control."""
-        end = asyncio.get_running_loop().time() + self._stall + more
+        deadline = asyncio.get_running_loop().time() + self._stall + more
         try:
-            async with asyncio.timeout_at(end) as self._writing:
+            async with asyncio.timeout_at(deadline) as self._writing:
                 await writing
         except TimeoutError:
             raise StalledError from None
@@ -95,3 +100,15 @@ class Reply:
             raise asyncio.CancelledError from error
         finally:
             self._writing = None
+
+
+def head(run_id: str) -> bytes:
+    """Encode what every RunResponse begins with. Alone, it is a heartbeat; with event frames behind it, it has them."""
+    return frame(RUN_ID, run_id.encode())
+
+
+def quiet(seconds: float) -> bytes:
+    """Encode for how long a stream is quiet at most: it stands in its first message."""
+    heartbeat = Duration()
+    heartbeat.FromNanoseconds(int(seconds * NANOSECONDS))
+    return frame(HEARTBEAT, heartbeat.SerializeToString())

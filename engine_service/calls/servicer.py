@@ -198,7 +198,7 @@ class Servicer:
             with self._admission.unread.one(caller.user_id):  # gRPC ends the call when what was written before is read
                 await context.abort_with_status(status_of(too_many("Nothing was read for too long.", "STALLED")))
         except WorkerError as error:
-            self._log.error("no place for a run", error=str(error))
+            self._log.error("no worker for a run", error=str(error))
             answer = unavailable("The engine cannot start a run right now. Try again.", "NO_PLACE")
             await context.abort_with_status(status_of(answer))
         except grpc.aio.AbortError:

@@ -22,6 +22,9 @@ class Tally:
     def __getitem__(self, user_id: str) -> int:
         return self._users[user_id]
 
+    def __len__(self) -> int:
+        return len(self._users)
+
     @contextmanager
     def one(self, user_id: str) -> Generator[None]:
         """Count one for as long as it is there."""

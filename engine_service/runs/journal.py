@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from engine_service.wire import ends
 
 GRAIN = 4 * 1024
-"""Bytes between two places where a journal can be cut without looking at its events, or more."""
+"""Bytes between two positions at which a journal can be cut without looking at its events, or more."""
 
 
 class GoneError(Exception):
@@ -143,7 +143,7 @@ class MemoryJournal:
         self._shelves = shelves
         self._past = past  # bytes that are kept of what was sent, as long as there may be more
         self._data = bytearray()
-        self._marks = deque[Mark]()  # places to cut at, oldest first; the last one is the end
+        self._marks = deque[Mark]()  # where it can be cut, oldest first; the last one is the end
         self._start = Mark(0, 0)  # what came up to here was pushed out
         self._end = Mark(0, 0)
         self._read = Mark(0, 0)  # where the reader went on last: found without looking for it

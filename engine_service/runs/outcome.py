@@ -39,6 +39,11 @@ class Outcome:
         return self._verdict is not None
 
     @property
+    def is_the_agents_own(self) -> bool:
+        """Whether the terminal event that was given out is what the agent said."""
+        return self.is_over and not self.is_decided and self.has_heard_all
+
+    @property
     def has_heard_all(self) -> bool:
         """Whether the agent has said its last: what it still says is not worth reading."""
         return self._splitter.last is not None

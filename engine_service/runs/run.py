@@ -38,13 +38,13 @@ class Run:
     async def start(self, seconds: float, grace: float = GRACE) -> None:
         """Begin, and end by oneself after so many seconds. Raises WorkerError, and then nothing has begun."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
+        deadline = loop.time() + seconds
         try:
-            async with asyncio.timeout_at(end):
+            async with asyncio.timeout_at(deadline):
                 self._worker = await self._workers.start(self.work)
         except TimeoutError as error:
             raise WorkerError("there was none in time") from error
-        self._timer = loop.call_at(end, self.stop, TIMED_OUT, grace)
+        self._timer = loop.call_at(deadline, self.stop, TIMED_OUT, grace)
         self._log.info("run started")
         if self.is_stopped:
             self._worker.stop(grace)
@@ -106,8 +106,8 @@ class Run:
                 self._worker.stop(GRACE)
                 self._log.info("run left by its caller", events=self.count)
                 await self._leave(self._worker)
-            elif await self._leave(self._worker) == KILLED:
-                # It had said its last: what took too long is what runs at its end, or threads that don't.
+            elif await self._leave(self._worker) == KILLED and self._outcome.is_the_agents_own:
+                # What took too long is what runs at its end, or threads that don't.
                 self._log.warning("a process did not end in time: its exit functions are cut short", seconds=GRACE)
 
     async def _leave(self, worker: Worker) -> str:
@@ -125,13 +125,13 @@ class Run:
         return self._leaving.result()
 
     def _take(self, worker: Worker, data: bytes) -> bytes:
-        was_broken = self._outcome.broken
+        was_decided = self._outcome.is_decided
         events = self._outcome.take(data)
         for note in self._outcome.notes():
             if self._notes:
                 self._notes -= 1
                 self._log.error("agent failed", traceback=note)
-        if self._outcome.broken and not was_broken:
+        if self._outcome.broken and not was_decided:
             self._log.warning("agent broke its own stream", how=self._outcome.broken)
             worker.stop(0)
             self.on_stop()

@@ -12,7 +12,7 @@ from runwire.service.kernel import PR_SET_DUMPABLE
 
 
 def main() -> None:
-    """Import the agents, and do one run. It has its user, its session and its place below the zygote already."""
+    """Import the agents, and do one run. It has its user and its session already."""
     child.ignore_stops()
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     terms = Terms.read(sys.argv[3])

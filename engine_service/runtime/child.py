@@ -95,8 +95,8 @@ async def _live(
     work: int, events: int, agents: Mapping[str, type[Agent]], max_event_bytes: int, seconds: float
 ) -> bool:
     engine, sink = socket.socket(fileno=work), PipeSink(events)
-    for end in (engine, sink):
-        os.register_at_fork(after_in_child=end.close)  # whatever the agent forks is not this run
+    for side in (engine, sink):
+        os.register_at_fork(after_in_child=side.close)  # whatever the agent forks is not this run
     return await do_run(engine, sink, agents, max_event_bytes, seconds)
 
 

@@ -10,15 +10,11 @@ from types import ModuleType
 from typing import get_args
 
 from engine_service.runtime.agent import Agent
-from engine_service.wire import Description, Isolation
+from engine_service.wire import Description, Isolation, RegistryError
 
 BUILT_IN = ("engine_service.agents.triage",)
 GROUP = "runwire.agents"
 ISOLATIONS: tuple[str, ...] = get_args(Isolation)
-
-
-class RegistryError(Exception):
-    """The agents cannot be had as they were named. The message says what to do."""
 
 
 def sources(modules: Iterable[str], *, demo: bool) -> tuple[str, ...]:

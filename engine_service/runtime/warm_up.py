@@ -1,7 +1,6 @@
 """Runs before there are children: what the first ones cost is shared by all that follow, and paid once."""
 
 import asyncio
-import datetime
 import os
 import pickle
 import signal
@@ -9,7 +8,7 @@ import socket
 
 from engine_service.runtime.agent import Agent, RunContext
 from engine_service.runtime.child import PipeSink, do_run
-from engine_service.wire import WORK, Work, word
+from engine_service.wire import FIRST, WORK, word
 
 TIMES = 20
 """Runs until nothing changes any more. See decision 8."""
@@ -18,7 +17,7 @@ TIMES = 20
 class Rehearsal(Agent):
     """What most agents do."""
 
-    name = ""  # no agent of anybody's can be called so
+    name = FIRST.agent
     public = False
 
     async def run(self, context: RunContext, input: str) -> str:
@@ -27,9 +26,6 @@ class Rehearsal(Agent):
         await context.say(input)
         await context.report("said", {"said": input})
         return input
-
-
-FIRST = Work("run", "user", Rehearsal.name, "What?", deadline=datetime.datetime.now(datetime.UTC))
 
 
 def rehearse() -> None:

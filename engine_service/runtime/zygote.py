@@ -34,6 +34,7 @@ from engine_service.wire import (
     NotForked,
     NotImported,
     Ready,
+    RegistryError,
     Terms,
     Told,
     Watched,
@@ -64,7 +65,7 @@ class Zygote:
         try:
             drop_rights(self._terms)
             found = self._import()
-        except registry.RegistryError as error:
+        except RegistryError as error:
             self._tell(NotImported(str(error)))
             return
         self._agents: dict[str, type[Agent]] = {name: agent for name, (agent, _) in found.items()}
@@ -72,8 +73,8 @@ class Zygote:
         # Only now: a module may have set handlers of its own at its import.
         child.ignore_stops()
         self._woken, self._wake = socket.socketpair()
-        for end in (self._woken, self._wake):
-            end.setblocking(False)
+        for side in (self._woken, self._wake):
+            side.setblocking(False)
         signal.signal(signal.SIGCHLD, _wake)
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         # Siblings cannot read one another's memory through /proc; what a child leaves behind comes to us.
@@ -94,6 +95,7 @@ class Zygote:
             self._serve_engine()
         finally:
             self._end()
+            signal.set_wakeup_fd(-1)  # or a signal would be written to whoever has its number next
             self._wake.close()
             self._woken.close()
 
@@ -159,8 +161,8 @@ class Zygote:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for end in (self._control, self._woken, self._wake):
-                end.close()
+            for side in (self._control, self._woken, self._wake):
+                side.close()
             os.setsid()
             for descriptor in (work, events):  # they came through a socket, which makes them inheritable
                 os.set_inheritable(descriptor, afresh)
@@ -219,12 +221,12 @@ def drop_rights(terms: Terms) -> None:
         os.setgroups([group])
         os.setgid(group)
         os.setuid(user)
-        for place in (os.__file__, *sys.path):
+        for path in (os.__file__, *sys.path):
             try:
-                Path(place).stat()
+                Path(path).stat()
             except PermissionError:
-                raise registry.RegistryError(
-                    f"the user of RUNWIRE_ENGINE_RUN_AS may not read {place}: put Python, and the agents, where it can"
+                raise RegistryError(
+                    f"the user of RUNWIRE_ENGINE_RUN_AS may not read {path}: put Python, and the agents, where it can"
                 ) from None
             except OSError:
                 pass  # there is nothing to be read

@@ -27,7 +27,7 @@ class Worker(Protocol):
     def stop(self, grace: float) -> None:
         """Tell the agent to stop, and end it `grace` seconds later if it hasn't. `read` goes on until it has ended.
 
-        Said again, it may end the agent sooner, and never later: the first verdict stands, and so does its grace.
+        Said again, it may end the agent sooner, and never later: nobody has more time than the first verdict gave.
         """
         ...
 

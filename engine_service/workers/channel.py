@@ -79,7 +79,7 @@ class Channel:
                 return data
         return b""
 
-    def end(self) -> None:
+    def seal(self) -> None:
         """Let what is there be all there is, even if a process that the child left behind holds its end."""
         held = array.array("i", [0])
         fcntl.ioctl(self._events, termios.FIONREAD, held)

@@ -8,14 +8,13 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import structlog
 
-from engine_service.runtime.registry import RegistryError
-from engine_service.runtime.warm_up import FIRST
 from engine_service.wire import (
     EXEC,
+    FIRST,
     FORK,
     GRACE,
     MAX_MESSAGE,
@@ -28,6 +27,7 @@ from engine_service.wire import (
     NotForked,
     NotImported,
     Ready,
+    RegistryError,
     Terms,
     Told,
     Watched,
@@ -64,16 +64,17 @@ class ForkServer:
         self._cgroups = cgroups
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
-        self._output = Output(self._log.bind(process="zygote"))
-        try:
-            self._zygote = self._exec(theirs, terms)
-        except OSError:
-            self._control.close()
-            self._output.close()
-            raise
-        finally:
-            theirs.close()
+        with ExitStack() as undo:
+            undo.callback(self._control.close)
+            with theirs:
+                self._output = Output(self._log.bind(process="zygote"))
+                undo.callback(self._output.close)
+                self._zygote = self._exec(theirs, terms)
+                undo.callback(self._zygote.wait)
+                undo.callback(self._zygote.kill)
             self._output.close_child_ends()
+            self._pidfd = os.pidfd_open(self._zygote.pid)
+            undo.pop_all()
         self._turn = asyncio.Semaphore(FORKS)
         self._births = deque[tuple[ProcessWorker, asyncio.Future[None]]]()
         self._waiting = {FORK: deque[ProcessWorker](), EXEC: deque[ProcessWorker]()}
@@ -92,7 +93,6 @@ class ForkServer:
         """The files that an agents' author may change."""
         self._loop.add_reader(self._control, self._hear)
         # Its socket's end is not enough: a child that hangs right after its fork still holds the other end.
-        self._pidfd = os.pidfd_open(self._zygote.pid)
         self._loop.add_reader(self._pidfd, self._on_exit)
 
     def _exec(self, control: socket.socket, terms: Terms) -> subprocess.Popen[bytes]:
@@ -192,7 +192,7 @@ class ForkServer:
         self._drop_waiting()
         self._end_if_empty()
 
-    async def end(self) -> None:
+    async def shut_down(self) -> None:
         """End the zygote, and with it every process there is. One that takes too long for that is killed."""
         self._retired = True
         if not self.died.done():
@@ -271,21 +271,27 @@ class ForkServer:
         self.kill()
 
     def _hear(self) -> None:
-        """Listen to the zygote."""
+        """Listen to the zygote: one message, and then it is others' turn."""
+        with suppress(BlockingIOError):
+            if not self._receive():
+                self._on_exit()
+
+    def _receive(self) -> bool:
+        """Take in a message; False when there will be none any more. Raises BlockingIOError when there is none yet."""
         try:
             message, descriptors, *_ = socket.recv_fds(self._control, MAX_MESSAGE, 1)
         except BlockingIOError:
-            return
+            raise
         except OSError:
-            message, descriptors = b"", []
+            return False
         if not message:
-            self._on_exit()
-            return
+            return False
         if self._patience:
             self._patience.cancel()
             self._patience = None
         self._take_in(heard(message), descriptors)
         self._expect()
+        return True
 
     def _take_in(self, message: Told, descriptors: list[int]) -> None:
         match message:
@@ -349,6 +355,9 @@ class ForkServer:
         """Go on without the zygote: its children live, and their runs go on."""
         if self.died.done():
             return
+        with suppress(BlockingIOError):
+            while self._receive():  # what it said before it died, and nobody had the time to hear
+                pass
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._loop.remove_reader(self._control)

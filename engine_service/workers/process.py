@@ -9,8 +9,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from engine_service.runtime.registry import RegistryError
-from engine_service.wire import Description, Terms, Work
+from engine_service.wire import Description, RegistryError, Terms, Work
 from engine_service.workers.cgroups import Cgroups
 from engine_service.workers.fork_server import ForkServer
 from engine_service.workers.worker import ProcessWorker
@@ -54,26 +53,26 @@ class ProcessWorkers:
         if self._terms.reload:
             self._keep(self._replace_the_outdated())
 
-    async def end(self) -> None:
+    async def shut_down(self) -> None:
         """End every process there is."""
         self._ending = True
         for task in self._keeping:
             task.cancel()
         await asyncio.gather(*self._keeping, return_exceptions=True)
-        await asyncio.gather(*(fork_server.end() for fork_server in self._fork_servers))
+        await asyncio.gather(*(fork_server.shut_down() for fork_server in self._fork_servers))
 
     async def start(self, work: Work) -> ProcessWorker:
         """Give a run a process. Raises WorkerError."""
         return await self._fork_server.start(work)
 
     async def _renew(self) -> None:
-        """Have a new fork_server. Raises OSError and RegistryError, and then the one before stays."""
+        """Have a new fork server. Raises OSError and RegistryError, and then the one before stays."""
         fork_server = ForkServer(self._terms, self._import_timeout, self._cgroups)
         try:
             await fork_server.wait_ready()
             if apart := _apart(fork_server.agents):  # only now it is known whom importing harms: they are left out
                 known, files = fork_server.agents, fork_server.files
-                await fork_server.end()
+                await fork_server.shut_down()
                 fork_server = ForkServer(replace(self._terms, apart=apart), self._import_timeout, self._cgroups)
                 await fork_server.wait_ready()
                 fork_server.agents, fork_server.files = known, files

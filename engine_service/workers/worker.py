@@ -86,7 +86,7 @@ class ProcessWorker:
         """Learn that the process is gone, and with what exit status if that can be known."""
         if not self._exited.done():
             self._exited.set_result(OUT_OF_MEMORY if is_out_of_memory else _how(status))
-            self._channel.end()
+            self._channel.seal()
 
     def orphaned(self) -> None:
         """Go on without the zygote: its child is not ours to wait for, but we still see it end."""

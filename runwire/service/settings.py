@@ -3,7 +3,6 @@
 import difflib
 import ipaddress
 import os
-import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -73,6 +72,7 @@ class ServiceSettings(BaseSettings):
         cli_hide_none_type=True,
         cli_avoid_json=True,
         frozen=True,
+        hide_input_in_errors=True,
     )
     program: ClassVar[str]
     prefix: ClassVar[str]
@@ -119,13 +119,27 @@ class ServiceSettings(BaseSettings):
             problem = error.errors()[0]
             sentence = problem["msg"].removeprefix("Value error, ")
             if not problem["loc"]:  # several settings that do not fit together
-                raise BootError(sentence) from error
+                raise BootError(sentence) from None
             field = str(problem["loc"][0])
-            given = "" if is_secret(cls, field) else f"={problem['input']}"
-            raise BootError(f"{cls.prefix}{field.upper()}{given}: {sentence}") from error
-        except SettingsError as error:
-            # Not its value: a secret may have been meant by a name that is none.
-            raise BootError(re.sub(r"=\S+", "=…", " ".join(str(error).split())) + "; see --help") from error
+            # Where a file or an address is asked for, the secret itself may have been given.
+            is_telling = field.startswith("jwt_") or "PRIVATE KEY" in str(problem["input"])
+            given = "" if is_telling else f"={problem['input']}"
+            raise BootError(f"{cls.prefix}{field.upper()}{given}: {sentence}") from None
+        except SettingsError:
+            raise BootError(cls._wrong_flag(arguments)) from None
+
+    @classmethod
+    def _wrong_flag(cls, arguments: Sequence[str]) -> str:
+        """Say what is wrong with flags that cannot be read. No value: a secret may have been meant."""
+        known = [f"--{field.replace('_', '-')}" for field in cls.model_fields]
+        for argument, following in zip(arguments, (*arguments[1:], "--"), strict=True):
+            flag, given, _ = argument.partition("=")
+            if flag.startswith("--") and flag not in known:
+                near = difflib.get_close_matches(flag, known, n=1)
+                return f"{flag} is no flag" + (f"; did you mean {near[0]}?" if near else "; see --help")
+            if flag in known and not given and following.startswith("--"):
+                return f"{flag} needs a value; see --help"
+        return "there is an argument that belongs to no flag; see --help"
 
     @classmethod
     def _check(cls, name: str) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor
+from google.protobuf.wrappers_pb2 import FloatValue, StringValue
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runwire.v1 import engine_pb2, events_pb2, gateway_pb2
@@ -17,7 +20,7 @@ from runwire.v1.gateway_pb2 import ClientFrame
 
 from edge_gateway import json_text
 from edge_gateway.frames import FrameError, JsonCodec, ProtoCodec
-from edge_gateway.proto_json import encoder
+from edge_gateway.proto_json import decoder, encoder
 from runwire.service.values import MAX_VALUES
 from tests.support.messages import messages
 
@@ -60,6 +63,14 @@ def test_every_message_of_the_contract(descriptor: Descriptor) -> None:
         assert encode(message) == json_format.MessageToDict(message)
 
     check()
+
+
+@pytest.mark.parametrize("compile_it", [lambda kind: encoder(kind.DESCRIPTOR), decoder])
+@pytest.mark.parametrize("kind", [ErrorInfo, Status, StringValue, FloatValue])
+def test_types_that_the_contract_has_not(kind: Any, compile_it: Any) -> None:
+    """A map, or a well-known type whose JSON is its own, is refused when the gateway starts, and not by a run."""
+    with pytest.raises(TypeError, match="yet"):
+        compile_it(kind)
 
 
 def test_a_future_enum_value_is_its_number() -> None:

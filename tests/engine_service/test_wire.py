@@ -12,11 +12,9 @@ from runwire.v1.events_pb2 import AgentCompleted, AgentMessage, Event
 from engine_service.runtime.event_writer import EventTooLargeError, EventWriter
 from engine_service.wire import (
     EVENT,
-    HEARTBEAT,
     LAST,
     MIN_LIMIT,
     NOTE,
-    RUN_ID,
     Description,
     Exited,
     Forked,
@@ -34,9 +32,7 @@ from engine_service.wire import (
     ends,
     event_frame,
     frame,
-    head,
     heard,
-    quiet,
     told,
     word,
 )
@@ -82,9 +78,9 @@ def test_cut_anywhere(bodies: list[bytes], pieces: list[int]) -> None:
 def test_frames_are_a_run_responses_events() -> None:
     """Frames laid end to end are the events of a RunResponse; an ending and a note have tags that none of its have."""
     fields = RunResponse.DESCRIPTOR.fields_by_number
-    assert [fields[tag >> 3].name for tag in (RUN_ID, EVENT, HEARTBEAT)] == ["run_id", "events", "heartbeat"]
+    assert [fields[tag >> 3].name for tag in (EVENT,)] == ["events"]
     assert not {LAST >> 3, NOTE >> 3} & set(fields)
-    assert {tag & 7 for tag in (RUN_ID, EVENT, HEARTBEAT, LAST, NOTE)} == {2}
+    assert {tag & 7 for tag in (EVENT, LAST, NOTE)} == {2}
     laid = b"".join(event_frame(Event(seq=seq, agent="a" * 200)) for seq in (1, 2, 3))
     assert [event.seq for event in events(laid)] == [1, 2, 3]
 
@@ -210,12 +206,6 @@ def test_where_frames_end(bodies: list[bytes]) -> None:
     assert list(ends(data, 0)) == expected
     for place, at in enumerate(expected):
         assert list(ends(data, at)) == expected[place + 1 :]
-
-
-def test_the_first_message() -> None:
-    """What a stream's first message says besides events: whose it is, and how long it is quiet at most."""
-    response = RunResponse.FromString(head("run") + quiet(1.25))
-    assert (response.run_id, response.heartbeat.seconds, response.heartbeat.nanos) == ("run", 1, 250_000_000)
 
 
 def test_what_the_log_says_of_a_run() -> None:

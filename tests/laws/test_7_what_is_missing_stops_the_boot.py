@@ -2,10 +2,12 @@
 
 import subprocess
 import time
+import traceback
 from pathlib import Path
 
 import pytest
 
+from engine_service.settings import BootError, Settings
 from tests.support.services import BIN, ROOT, Service, http_status
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
@@ -85,10 +87,44 @@ def test_gateway_settings_that_are_wrong(settings: dict[str, str], says: str) ->
     assert says in refusal(start_gateway("127.0.0.1:1", **settings))
 
 
-@pytest.mark.parametrize("flag", ["--max-runs=many", "--nonsense"])
-def test_flags_that_are_wrong(flag: str) -> None:
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--max-runs=many"], "RUNWIRE_ENGINE_MAX_RUNS=many: "),
+        (["--nonsense"], "--nonsense is no flag; see --help"),
+        (["--max-run", "3"], "--max-run is no flag; did you mean --max-runs?"),
+        (["--max-runs"], "--max-runs needs a value"),
+        (["--max-runs", "3", "4"], "belongs to no flag"),
+    ],
+)
+def test_flags_that_are_wrong(flags: list[str], says: str) -> None:
     """A flag that is malformed or unknown stops the boot, just as a variable does."""
-    refusal(start_engine(flag))
+    assert says in refusal(start_engine(*flags))
+
+
+@pytest.mark.parametrize(
+    ("flags", "settings"),
+    [
+        (["--jwt-secrets", "hunter2"], {}),
+        (["--jwt-secrets=horse hunter2 battery"], {}),
+        (["--jwt-secre", "hunter2"], {}),
+        ([], {"JWT_SECRET_FILE": "hunter2"}),
+        ([], {"JWT_KEYS_URL": "ftp://user:hunter2@example.com/"}),
+        ([], {"JWT_SECRET": "hunter2hunter2hunter2hunter2hunter2", "DEVELOPMENT": "true"}),
+    ],
+)
+def test_a_boot_that_fails_tells_no_secret(flags: list[str], settings: dict[str, str]) -> None:
+    """Whatever was meant by a flag or a setting that is wrong, what may be a secret is not said."""
+    assert "hunter2" not in refusal(start_engine(*flags, **settings))
+
+
+def test_a_secret_is_in_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is it where an error came from, for whoever prints all of that."""
+    monkeypatch.setenv("RUNWIRE_ENGINE_DEVELOPMENT", "true")
+    monkeypatch.setenv("RUNWIRE_ENGINE_JWT_SECRET", "hunter2" * 5)
+    with pytest.raises(BootError) as raised:
+        Settings.load([])
+    assert "hunter2" not in "".join(traceback.format_exception(raised.value))
 
 
 @pytest.mark.parametrize("command", ["engine-service", "edge-gateway"])

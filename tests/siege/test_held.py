@@ -46,6 +46,7 @@ FRAMES: dict[str, str | bytes] = {
     "one number": run("1" * (MIB - 60)),
     "members": run("{" + ",".join(f'"{number:06}":1' for number in range(MIB // 12)) + "}"),
     "as many values as may be": run("{" + ",".join(f'"{number}":{{}}' for number in range(9_998)) + "}"),
+    "as many values as may be, as deep as may be": run('{"a":' * 55 + "[" + "{}," * 9_900 + "{}]" + "}" * 55),
     "as much history as may be": history(10_000),
     "too much history": history(MIB // 35),
     "escapes": run('"' + "\\u00e9" * (MIB // 6 - 20) + '"'),

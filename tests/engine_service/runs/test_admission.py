@@ -89,6 +89,7 @@ async def test_unread_calls_take_places() -> None:
         with book.admit(run("bob", "1")):
             book.check("bob", "2")
     book.check("alice", "1")
+    assert len(book.unread) == 0  # who has none any more is forgotten
 
 
 async def test_calls_that_end_unheard() -> None:

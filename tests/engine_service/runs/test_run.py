@@ -200,3 +200,30 @@ async def test_the_end_in_the_log() -> None:
     [ended] = [line for line in lines if line["event"] == "run ended"]
     assert (ended["ending"], ended["reason"], ended["events"]) == ("agent_failed", "timeout", 1)
     assert not any(TIMED_OUT.message in str(line) for line in lines)
+
+
+async def test_garbage_after_the_verdict() -> None:
+    """Whoever is told to stop, and then breaks the stream, still has the time that was given; nobody hears twice."""
+    with structlog.testing.capture_logs() as lines:
+        run, worker = await begun()
+        stopped = []
+        run.on_stop = lambda: stopped.append(True)
+        run.stop(CANCELLED, 1.5)
+        worker.write(b"garbage")
+        worker._said._queue.rotate(1)  # type: ignore[attr-defined]  # it is read before the channel's end
+        await rest(run)
+        await run.close()
+    assert worker.graces == [1.5, 0]  # when it has closed its channel, and not when it says what is no event
+    assert stopped == [True]
+    assert not [line for line in lines if "broke its own stream" in line["event"]]
+
+
+async def test_one_that_crashed_is_not_slow() -> None:
+    """A process that was killed in mid-run is told as crashed, and not as one that took its time at its end."""
+    with structlog.testing.capture_logs() as lines:
+        run, worker = await begun()
+        worker.fall_silent()
+        worker.how = KILLED
+        assert (await rest(run))[-1].HasField("agent_failed")
+        await run.close()
+    assert not [line for line in lines if line["log_level"] == "warning"]
