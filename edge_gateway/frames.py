@@ -16,6 +16,8 @@ from runwire.service.values import MAX_VALUES, ValuesError, count, shape_of
 
 MAX_DEPTH = 64
 """Levels of JSON. What the standard library's parser does at the end of its stack is not always an exception."""
+MUCH = 200
+"""Containers of a document, or values in one of them, that take others' time."""
 MAX_MESSAGE = 4 * 1024 * 1024
 """Bytes of a message that gRPC takes: more would be refused on the way, as if it made sense to come back."""
 
@@ -92,7 +94,8 @@ class JsonCodec:
         text = frame.encode()
         try:
             members = await json_text.members(text)
-            await asyncio.sleep(0)
+            if len(text) > json_text.PIECE:
+                await asyncio.sleep(0)
             document: Any = orjson.loads(text)
         except TooMuchError as error:
             raise FrameError(f"A request must have at most {MAX_VALUES} values.") from error
@@ -120,17 +123,23 @@ async def _check(document: Document, members: int) -> None:
     """Look at a document before it is taken for a message."""
     found = 0
     for level in _levels(document):
-        await asyncio.sleep(0)
+        await _give_way(level)
         found += sum(len(each) for each in level if isinstance(each, dict))
     if found != members:
         raise FrameError("An object has two members of the same name.")  # the parser kept one of them
     run: Document = _inner(document, "run", {})
     values = len(_inner(run, "history", []))
     for level in _levels(_inner(run, "parameters", {})):
-        await asyncio.sleep(0)
+        await _give_way(level)
         values += sum(map(len, level))
     if values > MAX_VALUES:
         raise FrameError(f"A request must have at most {MAX_VALUES} values.")
+
+
+async def _give_way(level: list[Container]) -> None:
+    """Let others have their turn before much is looked at. A small frame, as nearly all are, has nobody wait."""
+    if len(level) > MUCH or any(len(each) > MUCH for each in level):
+        await asyncio.sleep(0)
 
 
 def _inner(document: Document, name: str, nothing: T) -> T:

@@ -15,13 +15,17 @@ AS_IT_IS = {FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BOOL, FieldDescrip
 """Fields whose values JSON holds as they are."""
 
 Encode = Callable[[Any], Any]
-Fill = Callable[[Any, Any], Iterator[None]]
-"""Puts what JSON holds into a message, a value at a time."""
+Fill = Callable[[Any, Any], Iterator[int]]
+"""Puts what JSON holds into a message, piece by piece, and says how many values each piece was."""
 Read = Callable[[Any], Any]
 """Makes of what JSON holds what a field takes."""
 M = TypeVar("M", bound=Message)
 PIECE = 1_000
 """Values that are put into a message at once: at worst two milliseconds' worth."""
+
+
+SOME = 100
+"""Values of a Struct that are told together: each would pass through all that the Struct is in."""
 
 
 class JsonError(ValueError):
@@ -126,8 +130,11 @@ def decoder(message: type[M]) -> Callable[[Any], Awaitable[M]]:
 
     async def decode(document: Any) -> M:
         made = message()
-        for put, _ in enumerate(fill(made, document), 1):
-            if put % PIECE == 0:
+        put = 0
+        for many in fill(made, document):
+            put += many
+            if put >= PIECE:
+                put = 0
                 await asyncio.sleep(0)
         return made
 
@@ -180,27 +187,27 @@ def _reader(field: FieldDescriptor) -> Read:
     return SCALARS[field.type]
 
 
-def _put_each(name: str, fill: Fill, message: Message, value: Any) -> Iterator[None]:
+def _put_each(name: str, fill: Fill, message: Message, value: Any) -> Iterator[int]:
     if not isinstance(value, list):
         raise JsonError("must be a list")
     add = getattr(message, name).add
     for each in value:
         yield from fill(add(), each)
-        yield
+        yield 1
 
 
-def _put_message(name: str, fill: Fill, message: Message, value: Any) -> Iterator[None]:
+def _put_message(name: str, fill: Fill, message: Message, value: Any) -> Iterator[int]:
     inner = getattr(message, name)
     inner.SetInParent()
     yield from fill(inner, value)
 
 
-def _put_scalar(name: str, read: Read, message: Message, value: Any) -> Iterator[None]:
+def _put_scalar(name: str, read: Read, message: Message, value: Any) -> Iterator[int]:
     setattr(message, name, read(value))
-    yield
+    yield 1
 
 
-def _fill_message(table: dict[str, _Field], message: Message, document: Any) -> Iterator[None]:
+def _fill_message(table: dict[str, _Field], message: Message, document: Any) -> Iterator[int]:
     if not isinstance(document, dict):
         raise JsonError("must be an object")
     seen = set[str]()
@@ -221,18 +228,19 @@ def _fill_message(table: dict[str, _Field], message: Message, document: Any) -> 
             raise JsonError(f"{name}: cannot be that") from error
 
 
-def _fill_from_text(message: Message, value: Any) -> Iterator[None]:
+def _fill_from_text(message: Message, value: Any) -> Iterator[int]:
     if not isinstance(value, str):
         raise JsonError('must be text, like "60s" or "2026-01-01T00:00:00Z"')
     message.FromJsonString(value)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-    yield
+    yield 1
 
 
-def _fill_struct(message: Any, value: Any) -> Iterator[None]:
+def _fill_struct(message: Any, value: Any) -> Iterator[int]:
     """Fill a Struct, without a stack that grows with its depth: each value would pass through all of it."""
     if not isinstance(value, dict):
         raise JsonError("must be an object")
     open_ones: list[tuple[Any, Any]] = [(message, value)]
+    put = 0
     while open_ones:
         container, values = open_ones.pop()
         for filled, inner in _slots(container, values):
@@ -241,10 +249,14 @@ def _fill_struct(message: Any, value: Any) -> Iterator[None]:
                 open_ones.append((filled.struct_value, inner))
             elif isinstance(inner, list):
                 filled.list_value.SetInParent()
-                open_ones.append((filled.list_value, inner))
+                open_ones.append((filled.list_value, cast("list[Any]", inner)))
             else:
                 _set_scalar(filled, inner)
-            yield
+            put += 1
+            if put == SOME:
+                put = 0
+                yield SOME
+    yield put
 
 
 def _slots(container: Any, values: Any) -> Iterator[tuple[Any, Any]]:
