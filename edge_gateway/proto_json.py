@@ -246,10 +246,10 @@ def _fill_struct(message: Any, value: Any) -> Iterator[int]:
         for filled, inner in _slots(container, values):
             if isinstance(inner, dict):
                 filled.struct_value.SetInParent()
-                open_ones.append((filled.struct_value, inner))
+                open_ones.append((filled.struct_value, cast("Any", inner)))
             elif isinstance(inner, list):
                 filled.list_value.SetInParent()
-                open_ones.append((filled.list_value, cast("list[Any]", inner)))
+                open_ones.append((filled.list_value, cast("Any", inner)))
             else:
                 _set_scalar(filled, inner)
             put += 1
