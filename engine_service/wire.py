@@ -32,6 +32,9 @@ LAST = 0x1A
 NOTE = 0x22
 """Text for the engine's log. It never leaves the engine."""
 
+USAGE = 0x3A
+"""What the run's calls to models took so far. It leaves the engine in a terminal event that the engine says."""
+
 MAX_NOTE = 64 * 1024
 """Bytes of one note; what is longer is cut off."""
 
@@ -77,6 +80,8 @@ class FrameSplitter:
         """What is wrong with what came, if it is no sequence of frames. What follows is dropped."""
         self.last: bytes | None = None
         """The body of the terminal event, once there is one. What follows it is dropped."""
+        self.usage = b""
+        """What the run's calls to models took, as far as that was said."""
         self.notes: list[str] = []
         """What the agent's side had to say to the log. Whoever reads it clears it."""
 
@@ -106,6 +111,8 @@ class FrameSplitter:
                 start = end
                 if tag == LAST:
                     self.last = bytes(data[body:end])
+                elif tag == USAGE:
+                    self.usage = bytes(data[body:end])
                 else:
                     self.notes.append(data[body:end].decode(errors="replace"))
             at = end
@@ -120,7 +127,7 @@ class FrameSplitter:
         """Find where the body of the frame at a position begins and ends; None if it isn't whole, or is none."""
         if at >= len(data):
             return None
-        if data[at] not in {EVENT, LAST, NOTE}:
+        if data[at] not in {EVENT, LAST, NOTE, USAGE}:
             self.broken = f"unknown tag {data[at]:#x}"
             return None
         try:

@@ -263,6 +263,12 @@ class Card {
     this.add("reported", event, event.name).append(details("data", event.data));
   }
 
+  model_called(event) {
+    const [given, said] = [event.inputTokens, event.outputTokens].map((tokens) => tokens.toLocaleString("en"));
+    const entry = this.add("reported", event, `${event.model}: ${given} tokens in, ${said} out`);
+    entry.querySelector(".time").textContent = seconds(event.elapsed);
+  }
+
   agent_completed(event, depth) {
     if (!depth) this.answer(event);
     this.end(event, depth, "completed", "done");

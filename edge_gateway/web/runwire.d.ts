@@ -70,7 +70,19 @@ export type FailureReason =
   | "FAILURE_REASON_CRASHED"
   | "FAILURE_REASON_RESOURCE_LIMIT"
   | "FAILURE_REASON_ENGINE_DRAINING"
-  | "FAILURE_REASON_ENGINE_LOST";
+  | "FAILURE_REASON_ENGINE_LOST"
+  | "FAILURE_REASON_MODEL_ERROR";
+
+/** What calls to models took together, one entry for each model. What is 0 is left out. */
+export interface Usage {
+  models: {
+    model: string;
+    inputTokens?: number;
+    outputTokens?: number;
+    requests?: number;
+    cachedInputTokens?: number;
+  }[];
+}
 
 export type Event =
   | (About & { type: "agent_started"; threadId: string; input: string })
@@ -80,9 +92,19 @@ export type Event =
   /** Exactly one of `result` and `error` is there. `elapsed` is seconds, like "0.25s". */
   | (About & { type: "tool_completed"; callId: string; tool: string; result?: unknown; error?: string; elapsed?: string })
   | (About & { type: "agent_reported"; name: string; data: Record<string, unknown> })
-  | (About & { type: "agent_completed"; output: string; data: Record<string, unknown>; elapsed?: string })
-  | (About & { type: "agent_failed"; reason: FailureReason; message: string; retryable: boolean })
-  | (About & { type: "agent_cancelled"; reason: string });
+  /** `elapsed` and `toFirstWord` are seconds, like "0.25s". */
+  | (About & {
+      type: "model_called";
+      model: string;
+      elapsed?: string;
+      toFirstWord?: string;
+      inputTokens: number;
+      outputTokens: number;
+      cachedInputTokens: number;
+    })
+  | (About & { type: "agent_completed"; output: string; data: Record<string, unknown>; elapsed?: string; usage?: Usage })
+  | (About & { type: "agent_failed"; reason: FailureReason; message: string; retryable: boolean; usage?: Usage })
+  | (About & { type: "agent_cancelled"; reason: string; usage?: Usage });
 
 /** Why there are no more events although the run has not ended. */
 export class RunwireError extends Error {

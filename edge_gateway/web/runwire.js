@@ -31,6 +31,7 @@ const EMPTY = {
   tool_executing: { callId: "", tool: "", arguments: {} },
   tool_completed: { callId: "", tool: "" },
   agent_reported: { name: "", data: {} },
+  model_called: { model: "", inputTokens: 0, outputTokens: 0, cachedInputTokens: 0 },
   agent_completed: { output: "", data: {} },
   agent_failed: { reason: "FAILURE_REASON_UNSPECIFIED", message: "", retryable: false },
   agent_cancelled: { reason: "" },

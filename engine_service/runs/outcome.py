@@ -88,10 +88,10 @@ class Outcome:
             return b""
         verdict = self._verdict or _ended(how)
         event = stamp(pb.Event(seq=self.count + 1, agent=self._agent))
-        if isinstance(verdict, pb.AgentFailed):
-            event.agent_failed.CopyFrom(verdict)
-        else:
-            event.agent_cancelled.CopyFrom(verdict)
+        ending = event.agent_failed if isinstance(verdict, pb.AgentFailed) else event.agent_cancelled
+        ending.CopyFrom(verdict)  # type: ignore[arg-type]
+        if usage := _read_usage(self._splitter.usage):
+            ending.usage.CopyFrom(usage)
         self.ending = event
         return event_frame(event)
 
@@ -103,6 +103,14 @@ class Outcome:
             return None
         is_next = (event.seq, event.agent) == (self._splitter.count + 1, self._agent)
         return event if is_next and event.WhichOneof("kind") in TERMINAL else None
+
+
+def _read_usage(said: bytes) -> pb.Usage | None:
+    """Read what the agent's side said of its calls to models; None if it said nothing, or nothing that can be read."""
+    try:
+        return pb.Usage.FromString(said) if said else None
+    except DecodeError:
+        return None
 
 
 def _ended(how: str) -> pb.AgentFailed:

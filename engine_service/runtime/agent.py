@@ -19,7 +19,8 @@ from runwire.v1.engine_pb2 import ROLE_USER, RunRequest
 from engine_service.runtime.event_writer import EventTooLargeError, EventWriter, Speech
 from engine_service.runtime.plain import parameters, struct, text, value
 from engine_service.runtime.threads import in_thread
-from engine_service.wire import Isolation, Work
+from engine_service.runtime.usage import MOST, Meter
+from engine_service.wire import NANOSECONDS, Isolation, Work
 
 T = TypeVar("T")
 INCIDENT = "_runwire_incident"
@@ -35,6 +36,10 @@ class AgentError(Exception):
     def __init__(self, message: str, *, retryable: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
+
+
+class ModelError(AgentError):
+    """Raised when a model that an agent called failed, with a sentence for its user."""
 
 
 class Answer(NamedTuple):
@@ -82,8 +87,16 @@ class Agent(ABC):
 class RunContext:
     """What an agent is given: who asks, and the means to say what happens. Every `await` here is back-pressure."""
 
-    def __init__(self, work: Work, path: str, writer: EventWriter, agents: Mapping[str, type[Agent]]) -> None:
+    def __init__(
+        self,
+        work: Work,
+        path: str,
+        writer: EventWriter,
+        agents: Mapping[str, type[Agent]],
+        meter: Meter | None = None,
+    ) -> None:
         self._work = work
+        self._meter = meter or Meter()
         self._path = path
         self._writer = writer
         self._agents = agents
@@ -130,6 +143,11 @@ class RunContext:
         return parameters(self._work.parameters)
 
     @property
+    def usage(self) -> pb.Usage | None:
+        """What this agent's calls to models took until now; None when there were none."""
+        return self._meter.usage
+
+    @property
     def deadline(self) -> datetime.datetime | None:
         """When the run will be stopped."""
         return self._work.deadline
@@ -149,6 +167,33 @@ class RunContext:
         if not name:
             raise ValueError("a report needs a name")
         self._writer.put(self._path, agent_reported=pb.AgentReported(name=text(name), data=struct(data or {})))
+        await self._writer.drain()
+
+    async def count(
+        self,
+        model: str,
+        *,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        cached_input_tokens: int = 0,
+        elapsed: float | None = None,
+        to_first_word: float | None = None,
+    ) -> None:
+        """Say what a call to a model took. The sums are in the terminal event, however the run ends."""
+        if not model:
+            raise ValueError("a call to a model needs the model's name")
+        tokens = {
+            "input_tokens": input_tokens, "output_tokens": output_tokens, "cached_input_tokens": cached_input_tokens,
+        }  # fmt: skip
+        called = pb.ModelCalled(
+            model=text(model)[:MAX_NAME],
+            elapsed=_seconds(elapsed),
+            to_first_word=_seconds(to_first_word),
+            **{figure: min(max(many, 0), MOST) for figure, many in tokens.items()},
+        )
+        self._meter.count(called)
+        self._writer.put(self._path, model_called=called)
+        self._writer.tell_usage(self._meter.root.usage)
         await self._writer.drain()
 
     @overload
@@ -185,7 +230,8 @@ class RunContext:
                 f"there is no agent named {agent!r} to delegate to; there are {there}, "
                 "and one with `fork = False` is there for its like alone"
             )
-        context = RunContext(self._work, f"{self._path}/{agent}", self._writer, self._agents)
+        meter = Meter(self._meter)
+        context = RunContext(self._work, f"{self._path}/{agent}", self._writer, self._agents, meter)
         return await perform(self._agents[agent], context, input, self._writer)
 
 
@@ -203,16 +249,19 @@ async def perform(agent: type[Agent], context: RunContext, input: str, writer: E
     try:
         await writer.drain()
         output, data = _answer(await agent().run(context, input))
-        completed = pb.AgentCompleted(output=text(output), data=struct(data), elapsed=_since(started))
+        completed = pb.AgentCompleted(
+            output=text(output), data=struct(data), elapsed=_since(started), usage=context.usage
+        )
         writer.put(path, last=root, agent_completed=completed)
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and _told_to_stop():
-            cancelled = pb.AgentCancelled(reason="The agent was told to stop.")
+            cancelled = pb.AgentCancelled(reason="The agent was told to stop.", usage=context.usage)
             writer.put(path, last=root, bounded=False, agent_cancelled=cancelled)
             raise
-        failed = _failure(error, writer)
+        failed = _failure(error, writer, context.usage)
         writer.put(path, last=root, bounded=False, agent_failed=failed)
-        raise AgentError(failed.message, retryable=failed.retryable) from error
+        kind = ModelError if failed.reason == pb.FAILURE_REASON_MODEL_ERROR else AgentError
+        raise kind(failed.message, retryable=failed.retryable) from error
     await writer.drain()
     return output
 
@@ -231,13 +280,15 @@ def _answer(returned: object) -> Answer:
     raise TypeError(f"an agent returns a str or an Answer, not a {type(returned).__name__}")
 
 
-def _failure(error: BaseException, writer: EventWriter) -> pb.AgentFailed:
+def _failure(error: BaseException, writer: EventWriter, usage: pb.Usage | None) -> pb.AgentFailed:
     if isinstance(error, MemoryError | EventTooLargeError):
         reason = pb.FAILURE_REASON_RESOURCE_LIMIT
+    elif isinstance(error, ModelError):
+        reason = pb.FAILURE_REASON_MODEL_ERROR
     else:
         reason = pb.FAILURE_REASON_AGENT_ERROR
     retryable = isinstance(error, AgentError) and error.retryable
-    return pb.AgentFailed(reason=reason, message=_explain(error, writer), retryable=retryable)
+    return pb.AgentFailed(reason=reason, message=_explain(error, writer), retryable=retryable, usage=usage)
 
 
 def _explain(error: BaseException, writer: EventWriter) -> str:
@@ -272,6 +323,14 @@ async def _invoke(tool: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         return await tool(**arguments)
     result = await in_thread(tool, arguments)
     return await result if inspect.isawaitable(result) else result
+
+
+def _seconds(seconds: float | None) -> Duration | None:
+    if seconds is None:
+        return None
+    elapsed = Duration()
+    elapsed.FromNanoseconds(int(seconds * NANOSECONDS))
+    return elapsed
 
 
 def _since(started: int) -> Duration:

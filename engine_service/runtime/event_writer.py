@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, cast
 from google.protobuf.message import Message
 from runwire.v1 import events_pb2 as pb
 
-from engine_service.wire import EVENT, LAST, MAX_NOTE, NOTE, frame, stamp
+from engine_service.wire import EVENT, LAST, MAX_NOTE, NOTE, USAGE, frame, stamp
 
 BREATHER = 1024
 """Events that an agent says in one breath. One who never waits would otherwise never hear that it is to stop."""
@@ -80,6 +80,12 @@ class EventWriter:
         """Say something to the engine's log."""
         with self._lock:
             self._sink.write(frame(NOTE, text.encode(errors="replace")[:MAX_NOTE]))
+
+    def tell_usage(self, usage: Message | None) -> None:
+        """Tell the engine what calls to models took so far: it may have to say the terminal event."""
+        with self._lock:
+            if usage and not self._ended:
+                self._sink.write(frame(USAGE, usage.SerializeToString()))
 
     async def drain(self) -> None:
         """Wait until what was said has been taken: this is the back-pressure that an agent feels."""

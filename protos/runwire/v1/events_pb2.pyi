@@ -3,11 +3,13 @@
 isort:skip_file
 What happens during a run, as typed events."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -61,6 +63,11 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
 
     Told by another engine that knows of the run.
     """
+    FAILURE_REASON_MODEL_ERROR: _FailureReason.ValueType  # 7
+    """The model that the agent called failed: it refused, could not be reached, or broke off.
+
+    The sentence says what a user can do about it.
+    """
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Why an agent could not finish its work.
@@ -103,6 +110,11 @@ FAILURE_REASON_ENGINE_LOST: FailureReason.ValueType  # 6
 
 Told by another engine that knows of the run.
 """
+FAILURE_REASON_MODEL_ERROR: FailureReason.ValueType  # 7
+"""The model that the agent called failed: it refused, could not be reached, or broke off.
+
+The sentence says what a user can do about it.
+"""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015
 
 @_typing.final
@@ -123,6 +135,7 @@ class Event(_message.Message):
     TOOL_EXECUTING_FIELD_NUMBER: _builtins.int
     TOOL_COMPLETED_FIELD_NUMBER: _builtins.int
     AGENT_REPORTED_FIELD_NUMBER: _builtins.int
+    MODEL_CALLED_FIELD_NUMBER: _builtins.int
     AGENT_COMPLETED_FIELD_NUMBER: _builtins.int
     AGENT_FAILED_FIELD_NUMBER: _builtins.int
     AGENT_CANCELLED_FIELD_NUMBER: _builtins.int
@@ -186,6 +199,13 @@ class Event(_message.Message):
         """
 
     @_builtins.property
+    def model_called(self) -> Global___ModelCalled:
+        """A call to a model has ended.
+
+        What they took together is in the `usage` of the agent's terminal event.
+        """
+
+    @_builtins.property
     def agent_completed(self) -> Global___AgentCompleted:
         """An agent finished its work.
 
@@ -218,15 +238,16 @@ class Event(_message.Message):
         tool_executing: Global___ToolExecuting | None = ...,
         tool_completed: Global___ToolCompleted | None = ...,
         agent_reported: Global___AgentReported | None = ...,
+        model_called: Global___ModelCalled | None = ...,
         agent_completed: Global___AgentCompleted | None = ...,
         agent_failed: Global___AgentFailed | None = ...,
         agent_cancelled: Global___AgentCancelled | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_cancelled", b"agent_cancelled", "agent_completed", b"agent_completed", "agent_failed", b"agent_failed", "agent_message", b"agent_message", "agent_reported", b"agent_reported", "agent_started", b"agent_started", "agent_thinking", b"agent_thinking", "kind", b"kind", "time", b"time", "tool_completed", b"tool_completed", "tool_executing", b"tool_executing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_cancelled", b"agent_cancelled", "agent_completed", b"agent_completed", "agent_failed", b"agent_failed", "agent_message", b"agent_message", "agent_reported", b"agent_reported", "agent_started", b"agent_started", "agent_thinking", b"agent_thinking", "kind", b"kind", "model_called", b"model_called", "time", b"time", "tool_completed", b"tool_completed", "tool_executing", b"tool_executing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "agent_cancelled", b"agent_cancelled", "agent_completed", b"agent_completed", "agent_failed", b"agent_failed", "agent_message", b"agent_message", "agent_reported", b"agent_reported", "agent_started", b"agent_started", "agent_thinking", b"agent_thinking", "kind", b"kind", "seq", b"seq", "time", b"time", "tool_completed", b"tool_completed", "tool_executing", b"tool_executing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "agent_cancelled", b"agent_cancelled", "agent_completed", b"agent_completed", "agent_failed", b"agent_failed", "agent_message", b"agent_message", "agent_reported", b"agent_reported", "agent_started", b"agent_started", "agent_thinking", b"agent_thinking", "kind", b"kind", "model_called", b"model_called", "seq", b"seq", "time", b"time", "tool_completed", b"tool_completed", "tool_executing", b"tool_executing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["agent_started", "agent_thinking", "agent_message", "tool_executing", "tool_completed", "agent_reported", "agent_completed", "agent_failed", "agent_cancelled"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["agent_started", "agent_thinking", "agent_message", "tool_executing", "tool_completed", "agent_reported", "model_called", "agent_completed", "agent_failed", "agent_cancelled"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -467,6 +488,159 @@ class AgentReported(_message.Message):
 Global___AgentReported: _TypeAlias = AgentReported  # noqa: Y015
 
 @_typing.final
+class ModelCalled(_message.Message):
+    """A call to a model has ended.
+
+    Sent for a call that failed, too, as far as its figures are known.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ELAPSED_FIELD_NUMBER: _builtins.int
+    TO_FIRST_WORD_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name, as its provider knows it.
+
+    Never empty.
+    """
+    input_tokens: _builtins.int
+    """Tokens of what the model was given.
+
+    Those that came from a cache among them.
+    """
+    output_tokens: _builtins.int
+    """Tokens of what the model said.
+
+    Its reasoning among them.
+    """
+    cached_input_tokens: _builtins.int
+    """Tokens of what the model was given that came from its provider's cache.
+
+    At most as many as `input_tokens`.
+    """
+    @_builtins.property
+    def elapsed(self) -> _duration_pb2.Duration:
+        """How long the call took.
+
+        Missing when nobody measured it.
+        """
+
+    @_builtins.property
+    def to_first_word(self) -> _duration_pb2.Duration:
+        """How long it took until the model's first word.
+
+        Missing for a call that said none, or whose words did not come one by one.
+        """
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        elapsed: _duration_pb2.Duration | None = ...,
+        to_first_word: _duration_pb2.Duration | None = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        cached_input_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "to_first_word", b"to_first_word"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_input_tokens", b"cached_input_tokens", "elapsed", b"elapsed", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "to_first_word", b"to_first_word"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelCalled: _TypeAlias = ModelCalled  # noqa: Y015
+
+@_typing.final
+class Usage(_message.Message):
+    """What calls to models took together.
+
+    An agent's has what those that it delegated to took, too.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelUsage]:
+        """What each model took.
+
+        One entry for each model that was called.
+        """
+
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[Global___ModelUsage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Usage: _TypeAlias = Usage  # noqa: Y015
+
+@_typing.final
+class ModelUsage(_message.Message):
+    """What calls to one model took together.
+
+    Sums of the figures of `model_called`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    CACHED_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name.
+
+    Never empty.
+    """
+    input_tokens: _builtins.int
+    """Tokens of what it was given.
+
+    Those that came from a cache among them.
+    """
+    output_tokens: _builtins.int
+    """Tokens of what it said.
+
+    Its reasoning among them.
+    """
+    requests: _builtins.int
+    """How often it was called.
+
+    At least once.
+    """
+    cached_input_tokens: _builtins.int
+    """Tokens of what it was given that came from a cache.
+
+    At most as many as `input_tokens`.
+    """
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        requests: _builtins.int = ...,
+        cached_input_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_input_tokens", b"cached_input_tokens", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelUsage: _TypeAlias = ModelUsage  # noqa: Y015
+
+@_typing.final
 class AgentCompleted(_message.Message):
     """An agent finished its work.
 
@@ -478,6 +652,7 @@ class AgentCompleted(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     output: _builtins.str
     """The whole answer.
 
@@ -497,16 +672,24 @@ class AgentCompleted(_message.Message):
         Never negative.
         """
 
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What its calls to models took.
+
+        Missing when it called none.
+        """
+
     def __init__(
         self,
         *,
         output: _builtins.str = ...,
         data: _struct_pb2.Struct | None = ...,
         elapsed: _duration_pb2.Duration | None = ...,
+        usage: Global___Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "elapsed", b"elapsed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "elapsed", b"elapsed", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "elapsed", b"elapsed", "output", b"output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "elapsed", b"elapsed", "output", b"output", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -524,6 +707,7 @@ class AgentFailed(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     RETRYABLE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     reason: Global___FailureReason.ValueType
     """What kind of failure it was.
 
@@ -539,16 +723,24 @@ class AgentFailed(_message.Message):
 
     For a failure that the agent itself declared, it is what the agent says.
     """
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What its calls to models took until then.
+
+        Missing when it called none.
+        """
+
     def __init__(
         self,
         *,
         reason: Global___FailureReason.ValueType = ...,
         message: _builtins.str = ...,
         retryable: _builtins.bool = ...,
+        usage: Global___Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "retryable", b"retryable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "retryable", b"retryable", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -564,19 +756,28 @@ class AgentCancelled(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Who or what stopped it, as a sentence for a person.
 
     Safe to show.
     """
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What its calls to models took until then.
+
+        Missing when it called none.
+        """
+
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
+        usage: Global___Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
