@@ -18,7 +18,7 @@ class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix=prefix, cli_prog_name=program)
 
     listen: Address = Field("127.0.0.1:50051", description="address to listen on, HOST:PORT")
-    agents: Items = Field((), description="modules to find agents in, comma-separated")
+    agents: Items = Field((), description="agents, comma-separated: module, module:object or name=module:object")
     demo_agents: bool | None = Field(None, description="have triage and its kin, too; only in development unless said")
     import_timeout: PositiveFloat = Field(60, description="seconds that importing the agents may take")
     run_as: str | None = Field(None, description="user whose rights agents have; for an engine that root starts")

@@ -1,5 +1,6 @@
 """Names to classes: which agents there are."""
 
+import difflib
 import importlib
 import importlib.metadata
 import inspect
@@ -7,13 +8,18 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import get_args
+from typing import NamedTuple, Self, get_args
 
+from engine_service.runtime import objects
 from engine_service.runtime.agent import Agent
 from engine_service.wire import Description, Isolation, RegistryError
 
 BUILT_IN = ("engine_service.agents.triage",)
 GROUP = "runwire.agents"
+AN_AGENT = (
+    "a subclass of engine_service.Agent, an async function (context, input) that is named as module:function, "
+    "or an agent of a framework that there is an adapter for"
+)
 ISOLATIONS: tuple[str, ...] = get_args(Isolation)
 
 
@@ -33,11 +39,11 @@ def find(modules: Iterable[str], on_import: Callable[[str], None] | None = None)
     agents: dict[str, tuple[type[Agent], str]] = {}
     for name in modules:
         if on_import:
-            on_import(name)
-        for agent in _agents(name):
+            on_import(Spec.read(name).module)
+        for agent in _agents(Spec.read(name), name):
             _check(agent)
             other, _ = agents.setdefault(agent.name, (agent, name))
-            if other is not agent:
+            if other is not agent and not _is_same(other, agent):
                 raise RegistryError(f"two agents are named {agent.name!r}: {_path(other)} and {_path(agent)}")
     return dict(sorted(agents.items()))
 
@@ -49,16 +55,64 @@ def described(agent: type[Agent], source: str) -> Description:
     )
 
 
-def _agents(name: str) -> Iterator[type[Agent]]:
-    module = _import(name.partition(":")[0])
+class Spec(NamedTuple):
+    """What was named: a module, an object of it if one was named, and what to call that if it was said."""
+
+    module: str
+    path: str
+    name: str
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read `module`, `module:object` or `name=module:object`."""
+        name, _, place = text.rpartition("=")
+        module, _, path = place.partition(":")
+        return cls(module, path, name)
+
+
+def _agents(spec: Spec, text: str) -> Iterator[type[Agent]]:
+    module = _import(spec.module)
+    if spec.path:
+        yield _object(module, spec, text)
+        return
+    if spec.name:
+        raise RegistryError(f"{text!r} names no object: name={spec.module}:OBJECT")
     classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Agent)]
     found = [value for value in classes if value is not Agent]
     agents = [agent for agent in found if not inspect.isabstract(agent)]
     if found and not agents:
         raise RegistryError(f"{_path(found[0])} is no agent yet: it has no run")
+    agents = agents or [
+        agent
+        for name, value in vars(module).items()
+        if not (name.startswith("_") or inspect.isclass(value) or inspect.ismodule(value))
+        and (agent := objects.foreign(value, name))
+    ]
     if not agents:
-        raise RegistryError(f"there is no agent in the module {name!r}: an agent is a subclass of engine_service.Agent")
+        raise RegistryError(f"there is no agent in the module {text!r}: an agent is {AN_AGENT}")
     yield from agents
+
+
+def _object(module: ModuleType, spec: Spec, text: str) -> type[Agent]:
+    found: object = module
+    for part in spec.path.split("."):
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, dir(found), n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise RegistryError(f"{text!r}: there is no {spec.path!r} in the module {spec.module!r}{meant}")
+        found = getattr(found, part)
+    name = spec.name or spec.path.rpartition(".")[2]
+    agent = objects.agent_of(found, name)
+    if agent is None:
+        raise RegistryError(f"{text!r} is {_what(found)}, and no agent: an agent is {AN_AGENT}")
+    if inspect.isabstract(agent):
+        raise RegistryError(f"{_path(agent)} is no agent yet: it has no run")
+    return objects.renamed(agent, name) if spec.name and agent.name != name else agent
+
+
+def _what(found: object) -> str:
+    kind = type(found)
+    return f"of the type {kind.__module__}.{kind.__qualname__}"
 
 
 def _import(name: str) -> ModuleType:
@@ -95,6 +149,12 @@ def _check(agent: type[Agent]) -> None:
         inspect.signature(agent).bind()
     except TypeError as error:
         raise RegistryError(f"{_path(agent)}: its constructor must need no arguments") from error
+
+
+def _is_same(one: type[Agent], other: type[Agent]) -> bool:
+    """Tell whether two agents were made of the same object, which was named twice."""
+    target = vars(one).get("target")
+    return target is not None and target is vars(other).get("target")
 
 
 def _path(agent: type[Agent]) -> str:

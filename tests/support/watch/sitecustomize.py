@@ -27,7 +27,8 @@ def watch() -> None:
     asyncio.events.Handle._run = timed  # type: ignore[assignment, method-assign]
 
 
-# In debugging it tells of each server that it has.
+# In debugging asyncio tells of each server that it has, and of callbacks that are slow by the clock: see below.
 logging.getLogger("asyncio").setLevel(logging.WARNING)
+logging.getLogger("asyncio").addFilter(lambda record: not record.getMessage().startswith("Executing "))
 if Path(sys.argv[0]).name in {"engine-service", "edge-gateway"}:
     watch()
