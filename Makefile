@@ -5,13 +5,14 @@ PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 BIN     := .venv/bin
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 PROTOS  := protos/runwire/v1
+FRAMEWORKS := pydantic_ai
 CONTESTANTS := fastapi adk pydantic langgraph
 
 # What the main branch says of the contract; nothing where there is no such branch.
 MAIN    := $(shell git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify main)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test siege again coverage mutants check protos format tools readme pictures fuzz bench soak cuts
+.PHONY: help setup run test siege compat again coverage mutants check protos format tools readme pictures fuzz bench soak cuts
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,10 +31,21 @@ run: setup ## start both services, and say where the console is; Ctrl-C stops th
 
 test: setup tools ## run every test
 	@$(BIN)/python -m pytest -m 'not measures' --numprocesses 2 --dist loadfile
-	@$(BIN)/python -m pytest -m 'measures and not force'
+	@$(BIN)/python -m pytest -m 'measures and not force and not frameworks'
 
 siege: setup ## prove the bounds by force: hostile frames, silent connections, callers who read nothing
 	@$(BIN)/python -m pytest -m force
+
+compat: $(FRAMEWORKS:%=build/compat-%/.ready) ## run the adapters' conformance tests beside each framework's newest release
+	@for framework in $(FRAMEWORKS); do \
+	    build/compat-$$framework/bin/pip freeze --disable-pip-version-check | grep -f tests/adapters/requirements/names; \
+	    build/compat-$$framework/bin/python -m pytest -m frameworks tests/adapters || exit 1; done
+
+build/compat-%/.ready: tests/adapters/requirements/%.txt pyproject.toml
+	@echo "setting up $*, once …"
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --upgrade --requirement $< --editable '.[compat]'
+	@touch $@
 
 again: setup tools ## run tests again and again: make again TESTS=tests/siege TIMES=50
 	@for time in $$(seq $(or $(TIMES),50)); do \

@@ -17,8 +17,9 @@ from runwire.v1 import events_pb2 as pb
 from runwire.v1.engine_pb2 import ROLE_USER, RunRequest
 
 from engine_service.runtime.event_writer import EventTooLargeError, EventWriter, Speech
-from engine_service.runtime.plain import parameters, struct, text, value
+from engine_service.runtime.plain import parameters, struct, text
 from engine_service.runtime.threads import in_thread
+from engine_service.runtime.tool_calls import MAX_NAME, ToolCalls, since
 from engine_service.runtime.usage import MOST, Meter
 from engine_service.wire import NANOSECONDS, Isolation, Work
 
@@ -26,8 +27,6 @@ T = TypeVar("T")
 INCIDENT = "_runwire_incident"
 MAX_SENTENCE = 4096
 """Characters of a sentence that a failing agent or tool has for its user."""
-MAX_NAME = 256
-"""Characters of a tool's name."""
 
 
 class AgentError(Exception):
@@ -100,6 +99,8 @@ class RunContext:
         self._path = path
         self._writer = writer
         self._agents = agents
+        self.tool_calls = ToolCalls(path, writer)
+        """Tells of tools that somebody else calls: a framework."""
         self._thinking = Speech(path, "agent_thinking")
         self._saying = Speech(path, "agent_message")
 
@@ -207,17 +208,13 @@ class RunContext:
 
         A plain function runs in a thread. Cancelling ends the waiting for it; the thread itself ends with the process.
         """
-        call: dict[str, Any] = {"call_id": f"call-{next(self._writer.calls)}", "tool": _name(tool)}
-        self._writer.put(self._path, tool_executing=pb.ToolExecuting(**call, arguments=struct(arguments)))
-        started = time.monotonic_ns()
+        call_id = self.tool_calls.begin(_name(tool), arguments)
         try:
             await self._writer.drain()
             result = await _invoke(tool, arguments)
-            completed = pb.ToolCompleted(**call, result=value(result), elapsed=_since(started))
-            self._writer.put(self._path, tool_completed=completed)
+            self.tool_calls.end(call_id, result)
         except BaseException as error:
-            completed = pb.ToolCompleted(**call, error=_explain(error, self._writer), elapsed=_since(started))
-            self._writer.put(self._path, bounded=False, tool_completed=completed)
+            self.tool_calls.fail(call_id, _explain(error, self._writer))
             raise
         await self._writer.drain()
         return result
@@ -250,7 +247,7 @@ async def perform(agent: type[Agent], context: RunContext, input: str, writer: E
         await writer.drain()
         output, data = _answer(await agent().run(context, input))
         completed = pb.AgentCompleted(
-            output=text(output), data=struct(data), elapsed=_since(started), usage=context.usage
+            output=text(output), data=struct(data), elapsed=since(started), usage=context.usage
         )
         writer.put(path, last=root, agent_completed=completed)
     except BaseException as error:
@@ -315,7 +312,7 @@ def _incident(error: BaseException, writer: EventWriter) -> str:
 
 
 def _name(tool: Callable[..., Any]) -> str:
-    return text(getattr(tool, "__name__", type(tool).__name__))[:MAX_NAME]
+    return str(getattr(tool, "__name__", type(tool).__name__))
 
 
 async def _invoke(tool: Callable[..., Any], arguments: dict[str, Any]) -> Any:
@@ -330,10 +327,4 @@ def _seconds(seconds: float | None) -> Duration | None:
         return None
     elapsed = Duration()
     elapsed.FromNanoseconds(int(seconds * NANOSECONDS))
-    return elapsed
-
-
-def _since(started: int) -> Duration:
-    elapsed = Duration()
-    elapsed.FromNanoseconds(time.monotonic_ns() - started)
     return elapsed

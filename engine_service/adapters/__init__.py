@@ -1,0 +1,1 @@
+"""Other people's agents: one module a framework, imported only when that framework is."""

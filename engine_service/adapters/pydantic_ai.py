@@ -1,0 +1,176 @@
+"""Agents of Pydantic AI."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic_ai import (
+    AgentRunResultEvent,
+    FunctionToolCallEvent,
+    FunctionToolResultEvent,
+    PartDeltaEvent,
+    PartStartEvent,
+    exceptions,
+)
+from pydantic_ai.agent import AbstractAgent
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    TextPart,
+    TextPartDelta,
+    ThinkingPart,
+    ThinkingPartDelta,
+    UserPromptPart,
+)
+
+from engine_service.adapters import failures
+from engine_service.runtime.agent import Agent, AgentError, Answer, ModelError, RunContext
+from engine_service.runtime.objects import made
+
+FAILED = "It did not work."
+RETRIED = "It was called in a way that it does not take; the model is to call it anew."
+
+
+def adapt(found: object, name: str) -> type[Agent] | None:
+    """Make an agent of one of Pydantic AI's; None of anything else that is theirs."""
+    if not isinstance(found, AbstractAgent):
+        return None
+    about = found.description if isinstance(found.description, str) else ""
+    return made(PydanticAgent, name, about, target=found)
+
+
+class PydanticAgent(Agent):
+    """Runs one."""
+
+    target: ClassVar[AbstractAgent[Any, Any]]
+
+    async def run(self, context: RunContext, input: str) -> Answer:
+        """Run it, and tell what it does."""
+        result: Any = None
+        metered = Metered(context)
+        running = self.target.run_stream_events(
+            input,
+            message_history=_history(context),
+            deps=_deps(self.target.deps_type, context.parameters),
+            capabilities=[metered],
+        )
+        try:
+            async with running as events:
+                async for event in events:
+                    if isinstance(event, AgentRunResultEvent):
+                        result = event.result.output
+                    else:
+                        await _tell(context, metered, event)
+        except exceptions.AgentRunError as error:
+            raise _failure(error) from error
+        finally:
+            context.tool_calls.close(FAILED)
+        return _answer(result)
+
+
+class Metered(AbstractCapability[Any]):
+    """Counts what each call to a model took."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._began = 0.0
+        self._first_word: float | None = None
+
+    def hear_word(self) -> None:
+        """Hear that the model has said something."""
+        if self._first_word is None:
+            self._first_word = time.monotonic() - self._began
+
+    async def wrap_model_request(self, ctx: Any, *, request_context: Any, handler: Any) -> ModelResponse:
+        """Call the model, and count the call, also one that fails."""
+        self._began, self._first_word = time.monotonic(), None
+        response: ModelResponse | None = None
+        try:
+            response = await handler(request_context)
+        finally:
+            usage = response.usage if response else None
+            await self._context.count(
+                (response and response.model_name) or request_context.model.model_name,
+                input_tokens=usage.input_tokens if usage else 0,
+                output_tokens=usage.output_tokens if usage else 0,
+                cached_input_tokens=usage.cache_read_tokens if usage else 0,
+                elapsed=time.monotonic() - self._began,
+                to_first_word=self._first_word,
+            )
+        return response
+
+
+async def _tell(context: RunContext, metered: Metered, event: object) -> None:
+    """Tell what happened. What is of a kind that is not known is none of a user's business."""
+    match event:
+        case PartStartEvent(part=TextPart(content=words)) | PartDeltaEvent(delta=TextPartDelta(content_delta=words)):
+            if words:
+                metered.hear_word()
+                await context.say(words)
+        case (
+            PartStartEvent(part=ThinkingPart(content=words))
+            | PartDeltaEvent(delta=ThinkingPartDelta(content_delta=words))
+        ):
+            if words:
+                metered.hear_word()
+                await context.think(words)
+        case FunctionToolCallEvent(part=call):
+            context.tool_calls.begin(call.tool_name, call.args_as_dict(), call.tool_call_id)
+        case FunctionToolResultEvent(part=part):
+            if getattr(part, "outcome", "retried") == "success":
+                context.tool_calls.end(part.tool_call_id, _plain(part.content))
+            else:
+                why = RETRIED if getattr(part, "outcome", "retried") == "retried" else FAILED
+                context.tool_calls.fail(part.tool_call_id, why)
+        case _:
+            pass
+
+
+def _history(context: RunContext) -> list[ModelMessage]:
+    return [
+        ModelRequest(parts=[UserPromptPart(content=message.text)])
+        if message.role == "user"
+        else ModelResponse(parts=[TextPart(content=message.text)])
+        for message in context.history
+    ]
+
+
+def _deps(kind: Any, parameters: Mapping[str, Any]) -> Any:
+    """Return the agent's dependencies: what the caller sent stands under `parameters`, and nowhere else."""
+    if kind is type(None) or kind is None:
+        return None
+    given = {"parameters": dict(parameters)}
+    return kind(**given) if isinstance(kind, type) and kind not in {object, dict} else given
+
+
+def _answer(output: Any) -> Answer:
+    if output is None or isinstance(output, str):
+        return Answer(output or "")
+    plain = _plain(output)
+    return Answer("", plain if isinstance(plain, dict) else {"output": plain})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return TypeAdapter(type(value)).dump_python(value, mode="json")
+
+
+def _failure(error: exceptions.AgentRunError) -> AgentError:
+    """Say what went wrong, for a user."""
+    match error:
+        case exceptions.ModelHTTPError(status_code=status, retry_after=seconds):
+            return failures.of_status(status, seconds)
+        case exceptions.ModelAPIError(in_stream=True):
+            return ModelError(failures.BROKEN, retryable=True)
+        case exceptions.ModelAPIError():
+            return ModelError(failures.UNREACHABLE, retryable=True)
+        case exceptions.ContentFilterError():
+            return ModelError(failures.REFUSED)
+        case exceptions.UsageLimitExceeded():
+            return ModelError(failures.TOO_MUCH)
+        case _:
+            return ModelError(failures.CONFUSED, retryable=True)

@@ -1,0 +1,64 @@
+"""Calls of tools, as an agent tells of them: each is begun once, and is over once."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from runwire.v1 import events_pb2 as pb
+
+from engine_service.runtime.event_writer import EventWriter
+from engine_service.runtime.plain import struct, text, value
+
+MAX_NAME = 256
+"""Characters of a tool's name, and of a call's id."""
+
+
+class ToolCalls:
+    """One agent's calls, some of which may be open at once. Their ids are its own, or the model's."""
+
+    def __init__(self, path: str, writer: EventWriter) -> None:
+        self._path = path
+        self._writer = writer
+        self._open: dict[str, tuple[pb.ToolExecuting, int]] = {}
+        self._told: dict[str, int] = {}
+
+    def begin(self, tool: str, arguments: Mapping[str, Any], call_id: str = "") -> str:
+        """Tell that a tool is called, and return the call's id. One that is open already is told no second time."""
+        key = call_id or f"call-{next(self._writer.calls)}"
+        if key not in self._open:
+            again = self._told[key] = self._told.get(key, 0) + 1
+            unique = text(key)[:MAX_NAME] + (f"#{again}" if again > 1 else "")
+            call = pb.ToolExecuting(call_id=unique, tool=text(tool)[:MAX_NAME], arguments=struct(arguments))
+            self._writer.put(self._path, tool_executing=call)
+            self._open[key] = call, time.monotonic_ns()
+        return key
+
+    def end(self, call_id: str, result: Any) -> None:
+        """Tell that a call is over, and what it returned."""
+        if call_id in self._open:
+            self._tell(call_id, result=value(result))
+            del self._open[call_id]
+
+    def fail(self, call_id: str, error: str) -> None:
+        """Tell that a call is over, and why it returned nothing: a sentence for a person, which is always told."""
+        if call_id in self._open:
+            self._tell(call_id, bounded=False, error=error)
+            del self._open[call_id]
+
+    def close(self, error: str) -> None:
+        """Tell that all that are open are over."""
+        for call_id in tuple(self._open):
+            self.fail(call_id, error)
+
+    def _tell(self, call_id: str, *, bounded: bool = True, **outcome: Any) -> None:
+        call, started = self._open[call_id]
+        completed = pb.ToolCompleted(call_id=call.call_id, tool=call.tool, elapsed=since(started), **outcome)
+        self._writer.put(self._path, bounded=bounded, tool_completed=completed)
+
+
+def since(started: int) -> Duration:
+    """Return how long it is since a moment of the monotonic clock."""
+    elapsed = Duration()
+    elapsed.FromNanoseconds(time.monotonic_ns() - started)
+    return elapsed

@@ -1,0 +1,44 @@
+"""The conformance suite's agents, as users of Pydantic AI write them."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pydantic
+from pydantic_ai import Agent, RunContext
+from pydantic_ai.messages import ModelMessage
+from pydantic_ai.models.function import AgentInfo, DeltaThinkingCalls, DeltaThinkingPart, FunctionModel
+from pydantic_ai.models.openai import OpenAIChatModel
+
+
+class Report(pydantic.BaseModel):
+    city: str
+    degrees: int
+
+
+def weather(city: str) -> str:
+    """Tell the weather of a city."""
+    return f"7 degrees in {city}"
+
+
+def broken() -> str:
+    """Never work."""
+    raise ValueError("a secret of the tool's")
+
+
+forecast = Agent(OpenAIChatModel("scripted-1"), tools=[weather, broken], description="Knows the weather.")
+shaped = Agent(OpenAIChatModel("scripted-1"), output_type=Report)
+secretive = Agent(OpenAIChatModel("scripted-1"), deps_type=dict)
+
+
+@secretive.instructions
+def say(context: RunContext[dict[str, Any]]) -> str:
+    return f"parameters: {sorted(context.deps)} {sorted(context.deps['parameters'].items())}"
+
+
+async def thinks(_: list[ModelMessage], __: AgentInfo) -> AsyncIterator[str | DeltaThinkingCalls]:
+    yield {0: DeltaThinkingPart(content="let me ")}
+    yield {0: DeltaThinkingPart(content="see")}
+    yield "seen"
+
+
+thoughtful = Agent(FunctionModel(stream_function=thinks))

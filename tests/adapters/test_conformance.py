@@ -1,0 +1,193 @@
+"""The same conversation is told in the same events, whatever framework has it.
+
+Each framework has an environment of its own, with its newest release: `make compat` runs this in each of them.
+"""
+
+import asyncio
+import importlib.util
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+from runwire.v1 import events_pb2 as pb
+from runwire.v1.engine_pb2 import ROLE_ASSISTANT, ROLE_USER, ListAgentsRequest, Message
+from runwire.v1.events_pb2 import Event
+
+from tests.support.clients import Caller, caller, kind, said, terminal
+from tests.support.model_server import MODEL, ModelServer, model_server
+from tests.support.services import Service
+from tests.support.services import engine as start_engine
+
+FRAMEWORKS = {"pydantic_ai": "tests.adapters.apps.pydantic_ai_app"}
+HERE = [name for name in FRAMEWORKS if importlib.util.find_spec(name)]
+
+pytestmark = [
+    pytest.mark.measures,
+    pytest.mark.frameworks,
+    pytest.mark.skipif(not HERE, reason="runs where a framework is: make compat"),
+]
+
+
+@pytest.fixture(scope="module", params=HERE)
+def models(request: pytest.FixtureRequest) -> Iterator[tuple[ModelServer, Service]]:
+    with model_server() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_BASE_URL", server.url)
+        patch.setenv("OPENAI_API_KEY", "a secret of the operator's")
+        with start_engine(agents=FRAMEWORKS[request.param], DEMO_AGENTS="false", IMPORT_TIMEOUT="60") as service:
+            assert service.wait_for(lambda record: record["event"] == "serving", 60)
+            yield server, service
+
+
+@pytest.fixture
+def server(models: tuple[ModelServer, Service]) -> ModelServer:
+    return models[0]
+
+
+@pytest.fixture
+def service(models: tuple[ModelServer, Service]) -> Service:
+    return models[1]
+
+
+@pytest.fixture
+async def alice(service: Service) -> AsyncIterator[Caller]:
+    async with caller(service.address) as user:
+        yield user
+
+
+def words(events: list[Event]) -> str:
+    return "".join(event.agent_message.delta for event in events)
+
+
+def tools(events: list[Event]) -> list[tuple[str, Any, str, Any]]:
+    """Return each call that was begun: its id, what it was called with, and how it ended."""
+    ends = {event.tool_completed.call_id: event.tool_completed for event in events if kind(event) == "tool_completed"}
+    found: list[tuple[str, Any, str, Any]] = []
+    for event in events:
+        if kind(event) == "tool_executing":
+            call, end = event.tool_executing, ends.pop(event.tool_executing.call_id)
+            outcome = end.WhichOneof("outcome") or ""
+            found.append((call.call_id, MessageToDict(call.arguments), outcome, MessageToDict(end).get(outcome)))
+    assert not ends, "each call that ended was begun"
+    return found
+
+
+async def test_words(alice: Caller) -> None:
+    """Words are told as they form, once; the answer has them all; the call to the model is counted."""
+    events = await alice.run("forecast", "say something")
+    end = terminal(events).agent_completed
+    assert words(events) == end.output == "The answer is words."
+    assert len([event for event in events if kind(event) == "agent_message"]) >= 4
+    [called] = [event.model_called for event in events if kind(event) == "model_called"]
+    assert (called.model, called.input_tokens, called.output_tokens, called.cached_input_tokens) == (MODEL, 100, 10, 60)
+    assert called.elapsed.ToNanoseconds() >= called.to_first_word.ToNanoseconds() > 0
+    [usage] = end.usage.models
+    assert (usage.model, usage.requests, usage.input_tokens, usage.output_tokens) == (MODEL, 1, 100, 10)
+
+
+async def test_a_tool(alice: Caller) -> None:
+    """A tool's call has the model's own id, what it was called with, and what it returned."""
+    events = await alice.run("forecast", "one tool")
+    assert tools(events) == [("call_0_0", {"city": "Oslo"}, "result", "7 degrees in Oslo")]
+    end = terminal(events).agent_completed
+    assert end.output == "7 degrees in Oslo it is."
+    assert [model.requests for model in end.usage.models] == [2]
+
+
+async def test_two_tools_at_once(alice: Caller) -> None:
+    """Calls that are open at once are told apart."""
+    found = tools(await alice.run("forecast", "two tools"))
+    assert sorted(each[:2] for each in found) == [("call_0_0", {"city": "Oslo"}), ("call_0_1", {"city": "Rome"})]
+    assert {each[3] for each in found} == {"7 degrees in Oslo", "7 degrees in Rome"}
+
+
+async def test_a_tool_that_is_called_wrongly(alice: Caller) -> None:
+    """A call that the tool doesn't take is over as such, and the next one is another; the run goes on."""
+    events = await alice.run("forecast", "a tool in the wrong way")
+    first, second = tools(events)
+    assert (first[0], first[2]) == ("call_0_0", "error")
+    assert second == ("call_1_0", {"city": "Oslo"}, "result", "7 degrees in Oslo")
+    assert terminal(events).agent_completed.output
+
+
+async def test_a_tool_that_fails(alice: Caller) -> None:
+    """A tool's exception is told as a call that failed, and none of its words."""
+    events = await alice.run("forecast", "a tool that fails")
+    [(_, _, outcome, _)] = tools(events)
+    assert outcome == "error"
+    assert kind(terminal(events)) == "agent_failed"
+    assert "secret" not in str(events)
+
+
+async def test_an_answer_with_a_shape(alice: Caller) -> None:
+    """A structured answer is the answer's data."""
+    end = terminal(await alice.run("shaped", "an answer with a shape")).agent_completed
+    assert MessageToDict(end.data) == {"city": "Oslo", "degrees": 7}
+
+
+async def test_history(alice: Caller) -> None:
+    """What was said before is told to the model, in order."""
+    history = [Message(role=ROLE_USER, text="hello"), Message(role=ROLE_ASSISTANT, text="good day")]
+    end = terminal(await alice.run("forecast", "what was said", history=history)).agent_completed
+    assert end.output == "user: hello | assistant: good day | user: what was said"
+
+
+async def test_parameters_are_no_configuration(alice: Caller, server: ModelServer) -> None:
+    """What a caller sends stands under one key, and is nobody's configuration."""
+    terminal(await alice.run("secretive", "say something", parameters={"model": "another", "thread_id": "1"}))
+    assert server.asked[-1]["model"] == MODEL
+    told = json.dumps(server.asked[-1]["messages"])
+    assert "parameters: ['parameters'] [('model', 'another'), ('thread_id', '1')]" in told
+
+
+async def test_leaving_stops_the_model(alice: Caller, server: ModelServer) -> None:
+    """Whoever leaves in the middle of a model's answer: the model's server sees it within 100 ms."""
+    took = []
+    for _ in range(5):
+        server.left.clear()
+        call = alice.call("forecast", "never stop")
+        await said(call)
+        left_at = time.monotonic()
+        call.cancel()
+        assert await asyncio.to_thread(server.left.wait, 20)
+        took.append(server.left_at - left_at)
+    print(f"the model's server saw it after {sorted(took)[2] * 1000:.0f} ms (median)")
+    assert sorted(took)[2] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("asked", "says", "retryable"),
+    [
+        ("401", "its key is missing or wrong", False),
+        ("429", "too much to do", True),
+        ("500", "has a problem", True),
+        ("a stream that is cut", "", True),
+    ],
+)
+async def test_a_model_that_fails(alice: Caller, asked: str, says: str, *, retryable: bool) -> None:
+    """What is wrong with a model is a sentence for the user, without the provider's words; and can be tried again."""
+    events = await alice.run("forecast", asked)
+    failed = terminal(events).agent_failed
+    assert failed.reason == pb.FAILURE_REASON_MODEL_ERROR
+    assert says in failed.message
+    assert failed.retryable == retryable
+    assert "secret" not in str(events)
+    assert len(failed.usage.models) == 1  # a call that failed was a call
+
+
+async def test_reasoning(alice: Caller) -> None:
+    """A model's reasoning is no part of its answer."""
+    events = await alice.run("thoughtful", "think")
+    assert "".join(event.agent_thinking.delta for event in events) == "let me see"
+    assert words(events) == terminal(events).agent_completed.output == "seen"
+
+
+async def test_who_they_are(service: Service, alice: Caller) -> None:
+    """Agents are named by their variables, and described by what they know of themselves."""
+    listed = await alice.stub.ListAgents(ListAgentsRequest(), metadata=alice.metadata)
+    about = {agent.name: agent.description for agent in listed.agents}
+    assert about["forecast"] == "Knows the weather."
+    assert {"forecast", "shaped", "secretive"} <= set(about)
+    assert not [record for record in service.records if record.get("level") == "error" and "agent" not in str(record)]
