@@ -24,3 +24,40 @@ def of_status(status: int, retry_after: float | None = None) -> ModelError:
     if status >= SERVER:
         return ModelError("The model's server has a problem. Try again in a moment.", retryable=True)
     return ModelError("The model's server does not take this request. An operator has to look.")
+
+
+LOST = {
+    "APIConnectionError",
+    "ConnectError",
+    "ReadError",
+    "RemoteProtocolError",
+    "IncompleteRead",
+    "ClientPayloadError",
+}
+LATE = {"APITimeoutError", "ReadTimeout", "ConnectTimeout"}
+"""What the libraries that call models call it, when a server is gone or slow. Whose they are is none of our business."""
+
+
+def of_exception(error: BaseException) -> ModelError | None:
+    """Say what an exception of a model's library means; None for one that is no model's."""
+    seen: BaseException | None = error
+    while seen:
+        status = getattr(seen, "status_code", None)
+        kinds = {kind.__name__ for kind in type(seen).__mro__}
+        if isinstance(status, int):
+            return of_status(status, _retry_after(seen))
+        if kinds & LATE:
+            return of_status(next(iter(TIMEOUTS)))
+        if kinds & LOST:
+            is_cut = not kinds & {"APIConnectionError", "ConnectError"}
+            return ModelError(BROKEN if is_cut else UNREACHABLE, retryable=True)
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _retry_after(error: BaseException) -> float | None:
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    try:
+        return float(headers.get("retry-after", ""))
+    except ValueError:
+        return None

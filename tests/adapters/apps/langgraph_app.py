@@ -1,0 +1,51 @@
+"""The conformance suite's agents, as users of LangGraph write them."""
+
+import pydantic
+from langchain.agents import create_agent
+from langchain.agents.middleware import dynamic_prompt
+from langchain.agents.structured_output import ToolStrategy
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessageChunk
+from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
+from langgraph.config import get_config
+
+model = ChatOpenAI(model="scripted-1", stream_usage=True, max_retries=0)
+
+
+class Report(pydantic.BaseModel):
+    city: str
+    degrees: int
+
+
+@tool
+def weather(city: str) -> str:
+    """Tell the weather of a city."""
+    return f"7 degrees in {city}"
+
+
+@tool
+def broken() -> str:
+    """Never work."""
+    raise ValueError("a secret of the tool's")
+
+
+@dynamic_prompt
+def say(_) -> str:
+    config = get_config()["configurable"]
+    ours = sorted(key for key in config if not key.startswith("__") and key not in {"thread_id", "checkpoint_ns"})
+    return f"parameters: {[key for key in ours if key == 'parameters']} {sorted(config['parameters'].items())}"
+
+
+class Thinker(GenericFakeChatModel):
+    async def _astream(self, *_, **__):
+        for block in ({"type": "reasoning", "reasoning": "let me "}, {"type": "reasoning", "reasoning": "see"}):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=[block], id="1"))
+        yield ChatGenerationChunk(message=AIMessageChunk(content=[{"type": "text", "text": "seen"}], id="1"))
+
+
+forecast = create_agent(model, [weather, broken], name="forecast")
+shaped = create_agent(model, [], response_format=ToolStrategy(Report))
+secretive = create_agent(model, [], middleware=[say])
+thoughtful = create_agent(Thinker(messages=iter([])), [])
