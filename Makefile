@@ -36,10 +36,11 @@ test: setup tools ## run every test
 siege: setup ## prove the bounds by force: hostile frames, silent connections, callers who read nothing
 	@$(BIN)/python -m pytest -m force
 
-compat: $(FRAMEWORKS:%=build/compat-%/.ready) ## run the adapters' conformance tests beside each framework's newest release
+compat: $(FRAMEWORKS:%=build/compat-%/.ready) build/compat-oldest/.ready ## beside each framework's newest release, and with the oldest libraries
 	@for framework in $(FRAMEWORKS); do \
 	    build/compat-$$framework/bin/pip freeze --disable-pip-version-check | grep -f tests/adapters/requirements/names; \
 	    build/compat-$$framework/bin/python -m pytest -m frameworks tests/adapters || exit 1; done
+	@build/compat-oldest/bin/python -m pytest -m 'not measures' tests/test_walk.py tests/edge_gateway tests/doors
 
 build/compat-%/.ready: tests/adapters/requirements/%.txt pyproject.toml
 	@echo "setting up $*, once …"
@@ -62,7 +63,7 @@ coverage: setup tools ## which lines tests run, in every process: a table by mod
 mutants: setup ## change runs/ and wire.py at 150 places, and see which changes their own tests do not notice
 	@$(BIN)/python scripts/mutants.py $(if $(MUTANTS),$(MUTANTS),150)
 
-check: setup ## format, lint, types, contract, generated code
+check: setup build/generator/.ready ## format, lint, types, contract, generated code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -71,7 +72,7 @@ check: setup ## format, lint, types, contract, generated code
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	@$(if $(MAIN),PATH=$(BIN):$$PATH scripts/breaking.sh $(MAIN))
-	@scripts/generate.sh $(BIN) build/protos
+	@scripts/generate.sh build/generator/bin build/protos
 	@for made in build/protos/runwire/v1/*; do diff $$made $(PROTOS)/ || { echo "run: make protos"; exit 1; }; done
 
 format: setup ## format the code
@@ -79,8 +80,13 @@ format: setup ## format the code
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/buf format --write
 
-protos: setup ## generate the code of the contract again
-	@scripts/generate.sh $(BIN) protos
+protos: build/generator/.ready ## generate the code of the contract again
+	@scripts/generate.sh build/generator/bin protos
+
+build/generator/.ready: scripts/generator.txt
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 readme: setup ## write the tables of settings in the README anew
 	@$(BIN)/python scripts/settings_table.py

@@ -12,10 +12,11 @@ import structlog
 from websockets.asyncio.server import Server
 from websockets.asyncio.server import serve as serve_sockets
 from websockets.typing import Subprotocol
+from websockets.version import version
 
 from edge_gateway.bridge import Bridge, close
 from edge_gateway.close_codes import RESTARTING, Closing
-from edge_gateway.connection import Arrivals, Connection, listen, say_once_when_full
+from edge_gateway.connection import Arrivals, Connection, listen, say_less
 from edge_gateway.engines import Engines
 from edge_gateway.frames import CODECS
 from edge_gateway.handshake import Handshakes, subprotocol
@@ -27,6 +28,8 @@ from runwire.service.rates import Rates
 from runwire.service.settings import host_of, is_loopback
 from runwire.service.signals import stop_signal
 
+KNOWN = ("15", "16", "17")
+"""Releases of websockets that the tests are run with."""
 UNSENT = 128 * 1024
 """Bytes that the kernel holds for a browser that doesn't read. It would hold megabytes; and while it swallows them,
 nobody could tell a browser that reads slowly from one that doesn't read."""
@@ -37,9 +40,10 @@ RESTART = Closing(RESTARTING, "The gateway is restarting. Come back.")
 async def serve(settings: Settings) -> None:
     """Serve until told to stop. Raises BootError when something that is needed is missing."""
     log = structlog.get_logger()
+    _check_library()
     stop = stop_signal()
     kernel.configure()
-    say_once_when_full()
+    say_less()
     tls = server_context(settings)
     credentials = engine_credentials(settings)
     proxies = [ipaddress.ip_network(network, strict=False) for network in settings.trusted_proxies]
@@ -80,6 +84,12 @@ async def serve(settings: Settings) -> None:
             server.close(close_connections=False)
         await _drain(servers, settings.drain_grace)
     log.info("stopped")
+
+
+def _check_library() -> None:
+    """Refuse a library that we were not tried with: it would fail later, for somebody's browser."""
+    if version.partition(".")[0] not in KNOWN:
+        raise BootError(f"websockets {version} is not known to work: install one of {', '.join(KNOWN)}")
 
 
 def _warn(settings: Settings) -> None:

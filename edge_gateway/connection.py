@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import os
 import resource
 import socket
@@ -32,8 +33,17 @@ RESERVE = 1 / 16
 """The part of the descriptors that is kept for what isn't a browser."""
 TCP_INFO_RECEIVED = slice(128, 136)
 """Where the kernel says how many bytes have come."""
+NO_HANDSHAKE = "opening handshake failed"
+"""What websockets calls it when what comes is no request: some of its releases, as if it were our error."""
 RETRY = "socket.accept() out of system resource"
 """What asyncio calls it when nobody more can be let in; it tries again after a second."""
+
+
+GET = b"GET "
+NOT_ALLOWED = (
+    b"HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: 29\r\nConnection: close\r\n\r\nOnly GET is understood here.\n"
+)
 
 
 class Connection(ServerConnection):
@@ -41,12 +51,25 @@ class Connection(ServerConnection):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._method: bytes | None = b""  # what came of it, until all of it has
         self._backlog = bytearray()
         self._is_ending = False
         self._owed = 0
 
     def data_received(self, data: bytes) -> None:
         """Take in what came; if it is much, the beginning of it, and the rest later."""
+        if self._method is not None:
+            data = self._method + data
+            if len(data) < len(GET):
+                self._method = data
+                return
+            self._method = None
+            method = data[: len(GET)]
+            if method != GET and method.strip().isalpha() and method.isupper():
+                # Not every websockets that there is lets such a request through to where pages are served.
+                self.transport.write(NOT_ALLOWED)
+                self.transport.close()
+                return
         if self._backlog:
             self._backlog += data
         elif len(data) > PIECE:
@@ -57,6 +80,9 @@ class Connection(ServerConnection):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Hear that no more comes, after what is still to be taken in."""
+        if self._method:
+            begun, self._method = self._method, None
+            self._parse(begun)
         if self._backlog:
             self._is_ending = True
             return True
@@ -182,9 +208,10 @@ def listen(host: str, port: int, arrivals: Arrivals) -> list[Listener]:
     return listeners
 
 
-def say_once_when_full() -> None:
-    """Log that nobody more is let in once a minute, and not for each attempt."""
+def say_less() -> None:
+    """Log that nobody more is let in once a minute, and not for each attempt; and nothing of who sends no HTTP."""
     loop, rates, log = asyncio.get_running_loop(), Rates(1), structlog.get_logger()
+    logging.getLogger("websockets.server").addFilter(lambda record: record.getMessage() != NO_HANDSHAKE)
 
     def hear(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if context.get("message") != RETRY:

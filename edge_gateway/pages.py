@@ -69,10 +69,6 @@ class Pages:
     async def answer(self, socket: ServerConnection, request: Request) -> Response | None:
         """Answer a request; None lets the handshake go on."""
         self._arrivals.asked(socket.remote_address)
-        if request.method != "GET":
-            response = _text(http.HTTPStatus.METHOD_NOT_ALLOWED, "Only GET is understood here.\n")
-            response.headers["Allow"] = "GET"
-            return response
         path = request.path.partition("?")[0]
         if path in self._files:
             return _response(http.HTTPStatus.OK, *self._files[path])

@@ -12,10 +12,14 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Agents may be named that lie where the command is given, as with `python -m`.
     sys.path.insert(0, str(Path.cwd()))
-    from engine_service import app  # noqa: PLC0415
-    from engine_service.settings import BootError, Settings  # noqa: PLC0415
-    from engine_service.wire import RegistryError  # noqa: PLC0415
-    from runwire.service import log  # noqa: PLC0415
+    try:
+        from engine_service import app  # noqa: PLC0415
+        from engine_service.settings import BootError, Settings  # noqa: PLC0415
+        from engine_service.wire import RegistryError  # noqa: PLC0415
+        from runwire.service import log  # noqa: PLC0415
+    except ModuleNotFoundError as missing:
+        sys.stderr.write(f"engine-service: {missing.name} is not installed: pip install 'runwire[engine]'\n")
+        sys.exit(2)
 
     try:
         settings = Settings.load(sys.argv[1:])

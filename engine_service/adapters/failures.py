@@ -26,16 +26,10 @@ def of_status(status: int, retry_after: float | None = None) -> ModelError:
     return ModelError("The model's server does not take this request. An operator has to look.")
 
 
-LOST = {
-    "APIConnectionError",
-    "ConnectError",
-    "ReadError",
-    "RemoteProtocolError",
-    "IncompleteRead",
-    "ClientPayloadError",
-}
+UNREACHED = {"APIConnectionError", "ConnectError"}
+LOST = {"ReadError", "RemoteProtocolError", "IncompleteRead", "ClientPayloadError"}
 LATE = {"APITimeoutError", "ReadTimeout", "ConnectTimeout"}
-"""What the libraries that call models call it, when a server is gone or slow. Whose they are is none of our business."""
+"""What the libraries that call models call it, when a server is gone or slow, whosever they are."""
 
 
 def of_exception(error: BaseException) -> ModelError | None:
@@ -48,9 +42,8 @@ def of_exception(error: BaseException) -> ModelError | None:
             return of_status(status, _retry_after(seen))
         if kinds & LATE:
             return of_status(next(iter(TIMEOUTS)))
-        if kinds & LOST:
-            is_cut = not kinds & {"APIConnectionError", "ConnectError"}
-            return ModelError(BROKEN if is_cut else UNREACHABLE, retryable=True)
+        if kinds & (UNREACHED | LOST):
+            return ModelError(UNREACHABLE if kinds & UNREACHED else BROKEN, retryable=True)
         seen = seen.__cause__ or seen.__context__
     return None
 

@@ -118,7 +118,7 @@ async def test_runs_per_minute() -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await alice.run("echo")
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert "grpc-status-details-bin" in dict(caught.value.trailing_metadata() or ())
+            assert "grpc-status-details-bin" in dict(tuple(caught.value.trailing_metadata() or ()))
             terminal(await bob.run("echo"))
 
 

@@ -56,7 +56,7 @@ async def test_draining() -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await said(alice.call("echo"))
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-            assert "grpc-status-details-bin" in dict(caught.value.trailing_metadata() or ())  # it has RetryInfo
+            assert "grpc-status-details-bin" in dict(tuple(caught.value.trailing_metadata() or ()))  # it has RetryInfo
             events = [event async for response in short for event in response.events]
             assert events[-1].agent_completed.output == "done"
             for call in longs:

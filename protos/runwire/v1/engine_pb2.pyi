@@ -3,31 +3,31 @@
 isort:skip_file
 The engine: runs agents, and streams what happens."""
 
-from collections import abc as _abc
-from google.protobuf import descriptor as _descriptor
-from google.protobuf import duration_pb2 as _duration_pb2
-from google.protobuf import message as _message
-from google.protobuf import struct_pb2 as _struct_pb2
-from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
-from runwire.v1 import events_pb2 as _events_pb2
-import builtins as _builtins
+import builtins
+import collections.abc
+import google.protobuf.descriptor
+import google.protobuf.duration_pb2
+import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
+import google.protobuf.message
+import google.protobuf.struct_pb2
+import runwire.v1.events_pb2
 import sys
-import typing as _typing
+import typing
 
-if sys.version_info >= (3, 11):
-    from typing import TypeAlias as _TypeAlias, Never as _Never
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
 else:
-    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+    import typing_extensions
 
-DESCRIPTOR: _descriptor.FileDescriptor
+DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 class _Role:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
 
-class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
+class _RoleEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     ROLE_UNSPECIFIED: _Role.ValueType  # 0
     """Nobody was named.
 
@@ -65,61 +65,61 @@ ROLE_ASSISTANT: Role.ValueType  # 2
 
 What was once an `output`.
 """
-Global___Role: _TypeAlias = Role  # noqa: Y015
+Global___Role: typing_extensions.TypeAlias = Role
 
-@_typing.final
-class RunRequest(_message.Message):
+@typing.final
+class RunRequest(google.protobuf.message.Message):
     """Asks for one run.
 
     Everything an agent gets to know of its caller's wishes is in here: the engine remembers no conversation.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    AGENT_FIELD_NUMBER: _builtins.int
-    INPUT_FIELD_NUMBER: _builtins.int
-    THREAD_ID_FIELD_NUMBER: _builtins.int
-    RUN_ID_FIELD_NUMBER: _builtins.int
-    HISTORY_FIELD_NUMBER: _builtins.int
-    PARAMETERS_FIELD_NUMBER: _builtins.int
-    RESUME_WINDOW_FIELD_NUMBER: _builtins.int
-    agent: _builtins.str
+    AGENT_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    THREAD_ID_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    HISTORY_FIELD_NUMBER: builtins.int
+    PARAMETERS_FIELD_NUMBER: builtins.int
+    RESUME_WINDOW_FIELD_NUMBER: builtins.int
+    agent: builtins.str
     """The name of the agent to run.
 
     NOT_FOUND when there is none of this name.
     """
-    input: _builtins.str
+    input: builtins.str
     """What the agent is asked.
 
     At most 1 MiB of UTF-8.
     """
-    thread_id: _builtins.str
+    thread_id: builtins.str
     """The conversation this run belongs to, in the caller's words.
 
     At most 256 bytes of UTF-8; handed to the agent and to `agent_started` as it is.
     """
-    run_id: _builtins.str
+    run_id: builtins.str
     """A UUID for the run.
 
     One is made when this is empty. ALREADY_EXISTS when the same user has a run of this id.
     """
-    @_builtins.property
-    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
+    @property
+    def history(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Message]:
         """What was said before, oldest first.
 
         At most 1 MiB all together, in at most 10,000 messages.
         """
 
-    @_builtins.property
-    def parameters(self) -> _struct_pb2.Struct:
+    @property
+    def parameters(self) -> google.protobuf.struct_pb2.Struct:
         """Whatever else the agent understands.
 
         Handed to the agent as it is. At most 256 KiB, and 10,000 values: elements of lists and members of objects, at any
         depth, with the messages of the history counted among them.
         """
 
-    @_builtins.property
-    def resume_window(self) -> _duration_pb2.Duration:
+    @property
+    def resume_window(self) -> google.protobuf.duration_pb2.Duration:
         """How long the run outlives a lost connection.
 
         Zero or absent: the run ends with its call. Otherwise it goes on for so long when its caller is gone, for whatever
@@ -130,48 +130,45 @@ class RunRequest(_message.Message):
     def __init__(
         self,
         *,
-        agent: _builtins.str = ...,
-        input: _builtins.str = ...,
-        thread_id: _builtins.str = ...,
-        run_id: _builtins.str = ...,
-        history: _abc.Iterable[Global___Message] | None = ...,
-        parameters: _struct_pb2.Struct | None = ...,
-        resume_window: _duration_pb2.Duration | None = ...,
+        agent: builtins.str = ...,
+        input: builtins.str = ...,
+        thread_id: builtins.str = ...,
+        run_id: builtins.str = ...,
+        history: collections.abc.Iterable[Global___Message] | None = ...,
+        parameters: google.protobuf.struct_pb2.Struct | None = ...,
+        resume_window: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "resume_window", b"resume_window"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "history", b"history", "input", b"input", "parameters", b"parameters", "resume_window", b"resume_window", "run_id", b"run_id", "thread_id", b"thread_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def HasField(self, field_name: typing.Literal["parameters", b"parameters", "resume_window", b"resume_window"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["agent", b"agent", "history", b"history", "input", b"input", "parameters", b"parameters", "resume_window", b"resume_window", "run_id", b"run_id", "thread_id", b"thread_id"]) -> None: ...
 
-Global___RunRequest: _TypeAlias = RunRequest  # noqa: Y015
+Global___RunRequest: typing_extensions.TypeAlias = RunRequest
 
-@_typing.final
-class RunResponse(_message.Message):
+@typing.final
+class RunResponse(google.protobuf.message.Message):
     """A part of a run's stream.
 
     Two encoded messages laid end to end are one message with the events of both.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    RUN_ID_FIELD_NUMBER: _builtins.int
-    EVENTS_FIELD_NUMBER: _builtins.int
-    HEARTBEAT_FIELD_NUMBER: _builtins.int
-    run_id: _builtins.str
+    RUN_ID_FIELD_NUMBER: builtins.int
+    EVENTS_FIELD_NUMBER: builtins.int
+    HEARTBEAT_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
     """The run's id.
 
     In every message, and the same in all of them.
     """
-    @_builtins.property
-    def events(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Event]:
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runwire.v1.events_pb2.Event]:
         """What happened since the last message, in the order of `seq`.
 
         Empty in a heartbeat, which says that the run is alive and quiet.
         """
 
-    @_builtins.property
-    def heartbeat(self) -> _duration_pb2.Duration:
+    @property
+    def heartbeat(self) -> google.protobuf.duration_pb2.Duration:
         """How long the stream is quiet at most: after so long without an event, a heartbeat is sent.
 
         In a stream's first message alone.
@@ -180,35 +177,32 @@ class RunResponse(_message.Message):
     def __init__(
         self,
         *,
-        run_id: _builtins.str = ...,
-        events: _abc.Iterable[_events_pb2.Event] | None = ...,
-        heartbeat: _duration_pb2.Duration | None = ...,
+        run_id: builtins.str = ...,
+        events: collections.abc.Iterable[runwire.v1.events_pb2.Event] | None = ...,
+        heartbeat: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "heartbeat", b"heartbeat", "run_id", b"run_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def HasField(self, field_name: typing.Literal["heartbeat", b"heartbeat"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "heartbeat", b"heartbeat", "run_id", b"run_id"]) -> None: ...
 
-Global___RunResponse: _TypeAlias = RunResponse  # noqa: Y015
+Global___RunResponse: typing_extensions.TypeAlias = RunResponse
 
-@_typing.final
-class ResumeRequest(_message.Message):
+@typing.final
+class ResumeRequest(google.protobuf.message.Message):
     """Asks to join a resumable run again.
 
     NOT_FOUND when there is no such run of this user's, be it forgotten, another's, or never resumable.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    RUN_ID_FIELD_NUMBER: _builtins.int
-    AFTER_SEQ_FIELD_NUMBER: _builtins.int
-    run_id: _builtins.str
+    RUN_ID_FIELD_NUMBER: builtins.int
+    AFTER_SEQ_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
     """The run's id.
 
     As in its RunResponse.
     """
-    after_seq: _builtins.int
+    after_seq: builtins.int
     """The position of the last event that was seen.
 
     OUT_OF_RANGE when what follows it is no longer, or not yet, there.
@@ -216,43 +210,39 @@ class ResumeRequest(_message.Message):
     def __init__(
         self,
         *,
-        run_id: _builtins.str = ...,
-        after_seq: _builtins.int = ...,
+        run_id: builtins.str = ...,
+        after_seq: builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_seq", b"after_seq", "run_id", b"run_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after_seq", b"after_seq", "run_id", b"run_id"]) -> None: ...
 
-Global___ResumeRequest: _TypeAlias = ResumeRequest  # noqa: Y015
+Global___ResumeRequest: typing_extensions.TypeAlias = ResumeRequest
 
-@_typing.final
-class ResumeResponse(_message.Message):
+@typing.final
+class ResumeResponse(google.protobuf.message.Message):
     """A part of a resumed run's stream.
 
     Has the fields of RunResponse, by name, number and meaning.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    RUN_ID_FIELD_NUMBER: _builtins.int
-    EVENTS_FIELD_NUMBER: _builtins.int
-    HEARTBEAT_FIELD_NUMBER: _builtins.int
-    run_id: _builtins.str
+    RUN_ID_FIELD_NUMBER: builtins.int
+    EVENTS_FIELD_NUMBER: builtins.int
+    HEARTBEAT_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
     """The run's id.
 
     In every message, and the same in all of them.
     """
-    @_builtins.property
-    def events(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Event]:
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runwire.v1.events_pb2.Event]:
         """What happened since the last message, in the order of `seq`.
 
         Empty in a heartbeat, which says that the run is alive and quiet.
         """
 
-    @_builtins.property
-    def heartbeat(self) -> _duration_pb2.Duration:
+    @property
+    def heartbeat(self) -> google.protobuf.duration_pb2.Duration:
         """How long the stream is quiet at most: after so long without an event, a heartbeat is sent.
 
         In a stream's first message alone.
@@ -261,29 +251,26 @@ class ResumeResponse(_message.Message):
     def __init__(
         self,
         *,
-        run_id: _builtins.str = ...,
-        events: _abc.Iterable[_events_pb2.Event] | None = ...,
-        heartbeat: _duration_pb2.Duration | None = ...,
+        run_id: builtins.str = ...,
+        events: collections.abc.Iterable[runwire.v1.events_pb2.Event] | None = ...,
+        heartbeat: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "heartbeat", b"heartbeat", "run_id", b"run_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def HasField(self, field_name: typing.Literal["heartbeat", b"heartbeat"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "heartbeat", b"heartbeat", "run_id", b"run_id"]) -> None: ...
 
-Global___ResumeResponse: _TypeAlias = ResumeResponse  # noqa: Y015
+Global___ResumeResponse: typing_extensions.TypeAlias = ResumeResponse
 
-@_typing.final
-class CancelRequest(_message.Message):
+@typing.final
+class CancelRequest(google.protobuf.message.Message):
     """Asks to stop a run.
 
     NOT_FOUND when there is no such run of this user's.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    RUN_ID_FIELD_NUMBER: _builtins.int
-    run_id: _builtins.str
+    RUN_ID_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
     """The run's id.
 
     As in its RunResponse.
@@ -291,68 +278,54 @@ class CancelRequest(_message.Message):
     def __init__(
         self,
         *,
-        run_id: _builtins.str = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def ClearField(self, field_name: typing.Literal["run_id", b"run_id"]) -> None: ...
 
-Global___CancelRequest: _TypeAlias = CancelRequest  # noqa: Y015
+Global___CancelRequest: typing_extensions.TypeAlias = CancelRequest
 
-@_typing.final
-class CancelResponse(_message.Message):
+@typing.final
+class CancelResponse(google.protobuf.message.Message):
     """Says that the run was told to stop, or is over.
 
     The run's own stream says how it ended.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     def __init__(
         self,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CancelResponse: _TypeAlias = CancelResponse  # noqa: Y015
+Global___CancelResponse: typing_extensions.TypeAlias = CancelResponse
 
-@_typing.final
-class ListAgentsRequest(_message.Message):
+@typing.final
+class ListAgentsRequest(google.protobuf.message.Message):
     """Asks for the list of agents.
 
     There is nothing to choose.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     def __init__(
         self,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListAgentsRequest: _TypeAlias = ListAgentsRequest  # noqa: Y015
+Global___ListAgentsRequest: typing_extensions.TypeAlias = ListAgentsRequest
 
-@_typing.final
-class ListAgentsResponse(_message.Message):
+@typing.final
+class ListAgentsResponse(google.protobuf.message.Message):
     """The agents that this engine can run.
 
     Sorted by name.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    AGENTS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentInfo]:
+    AGENTS_FIELD_NUMBER: builtins.int
+    @property
+    def agents(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AgentInfo]:
         """One entry an agent.
 
         Names are unique.
@@ -361,39 +334,35 @@ class ListAgentsResponse(_message.Message):
     def __init__(
         self,
         *,
-        agents: _abc.Iterable[Global___AgentInfo] | None = ...,
+        agents: collections.abc.Iterable[Global___AgentInfo] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agents", b"agents"]) -> None: ...
 
-Global___ListAgentsResponse: _TypeAlias = ListAgentsResponse  # noqa: Y015
+Global___ListAgentsResponse: typing_extensions.TypeAlias = ListAgentsResponse
 
-@_typing.final
-class AgentInfo(_message.Message):
+@typing.final
+class AgentInfo(google.protobuf.message.Message):
     """What there is to know about an agent before running it.
 
     Written by the agent's author.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    NAME_FIELD_NUMBER: _builtins.int
-    DESCRIPTION_FIELD_NUMBER: _builtins.int
-    ISOLATION_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
+    NAME_FIELD_NUMBER: builtins.int
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    ISOLATION_FIELD_NUMBER: builtins.int
+    name: builtins.str
     """What the agent is called in a RunRequest.
 
     Never empty, and unique within an engine.
     """
-    description: _builtins.str
+    description: builtins.str
     """What the agent does, in its author's words.
 
     The first paragraph of its docstring; may be empty.
     """
-    isolation: _builtins.str
+    isolation: builtins.str
     """Where its runs happen: `process` or `task`.
 
     `process` unless the author chose otherwise.
@@ -401,35 +370,31 @@ class AgentInfo(_message.Message):
     def __init__(
         self,
         *,
-        name: _builtins.str = ...,
-        description: _builtins.str = ...,
-        isolation: _builtins.str = ...,
+        name: builtins.str = ...,
+        description: builtins.str = ...,
+        isolation: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "isolation", b"isolation", "name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def ClearField(self, field_name: typing.Literal["description", b"description", "isolation", b"isolation", "name", b"name"]) -> None: ...
 
-Global___AgentInfo: _TypeAlias = AgentInfo  # noqa: Y015
+Global___AgentInfo: typing_extensions.TypeAlias = AgentInfo
 
-@_typing.final
-class Message(_message.Message):
+@typing.final
+class Message(google.protobuf.message.Message):
     """One thing that was said in a conversation.
 
     Given by the caller; the engine takes its word for it.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    ROLE_FIELD_NUMBER: _builtins.int
-    TEXT_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
     role: Global___Role.ValueType
     """Who said it.
 
     Never ROLE_UNSPECIFIED.
     """
-    text: _builtins.str
+    text: builtins.str
     """What was said.
 
     May be empty.
@@ -438,12 +403,8 @@ class Message(_message.Message):
         self,
         *,
         role: Global___Role.ValueType = ...,
-        text: _builtins.str = ...,
+        text: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role", "text", b"text"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def ClearField(self, field_name: typing.Literal["role", b"role", "text", b"text"]) -> None: ...
 
-Global___Message: _TypeAlias = Message  # noqa: Y015
+Global___Message: typing_extensions.TypeAlias = Message

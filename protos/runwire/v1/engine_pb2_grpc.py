@@ -5,7 +5,7 @@ import warnings
 
 from runwire.v1 import engine_pb2 as runwire_dot_v1_dot_engine__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class EngineServiceStub:
+class EngineServiceStub(object):
     """Runs agents, and streams what happens.
 
     The caller's identity comes from the `authorization` metadata of the call, never from a field of a request.
@@ -59,7 +59,7 @@ class EngineServiceStub:
                 _registered_method=True)
 
 
-class EngineServiceServicer:
+class EngineServiceServicer(object):
     """Runs agents, and streams what happens.
 
     The caller's identity comes from the `authorization` metadata of the call, never from a field of a request.
@@ -134,7 +134,7 @@ def add_EngineServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class EngineService:
+class EngineService(object):
     """Runs agents, and streams what happens.
 
     The caller's identity comes from the `authorization` metadata of the call, never from a field of a request.

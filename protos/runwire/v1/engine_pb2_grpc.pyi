@@ -3,143 +3,233 @@
 isort:skip_file
 The engine: runs agents, and streams what happens."""
 
-from collections import abc as _abc
-from grpc import aio as _aio
-from runwire.v1 import engine_pb2 as _engine_pb2
-import abc as _abc_1
-import grpc as _grpc
+import abc
+import collections.abc
+import grpc
+import grpc.aio
+import runwire.v1.engine_pb2
 import sys
-import typing as _typing
+import typing
 
-if sys.version_info >= (3, 11):
-    from typing import Self as _Self
+if sys.version_info >= (3, 13):
+    import typing as typing_extensions
 else:
-    from typing_extensions import Self as _Self
+    import typing_extensions
 
-_T = _typing.TypeVar("_T")
+_T = typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
+class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Iterator[_T], metaclass=abc.ABCMeta): ...
 
-class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
+class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
+_EngineServiceRunType = typing_extensions.TypeVar(
+    '_EngineServiceRunType',
+    grpc.UnaryStreamMultiCallable[
+        runwire.v1.engine_pb2.RunRequest,
+        runwire.v1.engine_pb2.RunResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        runwire.v1.engine_pb2.RunRequest,
+        runwire.v1.engine_pb2.RunResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        runwire.v1.engine_pb2.RunRequest,
+        runwire.v1.engine_pb2.RunResponse,
+    ],
+)
 
-class EngineServiceStub:
+_EngineServiceResumeType = typing_extensions.TypeVar(
+    '_EngineServiceResumeType',
+    grpc.UnaryStreamMultiCallable[
+        runwire.v1.engine_pb2.ResumeRequest,
+        runwire.v1.engine_pb2.ResumeResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        runwire.v1.engine_pb2.ResumeRequest,
+        runwire.v1.engine_pb2.ResumeResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        runwire.v1.engine_pb2.ResumeRequest,
+        runwire.v1.engine_pb2.ResumeResponse,
+    ],
+)
+
+_EngineServiceCancelType = typing_extensions.TypeVar(
+    '_EngineServiceCancelType',
+    grpc.UnaryUnaryMultiCallable[
+        runwire.v1.engine_pb2.CancelRequest,
+        runwire.v1.engine_pb2.CancelResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runwire.v1.engine_pb2.CancelRequest,
+        runwire.v1.engine_pb2.CancelResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        runwire.v1.engine_pb2.CancelRequest,
+        runwire.v1.engine_pb2.CancelResponse,
+    ],
+)
+
+_EngineServiceListAgentsType = typing_extensions.TypeVar(
+    '_EngineServiceListAgentsType',
+    grpc.UnaryUnaryMultiCallable[
+        runwire.v1.engine_pb2.ListAgentsRequest,
+        runwire.v1.engine_pb2.ListAgentsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runwire.v1.engine_pb2.ListAgentsRequest,
+        runwire.v1.engine_pb2.ListAgentsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        runwire.v1.engine_pb2.ListAgentsRequest,
+        runwire.v1.engine_pb2.ListAgentsResponse,
+    ],
+)
+
+class EngineServiceStub(typing.Generic[_EngineServiceRunType, _EngineServiceResumeType, _EngineServiceCancelType, _EngineServiceListAgentsType]):
     """Runs agents, and streams what happens.
 
     The caller's identity comes from the `authorization` metadata of the call, never from a field of a request.
     """
 
-    @_typing.overload
-    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
-    @_typing.overload
-    def __new__(cls, channel: _aio.Channel) -> EngineServiceAsyncStub: ...
-    Run: _grpc.UnaryStreamMultiCallable[_engine_pb2.RunRequest, _engine_pb2.RunResponse]
+    @typing.overload
+    def __init__(self: EngineServiceStub[
+        grpc.UnaryStreamMultiCallable[
+            runwire.v1.engine_pb2.RunRequest,
+            runwire.v1.engine_pb2.RunResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            runwire.v1.engine_pb2.ResumeRequest,
+            runwire.v1.engine_pb2.ResumeResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            runwire.v1.engine_pb2.CancelRequest,
+            runwire.v1.engine_pb2.CancelResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            runwire.v1.engine_pb2.ListAgentsRequest,
+            runwire.v1.engine_pb2.ListAgentsResponse,
+        ],
+    ], channel: grpc.Channel) -> None: ...
+
+    @typing.overload
+    def __init__(self: EngineServiceStub[
+        grpc.aio.UnaryStreamMultiCallable[
+            runwire.v1.engine_pb2.RunRequest,
+            runwire.v1.engine_pb2.RunResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            runwire.v1.engine_pb2.ResumeRequest,
+            runwire.v1.engine_pb2.ResumeResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            runwire.v1.engine_pb2.CancelRequest,
+            runwire.v1.engine_pb2.CancelResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            runwire.v1.engine_pb2.ListAgentsRequest,
+            runwire.v1.engine_pb2.ListAgentsResponse,
+        ],
+    ], channel: grpc.aio.Channel) -> None: ...
+
+    Run: _EngineServiceRunType
     """Runs one agent, and streams its events until the run ends.
 
     A run that starts ends with exactly one terminal event of the root agent, then status OK. A call that ends with an
     error before its first event never started a run. Ending the call ends the run, unless it is resumable.
     """
-    Resume: _grpc.UnaryStreamMultiCallable[_engine_pb2.ResumeRequest, _engine_pb2.ResumeResponse]
+
+    Resume: _EngineServiceResumeType
     """Joins a resumable run again, after the last event that was seen.
 
     First comes what happened since, then what happens, without a gap or a repeat. One caller at a time: whoever was
     attached gets ABORTED.
     """
-    Cancel: _grpc.UnaryUnaryMultiCallable[_engine_pb2.CancelRequest, _engine_pb2.CancelResponse]
+
+    Cancel: _EngineServiceCancelType
     """Stops one of the caller's own runs.
 
     Whoever is attached gets `agent_cancelled`. Stopping a run that is over changes nothing, and is OK.
     """
-    ListAgents: _grpc.UnaryUnaryMultiCallable[_engine_pb2.ListAgentsRequest, _engine_pb2.ListAgentsResponse]
+
+    ListAgents: _EngineServiceListAgentsType
     """Lists the agents that this engine can run.
 
     Sorted by name; the same for every caller.
     """
 
-@_typing.type_check_only
-class EngineServiceAsyncStub(EngineServiceStub):
+EngineServiceAsyncStub: typing_extensions.TypeAlias = EngineServiceStub[
+    grpc.aio.UnaryStreamMultiCallable[
+        runwire.v1.engine_pb2.RunRequest,
+        runwire.v1.engine_pb2.RunResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        runwire.v1.engine_pb2.ResumeRequest,
+        runwire.v1.engine_pb2.ResumeResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runwire.v1.engine_pb2.CancelRequest,
+        runwire.v1.engine_pb2.CancelResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runwire.v1.engine_pb2.ListAgentsRequest,
+        runwire.v1.engine_pb2.ListAgentsResponse,
+    ],
+]
+
+class EngineServiceServicer(metaclass=abc.ABCMeta):
     """Runs agents, and streams what happens.
 
     The caller's identity comes from the `authorization` metadata of the call, never from a field of a request.
     """
 
-    def __init__(self, channel: _aio.Channel) -> None: ...
-    Run: _aio.UnaryStreamMultiCallable[_engine_pb2.RunRequest, _engine_pb2.RunResponse]  # type: ignore[assignment]
-    """Runs one agent, and streams its events until the run ends.
-
-    A run that starts ends with exactly one terminal event of the root agent, then status OK. A call that ends with an
-    error before its first event never started a run. Ending the call ends the run, unless it is resumable.
-    """
-    Resume: _aio.UnaryStreamMultiCallable[_engine_pb2.ResumeRequest, _engine_pb2.ResumeResponse]  # type: ignore[assignment]
-    """Joins a resumable run again, after the last event that was seen.
-
-    First comes what happened since, then what happens, without a gap or a repeat. One caller at a time: whoever was
-    attached gets ABORTED.
-    """
-    Cancel: _aio.UnaryUnaryMultiCallable[_engine_pb2.CancelRequest, _engine_pb2.CancelResponse]  # type: ignore[assignment]
-    """Stops one of the caller's own runs.
-
-    Whoever is attached gets `agent_cancelled`. Stopping a run that is over changes nothing, and is OK.
-    """
-    ListAgents: _aio.UnaryUnaryMultiCallable[_engine_pb2.ListAgentsRequest, _engine_pb2.ListAgentsResponse]  # type: ignore[assignment]
-    """Lists the agents that this engine can run.
-
-    Sorted by name; the same for every caller.
-    """
-
-class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Runs agents, and streams what happens.
-
-    The caller's identity comes from the `authorization` metadata of the call, never from a field of a request.
-    """
-
-    @_abc_1.abstractmethod
+    @abc.abstractmethod
     def Run(
         self,
-        request: _engine_pb2.RunRequest,
+        request: runwire.v1.engine_pb2.RunRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_engine_pb2.RunResponse], _abc.AsyncIterator[_engine_pb2.RunResponse]]:
+    ) -> typing.Union[collections.abc.Iterator[runwire.v1.engine_pb2.RunResponse], collections.abc.AsyncIterator[runwire.v1.engine_pb2.RunResponse]]:
         """Runs one agent, and streams its events until the run ends.
 
         A run that starts ends with exactly one terminal event of the root agent, then status OK. A call that ends with an
         error before its first event never started a run. Ending the call ends the run, unless it is resumable.
         """
 
-    @_abc_1.abstractmethod
+    @abc.abstractmethod
     def Resume(
         self,
-        request: _engine_pb2.ResumeRequest,
+        request: runwire.v1.engine_pb2.ResumeRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_engine_pb2.ResumeResponse], _abc.AsyncIterator[_engine_pb2.ResumeResponse]]:
+    ) -> typing.Union[collections.abc.Iterator[runwire.v1.engine_pb2.ResumeResponse], collections.abc.AsyncIterator[runwire.v1.engine_pb2.ResumeResponse]]:
         """Joins a resumable run again, after the last event that was seen.
 
         First comes what happened since, then what happens, without a gap or a repeat. One caller at a time: whoever was
         attached gets ABORTED.
         """
 
-    @_abc_1.abstractmethod
+    @abc.abstractmethod
     def Cancel(
         self,
-        request: _engine_pb2.CancelRequest,
+        request: runwire.v1.engine_pb2.CancelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_engine_pb2.CancelResponse, _abc.Awaitable[_engine_pb2.CancelResponse]]:
+    ) -> typing.Union[runwire.v1.engine_pb2.CancelResponse, collections.abc.Awaitable[runwire.v1.engine_pb2.CancelResponse]]:
         """Stops one of the caller's own runs.
 
         Whoever is attached gets `agent_cancelled`. Stopping a run that is over changes nothing, and is OK.
         """
 
-    @_abc_1.abstractmethod
+    @abc.abstractmethod
     def ListAgents(
         self,
-        request: _engine_pb2.ListAgentsRequest,
+        request: runwire.v1.engine_pb2.ListAgentsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_engine_pb2.ListAgentsResponse, _abc.Awaitable[_engine_pb2.ListAgentsResponse]]:
+    ) -> typing.Union[runwire.v1.engine_pb2.ListAgentsResponse, collections.abc.Awaitable[runwire.v1.engine_pb2.ListAgentsResponse]]:
         """Lists the agents that this engine can run.
 
         Sorted by name; the same for every caller.
         """
 
-def add_EngineServiceServicer_to_server(servicer: EngineServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+def add_EngineServiceServicer_to_server(servicer: EngineServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

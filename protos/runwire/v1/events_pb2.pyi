@@ -3,31 +3,31 @@
 isort:skip_file
 What happens during a run, as typed events."""
 
-from collections import abc as _abc
-from google.protobuf import descriptor as _descriptor
-from google.protobuf import duration_pb2 as _duration_pb2
-from google.protobuf import message as _message
-from google.protobuf import struct_pb2 as _struct_pb2
-from google.protobuf import timestamp_pb2 as _timestamp_pb2
-from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
-import builtins as _builtins
+import builtins
+import collections.abc
+import google.protobuf.descriptor
+import google.protobuf.duration_pb2
+import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
+import google.protobuf.message
+import google.protobuf.struct_pb2
+import google.protobuf.timestamp_pb2
 import sys
-import typing as _typing
+import typing
 
-if sys.version_info >= (3, 11):
-    from typing import TypeAlias as _TypeAlias, Never as _Never
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
 else:
-    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+    import typing_extensions
 
-DESCRIPTOR: _descriptor.FileDescriptor
+DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 class _FailureReason:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
 
-class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureReason.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
+class _FailureReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_FailureReason.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     FAILURE_REASON_UNSPECIFIED: _FailureReason.ValueType  # 0
     """No reason was given.
 
@@ -115,111 +115,111 @@ FAILURE_REASON_MODEL_ERROR: FailureReason.ValueType  # 7
 
 The sentence says what a user can do about it.
 """
-Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015
+Global___FailureReason: typing_extensions.TypeAlias = FailureReason
 
-@_typing.final
-class Event(_message.Message):
+@typing.final
+class Event(google.protobuf.message.Message):
     """One thing that happened during a run.
 
     Events of a run count 1, 2, 3 … without a gap. An event is encoded once, by the agent's side, and never changed.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    SEQ_FIELD_NUMBER: _builtins.int
-    TIME_FIELD_NUMBER: _builtins.int
-    AGENT_FIELD_NUMBER: _builtins.int
-    AGENT_STARTED_FIELD_NUMBER: _builtins.int
-    AGENT_THINKING_FIELD_NUMBER: _builtins.int
-    AGENT_MESSAGE_FIELD_NUMBER: _builtins.int
-    TOOL_EXECUTING_FIELD_NUMBER: _builtins.int
-    TOOL_COMPLETED_FIELD_NUMBER: _builtins.int
-    AGENT_REPORTED_FIELD_NUMBER: _builtins.int
-    MODEL_CALLED_FIELD_NUMBER: _builtins.int
-    AGENT_COMPLETED_FIELD_NUMBER: _builtins.int
-    AGENT_FAILED_FIELD_NUMBER: _builtins.int
-    AGENT_CANCELLED_FIELD_NUMBER: _builtins.int
-    seq: _builtins.int
+    SEQ_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    AGENT_FIELD_NUMBER: builtins.int
+    AGENT_STARTED_FIELD_NUMBER: builtins.int
+    AGENT_THINKING_FIELD_NUMBER: builtins.int
+    AGENT_MESSAGE_FIELD_NUMBER: builtins.int
+    TOOL_EXECUTING_FIELD_NUMBER: builtins.int
+    TOOL_COMPLETED_FIELD_NUMBER: builtins.int
+    AGENT_REPORTED_FIELD_NUMBER: builtins.int
+    MODEL_CALLED_FIELD_NUMBER: builtins.int
+    AGENT_COMPLETED_FIELD_NUMBER: builtins.int
+    AGENT_FAILED_FIELD_NUMBER: builtins.int
+    AGENT_CANCELLED_FIELD_NUMBER: builtins.int
+    seq: builtins.int
     """The event's position in its run.
 
     Starts at 1 and grows by exactly 1.
     """
-    agent: _builtins.str
+    agent: builtins.str
     """The path of the agent it happened to: `triage`, or `triage/resolver` for a sub-agent.
 
     A path without a slash is the root agent, the one that was asked for.
     """
-    @_builtins.property
-    def time(self) -> _timestamp_pb2.Timestamp:
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it happened, by the clock of the machine the agent ran on.
 
         For showing to people: order is told by `seq` alone.
         """
 
-    @_builtins.property
+    @property
     def agent_started(self) -> Global___AgentStarted:
         """An agent began.
 
         The root agent's is always event 1.
         """
 
-    @_builtins.property
+    @property
     def agent_thinking(self) -> Global___AgentThinking:
         """A piece of the agent's reasoning.
 
         Pieces of one agent, joined in the order of `seq`, are its whole reasoning.
         """
 
-    @_builtins.property
+    @property
     def agent_message(self) -> Global___AgentMessage:
         """A piece of the agent's answer.
 
         Pieces of one agent, joined in the order of `seq`, are its whole answer.
         """
 
-    @_builtins.property
+    @property
     def tool_executing(self) -> Global___ToolExecuting:
         """A tool was called.
 
         Followed by one `tool_completed` with the same `call_id`, unless the agent's process died in between.
         """
 
-    @_builtins.property
+    @property
     def tool_completed(self) -> Global___ToolCompleted:
         """A tool returned, raised, or was cancelled.
 
         Follows the `tool_executing` with the same `call_id`.
         """
 
-    @_builtins.property
+    @property
     def agent_reported(self) -> Global___AgentReported:
         """An event of the agent's own kind.
 
         Runwire passes it on and concludes nothing from it.
         """
 
-    @_builtins.property
+    @property
     def model_called(self) -> Global___ModelCalled:
         """A call to a model has ended.
 
         What they took together is in the `usage` of the agent's terminal event.
         """
 
-    @_builtins.property
+    @property
     def agent_completed(self) -> Global___AgentCompleted:
         """An agent finished its work.
 
         Terminal: the root agent's ends the run, and nothing follows it.
         """
 
-    @_builtins.property
+    @property
     def agent_failed(self) -> Global___AgentFailed:
         """An agent could not finish its work.
 
         Terminal: the root agent's ends the run, and nothing follows it.
         """
 
-    @_builtins.property
+    @property
     def agent_cancelled(self) -> Global___AgentCancelled:
         """An agent was told to stop.
 
@@ -229,9 +229,9 @@ class Event(_message.Message):
     def __init__(
         self,
         *,
-        seq: _builtins.int = ...,
-        time: _timestamp_pb2.Timestamp | None = ...,
-        agent: _builtins.str = ...,
+        seq: builtins.int = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        agent: builtins.str = ...,
         agent_started: Global___AgentStarted | None = ...,
         agent_thinking: Global___AgentThinking | None = ...,
         agent_message: Global___AgentMessage | None = ...,
@@ -243,33 +243,29 @@ class Event(_message.Message):
         agent_failed: Global___AgentFailed | None = ...,
         agent_cancelled: Global___AgentCancelled | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_cancelled", b"agent_cancelled", "agent_completed", b"agent_completed", "agent_failed", b"agent_failed", "agent_message", b"agent_message", "agent_reported", b"agent_reported", "agent_started", b"agent_started", "agent_thinking", b"agent_thinking", "kind", b"kind", "model_called", b"model_called", "time", b"time", "tool_completed", b"tool_completed", "tool_executing", b"tool_executing"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "agent_cancelled", b"agent_cancelled", "agent_completed", b"agent_completed", "agent_failed", b"agent_failed", "agent_message", b"agent_message", "agent_reported", b"agent_reported", "agent_started", b"agent_started", "agent_thinking", b"agent_thinking", "kind", b"kind", "model_called", b"model_called", "seq", b"seq", "time", b"time", "tool_completed", b"tool_completed", "tool_executing", b"tool_executing"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["agent_started", "agent_thinking", "agent_message", "tool_executing", "tool_completed", "agent_reported", "model_called", "agent_completed", "agent_failed", "agent_cancelled"]  # noqa: Y015
-    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+    def HasField(self, field_name: typing.Literal["agent_cancelled", b"agent_cancelled", "agent_completed", b"agent_completed", "agent_failed", b"agent_failed", "agent_message", b"agent_message", "agent_reported", b"agent_reported", "agent_started", b"agent_started", "agent_thinking", b"agent_thinking", "kind", b"kind", "model_called", b"model_called", "time", b"time", "tool_completed", b"tool_completed", "tool_executing", b"tool_executing"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["agent", b"agent", "agent_cancelled", b"agent_cancelled", "agent_completed", b"agent_completed", "agent_failed", b"agent_failed", "agent_message", b"agent_message", "agent_reported", b"agent_reported", "agent_started", b"agent_started", "agent_thinking", b"agent_thinking", "kind", b"kind", "model_called", b"model_called", "seq", b"seq", "time", b"time", "tool_completed", b"tool_completed", "tool_executing", b"tool_executing"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["agent_started", "agent_thinking", "agent_message", "tool_executing", "tool_completed", "agent_reported", "model_called", "agent_completed", "agent_failed", "agent_cancelled"] | None: ...
 
-Global___Event: _TypeAlias = Event  # noqa: Y015
+Global___Event: typing_extensions.TypeAlias = Event
 
-@_typing.final
-class AgentStarted(_message.Message):
+@typing.final
+class AgentStarted(google.protobuf.message.Message):
     """An agent began.
 
     The first event of every agent, root and sub-agent alike.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    THREAD_ID_FIELD_NUMBER: _builtins.int
-    INPUT_FIELD_NUMBER: _builtins.int
-    thread_id: _builtins.str
+    THREAD_ID_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    thread_id: builtins.str
     """The conversation this run belongs to.
 
     Exactly as the caller named it; empty when the caller named none.
     """
-    input: _builtins.str
+    input: builtins.str
     """What the agent was asked.
 
     For a sub-agent: what its parent asked it.
@@ -277,28 +273,24 @@ class AgentStarted(_message.Message):
     def __init__(
         self,
         *,
-        thread_id: _builtins.str = ...,
-        input: _builtins.str = ...,
+        thread_id: builtins.str = ...,
+        input: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "thread_id", b"thread_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def ClearField(self, field_name: typing.Literal["input", b"input", "thread_id", b"thread_id"]) -> None: ...
 
-Global___AgentStarted: _TypeAlias = AgentStarted  # noqa: Y015
+Global___AgentStarted: typing_extensions.TypeAlias = AgentStarted
 
-@_typing.final
-class AgentThinking(_message.Message):
+@typing.final
+class AgentThinking(google.protobuf.message.Message):
     """A piece of the agent's reasoning, as it forms.
 
     Never part of the answer.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    DELTA_FIELD_NUMBER: _builtins.int
-    delta: _builtins.str
+    DELTA_FIELD_NUMBER: builtins.int
+    delta: builtins.str
     """The text that was added.
 
     May be any length, and may end inside a word.
@@ -306,27 +298,23 @@ class AgentThinking(_message.Message):
     def __init__(
         self,
         *,
-        delta: _builtins.str = ...,
+        delta: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def ClearField(self, field_name: typing.Literal["delta", b"delta"]) -> None: ...
 
-Global___AgentThinking: _TypeAlias = AgentThinking  # noqa: Y015
+Global___AgentThinking: typing_extensions.TypeAlias = AgentThinking
 
-@_typing.final
-class AgentMessage(_message.Message):
+@typing.final
+class AgentMessage(google.protobuf.message.Message):
     """A piece of the agent's answer, as it forms.
 
     Says what was added; an answer is never taken back.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    DELTA_FIELD_NUMBER: _builtins.int
-    delta: _builtins.str
+    DELTA_FIELD_NUMBER: builtins.int
+    delta: builtins.str
     """The text that was added.
 
     May be any length, and may end inside a word.
@@ -334,40 +322,36 @@ class AgentMessage(_message.Message):
     def __init__(
         self,
         *,
-        delta: _builtins.str = ...,
+        delta: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def ClearField(self, field_name: typing.Literal["delta", b"delta"]) -> None: ...
 
-Global___AgentMessage: _TypeAlias = AgentMessage  # noqa: Y015
+Global___AgentMessage: typing_extensions.TypeAlias = AgentMessage
 
-@_typing.final
-class ToolExecuting(_message.Message):
+@typing.final
+class ToolExecuting(google.protobuf.message.Message):
     """A tool was called.
 
     Sent before the tool runs.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    CALL_ID_FIELD_NUMBER: _builtins.int
-    TOOL_FIELD_NUMBER: _builtins.int
-    ARGUMENTS_FIELD_NUMBER: _builtins.int
-    call_id: _builtins.str
+    CALL_ID_FIELD_NUMBER: builtins.int
+    TOOL_FIELD_NUMBER: builtins.int
+    ARGUMENTS_FIELD_NUMBER: builtins.int
+    call_id: builtins.str
     """Which call this is.
 
     Unique within the run.
     """
-    tool: _builtins.str
+    tool: builtins.str
     """The tool's name.
 
     Never empty.
     """
-    @_builtins.property
-    def arguments(self) -> _struct_pb2.Struct:
+    @property
+    def arguments(self) -> google.protobuf.struct_pb2.Struct:
         """What the tool was called with.
 
         Names are the tool's parameters; what JSON has no word for is shown as text.
@@ -376,56 +360,53 @@ class ToolExecuting(_message.Message):
     def __init__(
         self,
         *,
-        call_id: _builtins.str = ...,
-        tool: _builtins.str = ...,
-        arguments: _struct_pb2.Struct | None = ...,
+        call_id: builtins.str = ...,
+        tool: builtins.str = ...,
+        arguments: google.protobuf.struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "call_id", b"call_id", "tool", b"tool"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def HasField(self, field_name: typing.Literal["arguments", b"arguments"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "call_id", b"call_id", "tool", b"tool"]) -> None: ...
 
-Global___ToolExecuting: _TypeAlias = ToolExecuting  # noqa: Y015
+Global___ToolExecuting: typing_extensions.TypeAlias = ToolExecuting
 
-@_typing.final
-class ToolCompleted(_message.Message):
+@typing.final
+class ToolCompleted(google.protobuf.message.Message):
     """A tool's call is over.
 
     Sent exactly once for each `tool_executing` of an agent that lives.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    CALL_ID_FIELD_NUMBER: _builtins.int
-    TOOL_FIELD_NUMBER: _builtins.int
-    RESULT_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
-    ELAPSED_FIELD_NUMBER: _builtins.int
-    call_id: _builtins.str
+    CALL_ID_FIELD_NUMBER: builtins.int
+    TOOL_FIELD_NUMBER: builtins.int
+    RESULT_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    ELAPSED_FIELD_NUMBER: builtins.int
+    call_id: builtins.str
     """Which call this was.
 
     Equals the `call_id` of its `tool_executing`.
     """
-    tool: _builtins.str
+    tool: builtins.str
     """The tool's name.
 
     Equals the `tool` of its `tool_executing`.
     """
-    error: _builtins.str
+    error: builtins.str
     """Why there is no result, as a sentence.
 
     Safe to show: never the text of an exception, other than an AgentError's.
     """
-    @_builtins.property
-    def result(self) -> _struct_pb2.Value:
+    @property
+    def result(self) -> google.protobuf.struct_pb2.Value:
         """What the tool returned.
 
         Null for a tool that returned nothing.
         """
 
-    @_builtins.property
-    def elapsed(self) -> _duration_pb2.Duration:
+    @property
+    def elapsed(self) -> google.protobuf.duration_pb2.Duration:
         """How long the tool took.
 
         Never negative.
@@ -434,40 +415,36 @@ class ToolCompleted(_message.Message):
     def __init__(
         self,
         *,
-        call_id: _builtins.str = ...,
-        tool: _builtins.str = ...,
-        result: _struct_pb2.Value | None = ...,
-        error: _builtins.str = ...,
-        elapsed: _duration_pb2.Duration | None = ...,
+        call_id: builtins.str = ...,
+        tool: builtins.str = ...,
+        result: google.protobuf.struct_pb2.Value | None = ...,
+        error: builtins.str = ...,
+        elapsed: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "error", b"error", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "elapsed", b"elapsed", "error", b"error", "outcome", b"outcome", "result", b"result", "tool", b"tool"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result", "error"]  # noqa: Y015
-    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+    def HasField(self, field_name: typing.Literal["elapsed", b"elapsed", "error", b"error", "outcome", b"outcome", "result", b"result"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["call_id", b"call_id", "elapsed", b"elapsed", "error", b"error", "outcome", b"outcome", "result", b"result", "tool", b"tool"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["result", "error"] | None: ...
 
-Global___ToolCompleted: _TypeAlias = ToolCompleted  # noqa: Y015
+Global___ToolCompleted: typing_extensions.TypeAlias = ToolCompleted
 
-@_typing.final
-class AgentReported(_message.Message):
+@typing.final
+class AgentReported(google.protobuf.message.Message):
     """An event of the agent's own kind.
 
     Its meaning is between the agent's author and the client's.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    NAME_FIELD_NUMBER: _builtins.int
-    DATA_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
+    NAME_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    name: builtins.str
     """What kind of event it is, in the author's words.
 
     Never empty.
     """
-    @_builtins.property
-    def data(self) -> _struct_pb2.Struct:
+    @property
+    def data(self) -> google.protobuf.struct_pb2.Struct:
         """What there is to know about it.
 
         Empty when the name says it all.
@@ -476,61 +453,58 @@ class AgentReported(_message.Message):
     def __init__(
         self,
         *,
-        name: _builtins.str = ...,
-        data: _struct_pb2.Struct | None = ...,
+        name: builtins.str = ...,
+        data: google.protobuf.struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def HasField(self, field_name: typing.Literal["data", b"data"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "name", b"name"]) -> None: ...
 
-Global___AgentReported: _TypeAlias = AgentReported  # noqa: Y015
+Global___AgentReported: typing_extensions.TypeAlias = AgentReported
 
-@_typing.final
-class ModelCalled(_message.Message):
+@typing.final
+class ModelCalled(google.protobuf.message.Message):
     """A call to a model has ended.
 
     Sent for a call that failed, too, as far as its figures are known.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    MODEL_FIELD_NUMBER: _builtins.int
-    ELAPSED_FIELD_NUMBER: _builtins.int
-    TO_FIRST_WORD_FIELD_NUMBER: _builtins.int
-    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
-    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
-    CACHED_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
-    model: _builtins.str
+    MODEL_FIELD_NUMBER: builtins.int
+    ELAPSED_FIELD_NUMBER: builtins.int
+    TO_FIRST_WORD_FIELD_NUMBER: builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
+    CACHED_INPUT_TOKENS_FIELD_NUMBER: builtins.int
+    model: builtins.str
     """The model's name, as its provider knows it.
 
     Never empty.
     """
-    input_tokens: _builtins.int
+    input_tokens: builtins.int
     """Tokens of what the model was given.
 
     Those that came from a cache among them.
     """
-    output_tokens: _builtins.int
+    output_tokens: builtins.int
     """Tokens of what the model said.
 
     Its reasoning among them.
     """
-    cached_input_tokens: _builtins.int
+    cached_input_tokens: builtins.int
     """Tokens of what the model was given that came from its provider's cache.
 
     At most as many as `input_tokens`.
     """
-    @_builtins.property
-    def elapsed(self) -> _duration_pb2.Duration:
+    @property
+    def elapsed(self) -> google.protobuf.duration_pb2.Duration:
         """How long the call took.
 
         Missing when nobody measured it.
         """
 
-    @_builtins.property
-    def to_first_word(self) -> _duration_pb2.Duration:
+    @property
+    def to_first_word(self) -> google.protobuf.duration_pb2.Duration:
         """How long it took until the model's first word.
 
         Missing for a call that said none, or whose words did not come one by one.
@@ -539,33 +513,30 @@ class ModelCalled(_message.Message):
     def __init__(
         self,
         *,
-        model: _builtins.str = ...,
-        elapsed: _duration_pb2.Duration | None = ...,
-        to_first_word: _duration_pb2.Duration | None = ...,
-        input_tokens: _builtins.int = ...,
-        output_tokens: _builtins.int = ...,
-        cached_input_tokens: _builtins.int = ...,
+        model: builtins.str = ...,
+        elapsed: google.protobuf.duration_pb2.Duration | None = ...,
+        to_first_word: google.protobuf.duration_pb2.Duration | None = ...,
+        input_tokens: builtins.int = ...,
+        output_tokens: builtins.int = ...,
+        cached_input_tokens: builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "to_first_word", b"to_first_word"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_input_tokens", b"cached_input_tokens", "elapsed", b"elapsed", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "to_first_word", b"to_first_word"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def HasField(self, field_name: typing.Literal["elapsed", b"elapsed", "to_first_word", b"to_first_word"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["cached_input_tokens", b"cached_input_tokens", "elapsed", b"elapsed", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "to_first_word", b"to_first_word"]) -> None: ...
 
-Global___ModelCalled: _TypeAlias = ModelCalled  # noqa: Y015
+Global___ModelCalled: typing_extensions.TypeAlias = ModelCalled
 
-@_typing.final
-class Usage(_message.Message):
+@typing.final
+class Usage(google.protobuf.message.Message):
     """What calls to models took together.
 
     An agent's has what those that it delegated to took, too.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    MODELS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelUsage]:
+    MODELS_FIELD_NUMBER: builtins.int
+    @property
+    def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelUsage]:
         """What each model took.
 
         One entry for each model that was called.
@@ -574,51 +545,47 @@ class Usage(_message.Message):
     def __init__(
         self,
         *,
-        models: _abc.Iterable[Global___ModelUsage] | None = ...,
+        models: collections.abc.Iterable[Global___ModelUsage] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def ClearField(self, field_name: typing.Literal["models", b"models"]) -> None: ...
 
-Global___Usage: _TypeAlias = Usage  # noqa: Y015
+Global___Usage: typing_extensions.TypeAlias = Usage
 
-@_typing.final
-class ModelUsage(_message.Message):
+@typing.final
+class ModelUsage(google.protobuf.message.Message):
     """What calls to one model took together.
 
     Sums of the figures of `model_called`.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    MODEL_FIELD_NUMBER: _builtins.int
-    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
-    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
-    REQUESTS_FIELD_NUMBER: _builtins.int
-    CACHED_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
-    model: _builtins.str
+    MODEL_FIELD_NUMBER: builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
+    REQUESTS_FIELD_NUMBER: builtins.int
+    CACHED_INPUT_TOKENS_FIELD_NUMBER: builtins.int
+    model: builtins.str
     """The model's name.
 
     Never empty.
     """
-    input_tokens: _builtins.int
+    input_tokens: builtins.int
     """Tokens of what it was given.
 
     Those that came from a cache among them.
     """
-    output_tokens: _builtins.int
+    output_tokens: builtins.int
     """Tokens of what it said.
 
     Its reasoning among them.
     """
-    requests: _builtins.int
+    requests: builtins.int
     """How often it was called.
 
     At least once.
     """
-    cached_input_tokens: _builtins.int
+    cached_input_tokens: builtins.int
     """Tokens of what it was given that came from a cache.
 
     At most as many as `input_tokens`.
@@ -626,53 +593,49 @@ class ModelUsage(_message.Message):
     def __init__(
         self,
         *,
-        model: _builtins.str = ...,
-        input_tokens: _builtins.int = ...,
-        output_tokens: _builtins.int = ...,
-        requests: _builtins.int = ...,
-        cached_input_tokens: _builtins.int = ...,
+        model: builtins.str = ...,
+        input_tokens: builtins.int = ...,
+        output_tokens: builtins.int = ...,
+        requests: builtins.int = ...,
+        cached_input_tokens: builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_input_tokens", b"cached_input_tokens", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "requests", b"requests"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cached_input_tokens", b"cached_input_tokens", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "requests", b"requests"]) -> None: ...
 
-Global___ModelUsage: _TypeAlias = ModelUsage  # noqa: Y015
+Global___ModelUsage: typing_extensions.TypeAlias = ModelUsage
 
-@_typing.final
-class AgentCompleted(_message.Message):
+@typing.final
+class AgentCompleted(google.protobuf.message.Message):
     """An agent finished its work.
 
     The last event of an agent that succeeded.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    OUTPUT_FIELD_NUMBER: _builtins.int
-    DATA_FIELD_NUMBER: _builtins.int
-    ELAPSED_FIELD_NUMBER: _builtins.int
-    USAGE_FIELD_NUMBER: _builtins.int
-    output: _builtins.str
+    OUTPUT_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    ELAPSED_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
+    output: builtins.str
     """The whole answer.
 
     Complete in itself: a reader needs no earlier event to use it.
     """
-    @_builtins.property
-    def data(self) -> _struct_pb2.Struct:
+    @property
+    def data(self) -> google.protobuf.struct_pb2.Struct:
         """The answer's structured part.
 
         Empty for an agent that answers in text only.
         """
 
-    @_builtins.property
-    def elapsed(self) -> _duration_pb2.Duration:
+    @property
+    def elapsed(self) -> google.protobuf.duration_pb2.Duration:
         """How long the agent took.
 
         Never negative.
         """
 
-    @_builtins.property
+    @property
     def usage(self) -> Global___Usage:
         """What its calls to models took.
 
@@ -682,48 +645,45 @@ class AgentCompleted(_message.Message):
     def __init__(
         self,
         *,
-        output: _builtins.str = ...,
-        data: _struct_pb2.Struct | None = ...,
-        elapsed: _duration_pb2.Duration | None = ...,
+        output: builtins.str = ...,
+        data: google.protobuf.struct_pb2.Struct | None = ...,
+        elapsed: google.protobuf.duration_pb2.Duration | None = ...,
         usage: Global___Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "elapsed", b"elapsed", "usage", b"usage"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "elapsed", b"elapsed", "output", b"output", "usage", b"usage"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def HasField(self, field_name: typing.Literal["data", b"data", "elapsed", b"elapsed", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "elapsed", b"elapsed", "output", b"output", "usage", b"usage"]) -> None: ...
 
-Global___AgentCompleted: _TypeAlias = AgentCompleted  # noqa: Y015
+Global___AgentCompleted: typing_extensions.TypeAlias = AgentCompleted
 
-@_typing.final
-class AgentFailed(_message.Message):
+@typing.final
+class AgentFailed(google.protobuf.message.Message):
     """An agent could not finish its work.
 
     A failing agent is a normal ending: the call's status is OK all the same.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    REASON_FIELD_NUMBER: _builtins.int
-    MESSAGE_FIELD_NUMBER: _builtins.int
-    RETRYABLE_FIELD_NUMBER: _builtins.int
-    USAGE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    RETRYABLE_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
     reason: Global___FailureReason.ValueType
     """What kind of failure it was.
 
     Never FAILURE_REASON_UNSPECIFIED.
     """
-    message: _builtins.str
+    message: builtins.str
     """What went wrong, as a sentence for a person.
 
     Safe to show: never the text of an exception, other than an AgentError's.
     """
-    retryable: _builtins.bool
+    retryable: builtins.bool
     """Whether the same request may succeed when it is sent again.
 
     For a failure that the agent itself declared, it is what the agent says.
     """
-    @_builtins.property
+    @property
     def usage(self) -> Global___Usage:
         """What its calls to models took until then.
 
@@ -734,35 +694,32 @@ class AgentFailed(_message.Message):
         self,
         *,
         reason: Global___FailureReason.ValueType = ...,
-        message: _builtins.str = ...,
-        retryable: _builtins.bool = ...,
+        message: builtins.str = ...,
+        retryable: builtins.bool = ...,
         usage: Global___Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "retryable", b"retryable", "usage", b"usage"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def HasField(self, field_name: typing.Literal["usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["message", b"message", "reason", b"reason", "retryable", b"retryable", "usage", b"usage"]) -> None: ...
 
-Global___AgentFailed: _TypeAlias = AgentFailed  # noqa: Y015
+Global___AgentFailed: typing_extensions.TypeAlias = AgentFailed
 
-@_typing.final
-class AgentCancelled(_message.Message):
+@typing.final
+class AgentCancelled(google.protobuf.message.Message):
     """An agent was told to stop.
 
     A normal ending: the call's status is OK.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    REASON_FIELD_NUMBER: _builtins.int
-    USAGE_FIELD_NUMBER: _builtins.int
-    reason: _builtins.str
+    REASON_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
+    reason: builtins.str
     """Who or what stopped it, as a sentence for a person.
 
     Safe to show.
     """
-    @_builtins.property
+    @property
     def usage(self) -> Global___Usage:
         """What its calls to models took until then.
 
@@ -772,13 +729,10 @@ class AgentCancelled(_message.Message):
     def __init__(
         self,
         *,
-        reason: _builtins.str = ...,
+        reason: builtins.str = ...,
         usage: Global___Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "usage", b"usage"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    def HasField(self, field_name: typing.Literal["usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["reason", b"reason", "usage", b"usage"]) -> None: ...
 
-Global___AgentCancelled: _TypeAlias = AgentCancelled  # noqa: Y015
+Global___AgentCancelled: typing_extensions.TypeAlias = AgentCancelled

@@ -3,59 +3,59 @@
 isort:skip_file
 The gateway: what a browser sends through its socket. What it receives are RunResponses."""
 
-from google.protobuf import descriptor as _descriptor
-from google.protobuf import message as _message
-from runwire.v1 import engine_pb2 as _engine_pb2
-import builtins as _builtins
+import builtins
+import google.protobuf.descriptor
+import google.protobuf.message
+import runwire.v1.engine_pb2
 import sys
-import typing as _typing
+import typing
 
-if sys.version_info >= (3, 11):
-    from typing import TypeAlias as _TypeAlias, Never as _Never
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
 else:
-    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+    import typing_extensions
 
-DESCRIPTOR: _descriptor.FileDescriptor
+DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
-@_typing.final
-class ClientFrame(_message.Message):
+@typing.final
+class ClientFrame(google.protobuf.message.Message):
     """One frame from a browser.
 
     The first opens a run or resumes one; the only later one is `cancel`.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    ACCESS_TOKEN_FIELD_NUMBER: _builtins.int
-    TRACEPARENT_FIELD_NUMBER: _builtins.int
-    RUN_FIELD_NUMBER: _builtins.int
-    RESUME_FIELD_NUMBER: _builtins.int
-    CANCEL_FIELD_NUMBER: _builtins.int
-    access_token: _builtins.str
+    ACCESS_TOKEN_FIELD_NUMBER: builtins.int
+    TRACEPARENT_FIELD_NUMBER: builtins.int
+    RUN_FIELD_NUMBER: builtins.int
+    RESUME_FIELD_NUMBER: builtins.int
+    CANCEL_FIELD_NUMBER: builtins.int
+    access_token: builtins.str
     """Who is calling, as a token that the engine verifies.
 
     The first frame's is the run's; a later one's, where it has one, is that frame's own. Never logged.
     """
-    traceparent: _builtins.str
+    traceparent: builtins.str
     """The caller's trace, as a W3C traceparent.
 
     Passed on to the engine as it is.
     """
-    @_builtins.property
-    def run(self) -> _engine_pb2.RunRequest:
+    @property
+    def run(self) -> runwire.v1.engine_pb2.RunRequest:
         """Opens a run.
 
         First frame only.
         """
 
-    @_builtins.property
-    def resume(self) -> _engine_pb2.ResumeRequest:
+    @property
+    def resume(self) -> runwire.v1.engine_pb2.ResumeRequest:
         """Joins a resumable run again.
 
         First frame only.
         """
 
-    @_builtins.property
+    @property
     def cancel(self) -> Global___CancelFrame:
         """Stops this socket's run.
 
@@ -65,38 +65,29 @@ class ClientFrame(_message.Message):
     def __init__(
         self,
         *,
-        access_token: _builtins.str = ...,
-        traceparent: _builtins.str = ...,
-        run: _engine_pb2.RunRequest | None = ...,
-        resume: _engine_pb2.ResumeRequest | None = ...,
+        access_token: builtins.str = ...,
+        traceparent: builtins.str = ...,
+        run: runwire.v1.engine_pb2.RunRequest | None = ...,
+        resume: runwire.v1.engine_pb2.ResumeRequest | None = ...,
         cancel: Global___CancelFrame | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "frame", b"frame", "resume", b"resume", "run", b"run"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "cancel", b"cancel", "frame", b"frame", "resume", b"resume", "run", b"run", "traceparent", b"traceparent"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["run", "resume", "cancel"]  # noqa: Y015
-    _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
+    def HasField(self, field_name: typing.Literal["cancel", b"cancel", "frame", b"frame", "resume", b"resume", "run", b"run"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["access_token", b"access_token", "cancel", b"cancel", "frame", b"frame", "resume", b"resume", "run", b"run", "traceparent", b"traceparent"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["frame", b"frame"]) -> typing.Literal["run", "resume", "cancel"] | None: ...
 
-Global___ClientFrame: _TypeAlias = ClientFrame  # noqa: Y015
+Global___ClientFrame: typing_extensions.TypeAlias = ClientFrame
 
-@_typing.final
-class CancelFrame(_message.Message):
+@typing.final
+class CancelFrame(google.protobuf.message.Message):
     """Stops this socket's run.
 
     `agent_cancelled` is still delivered before the socket closes.
     """
 
-    DESCRIPTOR: _descriptor.Descriptor
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     def __init__(
         self,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CancelFrame: _TypeAlias = CancelFrame  # noqa: Y015
+Global___CancelFrame: typing_extensions.TypeAlias = CancelFrame

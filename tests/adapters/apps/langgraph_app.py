@@ -1,5 +1,8 @@
 """The conformance suite's agents, as users of LangGraph write them."""
 
+from collections.abc import AsyncIterator
+from typing import Any
+
 import pydantic
 from langchain.agents import create_agent
 from langchain.agents.middleware import dynamic_prompt
@@ -32,14 +35,14 @@ def broken() -> str:
 
 
 @dynamic_prompt
-def say(_) -> str:
+def say(_: Any) -> str:
     config = get_config()["configurable"]
     ours = sorted(key for key in config if not key.startswith("__") and key not in {"thread_id", "checkpoint_ns"})
     return f"parameters: {[key for key in ours if key == 'parameters']} {sorted(config['parameters'].items())}"
 
 
 class Thinker(GenericFakeChatModel):
-    async def _astream(self, *_, **__):
+    async def _astream(self, *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:
         for block in ({"type": "reasoning", "reasoning": "let me "}, {"type": "reasoning", "reasoning": "see"}):
             yield ChatGenerationChunk(message=AIMessageChunk(content=[block], id="1"))
         yield ChatGenerationChunk(message=AIMessageChunk(content=[{"type": "text", "text": "seen"}], id="1"))
