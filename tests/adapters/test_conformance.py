@@ -21,8 +21,9 @@ from tests.support.model_server import MODEL, ModelServer, model_server
 from tests.support.services import Service
 from tests.support.services import engine as start_engine
 
-FRAMEWORKS = {name: f"tests.adapters.apps.{name}_app" for name in ("langgraph", "pydantic_ai")}
-HERE = [name for name in FRAMEWORKS if importlib.util.find_spec(name)]
+PACKAGES = {"langgraph": "langgraph", "openai_agents": "agents", "pydantic_ai": "pydantic_ai"}
+FRAMEWORKS = {name: f"tests.adapters.apps.{name}_app" for name in PACKAGES}
+HERE = [name for name, package in PACKAGES.items() if importlib.util.find_spec(package)]
 
 pytestmark = [
     pytest.mark.measures,

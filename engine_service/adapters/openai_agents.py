@@ -1,0 +1,152 @@
+"""Agents of the OpenAI Agents SDK."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from agents import Agent as OpenAIAgent
+from agents import ModelResponse, RunConfig, RunHooks, Runner, exceptions
+
+from engine_service.adapters import failures
+from engine_service.runtime.agent import Agent, Answer, ModelError, RunContext
+from engine_service.runtime.objects import made
+
+FAILED = "It did not work."
+NOT_DONE = "An error occurred while "
+"""What the SDK tells a model whose tool did not work begins so."""
+WORDS = "response.output_text.delta"
+REASONING = frozenset({"response.reasoning_text.delta", "response.reasoning_summary_text.delta"})
+
+
+def adapt(found: object, name: str) -> type[Agent] | None:
+    """Make an agent of one of the SDK's; None of anything else that is theirs."""
+    if not isinstance(found, OpenAIAgent):
+        return None
+    return made(SdkAgent, name, found.handoff_description or "", target=found)
+
+
+class SdkAgent(Agent):
+    """Runs one."""
+
+    target: ClassVar[OpenAIAgent[Any]]
+
+    async def run(self, context: RunContext, input: str) -> Answer:
+        """Run it, and tell what it does."""
+        metered = Metered(context)
+        asked: Any = [{"role": message.role, "content": message.text} for message in context.history]
+        running = Runner.run_streamed(
+            self.target,
+            [*asked, {"role": "user", "content": input}],
+            context={"parameters": dict(context.parameters)},  # what the caller sent stands under one key
+            hooks=metered,
+            run_config=RunConfig(tracing_disabled=True),
+        )
+        try:
+            async for event in running.stream_events():
+                await _tell(context, metered, event)
+        except Exception as error:
+            await metered.fail()
+            if failure := _failure(error):
+                raise failure from error
+            raise
+        finally:
+            running.cancel()
+            context.tool_calls.close(FAILED)
+        return _answer(running.final_output)
+
+
+class Metered(RunHooks[Any]):
+    """Counts what each call to a model took."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._model = ""
+        self._began = 0.0
+        self._first_word: float | None = None
+
+    def hear_word(self) -> None:
+        """Hear that the model has said something."""
+        if self._first_word is None:
+            self._first_word = time.monotonic() - self._began
+
+    async def on_llm_start(self, context: Any, agent: Any, *_: Any) -> None:
+        """Hear that a model is called."""
+        model = agent.model
+        self._model = model if isinstance(model, str) else str(getattr(model, "model", type(model).__name__))
+        self._began, self._first_word = time.monotonic(), None
+
+    async def on_llm_end(self, context: Any, agent: Any, response: ModelResponse) -> None:
+        """Hear that a call has ended."""
+        usage = response.usage
+        await self._count(usage.input_tokens, usage.output_tokens, usage.input_tokens_details.cached_tokens or 0)
+
+    async def fail(self) -> None:
+        """Hear that the run has failed: if it was in a call, that call did."""
+        if self._model:
+            await self._count(0, 0, 0)
+
+    async def _count(self, given: int, said: int, cached: int) -> None:
+        model, self._model = self._model or "unknown", ""
+        await self._context.count(
+            model,
+            input_tokens=given,
+            output_tokens=said,
+            cached_input_tokens=cached,
+            elapsed=time.monotonic() - self._began,
+            to_first_word=self._first_word,
+        )
+
+
+async def _tell(context: RunContext, metered: Metered, event: Any) -> None:
+    """Tell what happened. What is of a kind that is not known is none of a user's business."""
+    if event.type == "raw_response_event":
+        kind = event.data.type
+        if kind == WORDS and event.data.delta:
+            metered.hear_word()
+            await context.say(event.data.delta)
+        elif kind in REASONING and event.data.delta:
+            metered.hear_word()
+            await context.think(event.data.delta)
+    elif event.type == "run_item_stream_event" and event.name == "tool_called":
+        call = event.item.raw_item
+        context.tool_calls.begin(_of(call, "name"), _arguments(_of(call, "arguments")), _of(call, "call_id"))
+    elif event.type == "run_item_stream_event" and event.name == "tool_output":
+        call_id, output = _of(event.item.raw_item, "call_id"), event.item.output
+        if isinstance(output, str) and output.startswith(NOT_DONE):
+            context.tool_calls.fail(call_id, FAILED)
+        else:
+            context.tool_calls.end(call_id, output)
+
+
+def _of(item: Any, name: str) -> str:
+    """Read an item's field, be it an object or a dictionary: the SDK has both."""
+    return str((item.get(name) if isinstance(item, Mapping) else getattr(item, name, "")) or "")
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    try:
+        arguments = json.loads(text or "{}")
+    except ValueError:
+        return {"arguments": text}
+    return arguments if isinstance(arguments, dict) else {"arguments": arguments}
+
+
+def _answer(output: Any) -> Answer:
+    if output is None or isinstance(output, str):
+        return Answer(output or "")
+    plain = output.model_dump(mode="json") if hasattr(output, "model_dump") else output
+    return Answer("", plain if isinstance(plain, dict) else {"output": plain})
+
+
+def _failure(error: Exception) -> ModelError | None:
+    """Say what went wrong with a model, for a user; None if nothing was wrong with one."""
+    match error:
+        case exceptions.ModelRefusalError():
+            return ModelError(failures.REFUSED)
+        case exceptions.MaxTurnsExceeded():
+            return ModelError(failures.TOO_MUCH)
+        case exceptions.ModelBehaviorError():
+            return ModelError(failures.CONFUSED, retryable=True)
+        case _:
+            return failures.of_exception(error)
