@@ -1,0 +1,120 @@
+"""For tests of agents: runs one here, without services, and gives what it told."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from google.protobuf.json_format import MessageToDict
+from runwire.v1.engine_pb2 import ROLE_ASSISTANT, ROLE_USER, RunRequest, RunResponse
+from runwire.v1.engine_pb2 import Message as Said
+from runwire.v1.events_pb2 import Event
+
+from engine_service.runtime import objects, registry
+from engine_service.runtime.agent import Agent, AgentError, Message, RunContext, perform
+from engine_service.runtime.event_writer import EventWriter
+from engine_service.wire import EVENT, FrameSplitter, Work, frame
+
+MAX_EVENT_BYTES = 1024 * 1024
+
+
+class Ran(NamedTuple):
+    """What a run told, from `agent_started` to its terminal event."""
+
+    events: list[Event]
+
+    @property
+    def end(self) -> Event:
+        """The terminal event."""
+        return self.events[-1]
+
+    @property
+    def kinds(self) -> list[str]:
+        """What happened, in words."""
+        return [event.WhichOneof("kind") or "" for event in self.events]
+
+    @property
+    def output(self) -> str:
+        """The answer of a run that completed."""
+        return self._completed().agent_completed.output
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The structured answer of a run that completed."""
+        return MessageToDict(self._completed().agent_completed.data)
+
+    def _completed(self) -> Event:
+        if not self.end.HasField("agent_completed"):
+            raise AssertionError(f"the run did not complete:\n{self.end}")
+        return self.end
+
+
+async def run(
+    agent: object,
+    input: str = "",
+    *,
+    user_id: str = "tester",
+    thread_id: str = "",
+    history: Iterable[Message | tuple[str, str]] = (),
+    parameters: Mapping[str, Any] | None = None,
+    others: Iterable[object] = (),
+) -> Ran:
+    """Run an agent as the engine would, in this process: a class, a function, or a framework's object.
+
+    `others` are those that it delegates to. What it raises is told as an event, as to a caller.
+    """
+    root, *rest = [_agent(each) for each in (agent, *others)]
+    request = RunRequest(
+        history=[Said(role=ROLE_USER if role == "user" else ROLE_ASSISTANT, text=text) for role, text in history]
+    )
+    request.parameters.update(dict(parameters or {}))
+    work = Work(
+        run_id=str(uuid4()),
+        user_id=user_id,
+        agent=root.name,
+        input=input,
+        thread_id=thread_id,
+        history=RunRequest(history=request.history).SerializeToString(),
+        parameters=request.parameters.SerializeToString(),
+    )
+    kept = _Kept()
+    writer = EventWriter(kept, MAX_EVENT_BYTES)
+    context = RunContext(work, root.name, writer, {each.name: each for each in (root, *rest)})
+    with suppress(AgentError):  # its terminal event has been said
+        await perform(root, context, input, writer)
+    return Ran(kept.events())
+
+
+def _agent(found: object) -> type[Agent]:
+    name = getattr(found, "__name__", None) or getattr(found, "name", None) or "agent"
+    agent = objects.agent_of(found, str(name))
+    if agent is None:
+        raise TypeError(f"{found!r} is no agent: an agent is {registry.AN_AGENT}")
+    return agent
+
+
+class _Kept:
+    """Takes frames, and never makes anybody wait."""
+
+    drained = True
+
+    def __init__(self) -> None:
+        self._frames = bytearray()
+
+    def write(self, frame: bytes) -> None:
+        """Take a frame."""
+        self._frames += frame
+
+    async def drain(self) -> None:
+        """Wait for nothing."""
+
+    def events(self) -> list[Event]:
+        """Return the events that were told."""
+        splitter = FrameSplitter(MAX_EVENT_BYTES)
+        told = splitter.cut(bytes(self._frames))
+        if splitter.last is not None:
+            told += frame(EVENT, splitter.last)
+        return list(RunResponse.FromString(told).events)
+
+
+__all__ = ["Message", "Ran", "run"]
