@@ -66,7 +66,7 @@ async def serve(settings: Settings) -> None:
 
     async with AsyncExitStack() as stack:
         cgroups = Cgroups.delegated(settings.run_memory)  # before anything is started: it will be in there, too
-        processes = ProcessWorkers(_terms(settings), settings.import_timeout, tell, cgroups)
+        processes = ProcessWorkers(_terms(settings), settings.import_timeout, settings.max_spares, tell, cgroups)
         stack.push_async_callback(processes.shut_down)
         try:
             identity = await unless(stop, _identity(settings))

@@ -24,6 +24,9 @@ class Settings(ServiceSettings):
     run_as: str | None = Field(None, description="user whose rights agents have; for an engine that root starts")
     max_runs: PositiveInt = Field(256, description="runs at once")
     max_runs_per_user: PositiveInt = Field(8, description="runs at once of one user")
+    max_spares: int = Field(
+        16, ge=4, description="processes that may wait for runs; as many do as were lately needed, and at least 4"
+    )
     run_timeout: PositiveFloat = Field(600, description="seconds that a run may take")
     run_memory: Size = Field(ByteSize(512 * 1024 * 1024), description="memory that one run may have")
     heartbeat: PositiveFloat = Field(15, description="seconds without an event until a heartbeat is sent")

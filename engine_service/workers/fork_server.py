@@ -36,15 +36,18 @@ from engine_service.wire import (
 )
 from engine_service.workers import WELL, WorkerError
 from engine_service.workers.cgroups import Cgroups
+from engine_service.workers.demand import LEAST, Demand
 from engine_service.workers.output import Output
 from engine_service.workers.worker import ProcessWorker
 
-WAITING = 4
-"""Children that wait for their run. Each fork that is done ahead brings a first event 2 ms closer."""
 LULL = 0.02
 """Seconds after a run's begin until another waits in its stead."""
 FORKS = 8
 """Forks that are asked for at once. More would only wait in the zygote's socket."""
+AHEAD = FORKS // 2
+"""Of these, forks of children that are to wait: runs that have none waiting come first."""
+QUIET = 5.0
+"""Seconds between two looks whether fewer would do."""
 PATIENCE = 5.0
 """Seconds that a zygote may owe us a birth or an end without a word. Then it hangs, and is killed."""
 REHEARSAL = 10.0
@@ -56,7 +59,8 @@ OWN = "RUNWIRE_ENGINE_"
 class ForkServer:
     """Has one zygote, and gives out its children, one for each run."""
 
-    def __init__(self, terms: Terms, import_timeout: float, cgroups: Cgroups | None) -> None:
+    def __init__(self, terms: Terms, import_timeout: float, cgroups: Cgroups | None, demand: Demand) -> None:
+        self._demand = demand
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger()
         self._terms = terms
@@ -82,6 +86,7 @@ class ForkServer:
         self._growing = {FORK: set[asyncio.Task[None]](), EXEC: set[asyncio.Task[None]]()}
         self._timer: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
+        self._shrinking: asyncio.TimerHandle | None = None
         self._retired = False
         self._importing = ""
         self._ready: asyncio.Future[Ready | NotImported] = self._loop.create_future()
@@ -165,6 +170,8 @@ class ForkServer:
     async def start(self, work: Work) -> ProcessWorker:
         """Give a run a process. Raises WorkerError."""
         kind = self._kind_of(work.agent)
+        if kind == FORK:
+            self._demand.take()
         while self._waiting[kind]:
             worker = self._waiting[kind].popleft()
             if await self._begin(worker, work):
@@ -218,9 +225,9 @@ class ForkServer:
     def _grow(self) -> None:
         """Have children wait, as many as there should be."""
         afresh = any(not agent.is_forked for agent in self.agents.values())
-        for kind, wanted in ((FORK, WAITING), (EXEC, int(afresh))):
+        for kind, wanted in ((FORK, self._demand.wanted), (EXEC, int(afresh))):
             growing = self._growing[kind]
-            while not self._retired and len(self._waiting[kind]) + len(growing) < wanted:
+            while not self._retired and len(growing) < AHEAD and len(self._waiting[kind]) + len(growing) < wanted:
                 task = self._loop.create_task(self._add(kind))
                 growing.add(task)
                 task.add_done_callback(growing.discard)
@@ -233,6 +240,21 @@ class ForkServer:
         self._waiting[kind].append(worker)
         if self._retired:
             self.retire()
+        else:
+            self._grow_soon()
+            self._shrink_later()
+
+    def _shrink_later(self) -> None:
+        if self._shrinking is None and len(self._waiting[FORK]) > LEAST:
+            self._shrinking = self._loop.call_later(QUIET, self._shrink)
+
+    def _shrink(self) -> None:
+        """Let go of children that were lately not needed."""
+        self._shrinking = None
+        waiting = self._waiting[FORK]
+        while len(waiting) > self._demand.wanted:
+            self._drop(waiting.pop())
+        self._shrink_later()
 
     def _kind_of(self, agent: str) -> bytes:
         """Return how an agent's processes come to be: forked, or started afresh."""
@@ -363,8 +385,9 @@ class ForkServer:
         self._loop.remove_reader(self._control)
         self._control.close()
         self._retired = True
-        if self._patience:
-            self._patience.cancel()
+        for timer in (self._patience, self._shrinking):
+            if timer:
+                timer.cancel()
         for _, birth in self._births:
             _fail(birth, "the zygote died")
         self._drop_waiting()

@@ -11,6 +11,7 @@ import structlog
 
 from engine_service.wire import Description, RegistryError, Terms, Work
 from engine_service.workers.cgroups import Cgroups
+from engine_service.workers.demand import Demand
 from engine_service.workers.fork_server import ForkServer
 from engine_service.workers.worker import ProcessWorker
 
@@ -32,8 +33,9 @@ class ProcessWorkers:
     """Gives every run a process of its own."""
 
     def __init__(
-        self, terms: Terms, import_timeout: float, on_change: OnChange, cgroups: Cgroups | None = None
+        self, terms: Terms, import_timeout: float, max_spares: int, on_change: OnChange, cgroups: Cgroups | None = None
     ) -> None:
+        self._demand = Demand(max_spares)
         self._terms = terms
         self._cgroups = cgroups
         self._import_timeout = import_timeout
@@ -67,13 +69,14 @@ class ProcessWorkers:
 
     async def _renew(self) -> None:
         """Have a new fork server. Raises OSError and RegistryError, and then the one before stays."""
-        fork_server = ForkServer(self._terms, self._import_timeout, self._cgroups)
+        fork_server = ForkServer(self._terms, self._import_timeout, self._cgroups, self._demand)
         try:
             await fork_server.wait_ready()
             if apart := _apart(fork_server.agents):  # only now it is known whom importing harms: they are left out
                 known, files = fork_server.agents, fork_server.files
                 await fork_server.shut_down()
-                fork_server = ForkServer(replace(self._terms, apart=apart), self._import_timeout, self._cgroups)
+                terms = replace(self._terms, apart=apart)
+                fork_server = ForkServer(terms, self._import_timeout, self._cgroups, self._demand)
                 await fork_server.wait_ready()
                 fork_server.agents, fork_server.files = known, files
             await fork_server.begin()

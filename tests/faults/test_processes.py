@@ -18,7 +18,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from engine_service.workers.fork_server import WAITING
+from engine_service.workers.demand import LEAST
 from tests.support.clients import JSON, frames, opening, socket
 from tests.support.services import BIN, Service, both, engine, gateway, is_gone, looks_inside, until, zygote_of
 from tests.support.times import UNIT
@@ -228,7 +228,7 @@ async def test_no_descriptors_left() -> None:
     """4014 for a run too many, come back; the runs there are go on, and later ones work."""
     with both(AGENTS=AGENTS, MAX_RUNS_PER_USER="100") as (back, front):
         await works(front)
-        await until(lambda: len(psutil.Process(zygote_of(back)).children()) == WAITING)
+        await until(lambda: len(psutil.Process(zygote_of(back)).children()) == LEAST)
         used = psutil.Process(back.pid).num_fds()
         resource.prlimit(back.pid, resource.RLIMIT_NOFILE, (used + 30, used + 30))
         async with AsyncExitStack() as stack:

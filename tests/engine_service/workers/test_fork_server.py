@@ -11,9 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine_service.wire import RegistryError, Terms
+from engine_service.wire import FORK, RegistryError, Terms, Work
+from engine_service.workers.demand import LATELY, LEAST, Demand
 from engine_service.workers.fork_server import ForkServer
-from tests.support.services import is_gone
+from tests.support.services import is_gone, until
 from tests.support.times import PATIENCE
 
 MIB = 1024 * 1024
@@ -29,7 +30,7 @@ def terms(*modules: str) -> Terms:
 
 @asynccontextmanager
 async def fork_server(*modules: str) -> AsyncGenerator[ForkServer]:
-    made = ForkServer(terms(*modules), PATIENCE, None)
+    made = ForkServer(terms(*modules), PATIENCE, None, Demand(16))
     try:
         yield made
     finally:
@@ -69,7 +70,7 @@ async def test_descriptors_run_out_at_a_bad_moment(monkeypatch: pytest.MonkeyPat
     before = descriptors()
     monkeypatch.setattr("os.pidfd_open", none_left)
     with pytest.raises(OSError, match="no descriptor for") as raised:
-        ForkServer(terms("engine_service.agents.triage"), PATIENCE, None)
+        ForkServer(terms("engine_service.agents.triage"), PATIENCE, None, Demand(16))
     monkeypatch.undo()
     pid = int(str(raised.value).rpartition(" ")[2])
     assert is_gone(pid)
@@ -95,3 +96,23 @@ async def test_a_signal_at_the_very_end(tmp_path: Path, monkeypatch: pytest.Monk
         await made.wait_ready()
     await asyncio.to_thread(made._zygote.wait, PATIENCE)
     assert [(tmp_path / str(number)).read_bytes() for number in range(4)] == [b"mine"] * 4
+
+
+async def test_as_many_wait_as_were_needed() -> None:
+    """After a burst as many children wait as it needed, up to the bound; when it is quiet again, few."""
+    now = 1000.0
+    made = ForkServer(terms("engine_service.agents.triage"), PATIENCE, None, Demand(10, lambda: now))
+    try:
+        await made.wait_ready()
+        await made.begin()
+        await until(lambda: len(made._waiting[FORK]) == LEAST)
+        workers = [await made.start(Work(str(number), "alice", "triage")) for number in range(30)]
+        await until(lambda: len(made._waiting[FORK]) == 10)
+        for worker in workers:
+            worker.kill()
+            await worker.close()
+        now += 2 * LATELY
+        made._shrink()
+        assert len(made._waiting[FORK]) == LEAST
+    finally:
+        await made.shut_down()
