@@ -23,7 +23,7 @@ from tests.support.times import UNIT
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     agents = "tests.agents.probes,tests.agents.rogues,tests.agents.dirt,tests.agents.tasks"
-    with start_engine(agents=agents, MAX_RUNS="20", MAX_RUNS_PER_USER="4") as started:
+    with start_engine(agents=agents, MAX_RUNS="20", MAX_RUNS_PER_USER="4", MAX_SPARES="4") as started:
         yield started
 
 
@@ -179,7 +179,7 @@ async def test_the_zygotes_death(service: Service) -> None:
 @pytest.fixture
 def roomy() -> Iterator[Service]:
     """An engine with room for all that is still ending."""
-    with start_engine(MAX_RUNS_PER_USER="100") as started:
+    with start_engine(MAX_RUNS_PER_USER="100", MAX_SPARES="4") as started:
         yield started
 
 

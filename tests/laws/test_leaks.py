@@ -32,7 +32,7 @@ async def one(alice: Caller, turn: int) -> None:
 async def test_2000_runs_leave_nothing() -> None:
     """After 2,000 runs, a third of each ending another way, there are no more processes, descriptors or memory."""
     agents = "tests.agents.probes,tests.agents.rogues"
-    with start_engine(agents=agents, MAX_RUNS_PER_USER="100") as service:
+    with start_engine(agents=agents, MAX_SPARES="4", MAX_RUNS_PER_USER="100") as service:
         async with caller(service.address) as alice:
             engine = psutil.Process(service.pid)
             limit = asyncio.Semaphore(AT_ONCE)
