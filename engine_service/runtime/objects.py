@@ -1,5 +1,6 @@
 """Objects to agents: classes, plain functions, and what other people's frameworks make."""
 
+import functools
 import importlib.metadata
 import inspect
 from collections.abc import Awaitable, Callable
@@ -54,10 +55,15 @@ def _of_function(function: Function, name: str) -> type[Agent]:
     return made(base, name, inspect.getdoc(function) or "", run=run, __module__=function.__module__)
 
 
+@functools.cache  # looking through all that is installed takes milliseconds, and a module has many objects
+def _points() -> tuple[importlib.metadata.EntryPoint, ...]:
+    return tuple(importlib.metadata.entry_points(group=ADAPTERS))
+
+
 def _adapter(kind: type) -> Adapt | None:
     """Find who makes agents of a framework's objects. It is imported only now: so is whatever it needs."""
     modules = [base.__module__ for base in kind.__mro__]
-    for point in importlib.metadata.entry_points(group=ADAPTERS):
+    for point in _points():
         if any(module == point.name or module.startswith(f"{point.name}.") for module in modules):
             try:
                 adapt: Adapt = point.load()
