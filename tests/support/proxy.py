@@ -47,7 +47,8 @@ class Link:
         if fault == "reset":
             for writer in (self._up_to, self._down_to):
                 raw: socket.socket = writer.get_extra_info("socket")
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
+                with contextlib.suppress(OSError):  # one that has ended by itself a moment ago is closed already
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
                 writer.transport.abort()
             return
         self._stalled = True
