@@ -22,8 +22,6 @@ Read = Callable[[Any], Any]
 M = TypeVar("M", bound=Message)
 PIECE = 1_000
 """Values that are put into a message at once: at worst two milliseconds' worth."""
-
-
 SOME = 100
 """Values of a Struct that are told together: each would pass through all that the Struct is in."""
 

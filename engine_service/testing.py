@@ -6,14 +6,16 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
 from runwire.v1.engine_pb2 import ROLE_ASSISTANT, ROLE_USER, RunRequest, RunResponse
 from runwire.v1.engine_pb2 import Message as Said
 from runwire.v1.events_pb2 import Event
 
+from engine_service.runs.outcome import Outcome
 from engine_service.runtime import objects, registry
 from engine_service.runtime.agent import Agent, AgentError, Message, RunContext, perform
 from engine_service.runtime.event_writer import EventWriter
-from engine_service.wire import EVENT, FrameSplitter, Work, frame
+from engine_service.wire import Work
 
 MAX_EVENT_BYTES = 1024 * 1024
 
@@ -64,25 +66,25 @@ async def run(
     `others` are those that it delegates to. What it raises is told as an event, as to a caller.
     """
     root, *rest = [_agent(each) for each in (agent, *others)]
-    request = RunRequest(
-        history=[Said(role=ROLE_USER if role == "user" else ROLE_ASSISTANT, text=text) for role, text in history]
-    )
-    request.parameters.update(dict(parameters or {}))
+    said = [Said(role=ROLE_USER if role == "user" else ROLE_ASSISTANT, text=text) for role, text in history]
+    sent = Struct()
+    sent.update(dict(parameters or {}))
     work = Work(
         run_id=str(uuid4()),
         user_id=user_id,
         agent=root.name,
         input=input,
         thread_id=thread_id,
-        history=RunRequest(history=request.history).SerializeToString(),
-        parameters=request.parameters.SerializeToString(),
+        history=RunRequest(history=said).SerializeToString(),
+        parameters=sent.SerializeToString(),
     )
     kept = _Kept()
     writer = EventWriter(kept, MAX_EVENT_BYTES)
     context = RunContext(work, root.name, writer, {each.name: each for each in (root, *rest)})
     with suppress(AgentError):  # its terminal event has been said
         await perform(root, context, input, writer)
-    return Ran(kept.events())
+    told = Outcome(root.name, MAX_EVENT_BYTES).take(bytes(kept.frames))
+    return Ran(list(RunResponse.FromString(told).events))
 
 
 def _agent(found: object) -> type[Agent]:
@@ -99,22 +101,14 @@ class _Kept:
     drained = True
 
     def __init__(self) -> None:
-        self._frames = bytearray()
+        self.frames = bytearray()
 
     def write(self, frame: bytes) -> None:
         """Take a frame."""
-        self._frames += frame
+        self.frames += frame
 
     async def drain(self) -> None:
         """Wait for nothing."""
-
-    def events(self) -> list[Event]:
-        """Return the events that were told."""
-        splitter = FrameSplitter(MAX_EVENT_BYTES)
-        told = splitter.cut(bytes(self._frames))
-        if splitter.last is not None:
-            told += frame(EVENT, splitter.last)
-        return list(RunResponse.FromString(told).events)
 
 
 __all__ = ["Message", "Ran", "run"]

@@ -32,6 +32,7 @@ TESTS = {
     "engine_service/runs/journal.py": ["tests/engine_service/runs/test_journal.py"],
     "engine_service/runs/outcome.py": ["tests/engine_service/runs/test_outcome.py"],
     "engine_service/runs/admission.py": ["tests/engine_service/runs/test_admission.py"],
+    "engine_service/runs/tally.py": ["tests/engine_service/runs/test_admission.py"],
     "engine_service/runs/refusal.py": ["tests/engine_service/calls/test_status.py"],
     "engine_service/runs/run.py": ["tests/engine_service/runs/test_run.py"],
     "engine_service/runs/resumable.py": ["tests/engine_service/runs/test_resumable.py"],

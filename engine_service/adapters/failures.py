@@ -9,7 +9,7 @@ CONFUSED = "The model did not answer in the way it was asked to. Try again."
 TOO_MUCH = "That took more of the model than a run may use."
 
 UNAUTHENTICATED = frozenset({401, 403})
-TOO_MANY, TIMEOUTS, SERVER = 429, frozenset({408, 504}), 500
+TIMEOUT, TOO_MANY, SERVER, GATEWAY_TIMEOUT = 408, 429, 500, 504
 
 
 def of_status(status: int, retry_after: float | None = None) -> ModelError:
@@ -19,7 +19,7 @@ def of_status(status: int, retry_after: float | None = None) -> ModelError:
     if status == TOO_MANY:
         when = f"in {retry_after:.0f} seconds" if retry_after else "in a moment"
         return ModelError(f"The model has too much to do. Try again {when}.", retryable=True)
-    if status in TIMEOUTS:
+    if status in {TIMEOUT, GATEWAY_TIMEOUT}:
         return ModelError("The model took too long to answer. Try again.", retryable=True)
     if status >= SERVER:
         return ModelError("The model's server has a problem. Try again in a moment.", retryable=True)
@@ -41,7 +41,7 @@ def of_exception(error: BaseException) -> ModelError | None:
         if isinstance(status, int):
             return of_status(status, _retry_after(seen))
         if kinds & LATE:
-            return of_status(next(iter(TIMEOUTS)))
+            return of_status(TIMEOUT)
         if kinds & (UNREACHED | LOST):
             return ModelError(UNREACHABLE if kinds & UNREACHED else BROKEN, retryable=True)
         seen = seen.__cause__ or seen.__context__

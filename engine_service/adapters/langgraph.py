@@ -1,6 +1,5 @@
 """Graphs of LangGraph whose state has messages."""
 
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -11,12 +10,12 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from langgraph.pregel import Pregel
 
 from engine_service.adapters import failures
+from engine_service.adapters.telling import FAILED, ModelCall, dumped
 from engine_service.runtime.agent import Agent, Answer, RunContext
 from engine_service.runtime.objects import made
 from engine_service.wire import RegistryError
 
 MODES = ["messages", "updates"]
-FAILED = "It did not work."
 
 
 def adapt(found: object, name: str) -> type[Agent] | None:
@@ -74,7 +73,7 @@ class Telling:
                 for message in _messages(update):
                     self._tell(message)
                 if isinstance(update, Mapping) and (shaped := update.get("structured_response")) is not None:
-                    self.data = shaped if isinstance(shaped, Mapping) else shaped.model_dump(mode="json")
+                    self.data = dumped(shaped)
 
     async def _say(self, message: AIMessageChunk) -> None:
         for block in message.content_blocks:
@@ -102,18 +101,16 @@ class Metered(AsyncCallbackHandler):
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self._calls: dict[UUID, tuple[str, float, float | None]] = {}
+        self._calls: dict[UUID, ModelCall] = {}
 
     async def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: UUID, **about: Any) -> None:
         """Hear that a model is called."""
-        name = (about.get("metadata") or {}).get("ls_model_name") or "unknown"
-        self._calls[run_id] = name, time.monotonic(), None
+        self._calls[run_id] = ModelCall((about.get("metadata") or {}).get("ls_model_name") or "unknown")
 
     async def on_llm_new_token(self, token: str, *, run_id: UUID, **_: Any) -> None:
         """Hear a word."""
-        name, began, first = self._calls[run_id]
-        if first is None and token:
-            self._calls[run_id] = name, began, time.monotonic() - began
+        if token:
+            self._calls[run_id].hear_word()
 
     async def on_llm_end(self, response: Any, *, run_id: UUID, **_: Any) -> None:
         """Hear that a call has ended."""
@@ -125,14 +122,12 @@ class Metered(AsyncCallbackHandler):
         await self._count(run_id, {}, None)
 
     async def _count(self, run_id: UUID, usage: Mapping[str, Any], model: str | None) -> None:
-        name, began, first = self._calls.pop(run_id)
-        await self._context.count(
-            model or name,
+        await self._calls.pop(run_id).count(
+            self._context,
+            model,
             input_tokens=usage.get("input_tokens", 0),
             output_tokens=usage.get("output_tokens", 0),
             cached_input_tokens=usage.get("input_token_details", {}).get("cache_read", 0),
-            elapsed=time.monotonic() - began,
-            to_first_word=first,
         )
 
 

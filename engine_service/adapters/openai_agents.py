@@ -1,7 +1,6 @@
 """Agents of the OpenAI Agents SDK."""
 
 import json
-import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -9,10 +8,10 @@ from agents import Agent as OpenAIAgent
 from agents import ModelResponse, RunConfig, RunHooks, Runner, exceptions
 
 from engine_service.adapters import failures
+from engine_service.adapters.telling import FAILED, ModelCall, answer
 from engine_service.runtime.agent import Agent, Answer, ModelError, RunContext
 from engine_service.runtime.objects import made
 
-FAILED = "It did not work."
 NOT_DONE = "An error occurred while "
 """What the SDK tells a model whose tool did not work begins so."""
 WORDS = "response.output_text.delta"
@@ -53,7 +52,7 @@ class SdkAgent(Agent):
         finally:
             running.cancel()
             context.tool_calls.close(FAILED)
-        return _answer(running.final_output)
+        return answer(running.final_output)
 
 
 class Metered(RunHooks[Any]):
@@ -61,41 +60,35 @@ class Metered(RunHooks[Any]):
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self._model = ""
-        self._began = 0.0
-        self._first_word: float | None = None
+        self._call: ModelCall | None = None
 
     def hear_word(self) -> None:
         """Hear that the model has said something."""
-        if self._first_word is None:
-            self._first_word = time.monotonic() - self._began
+        if self._call:
+            self._call.hear_word()
 
     async def on_llm_start(self, context: Any, agent: Any, *_: Any) -> None:
         """Hear that a model is called."""
         model = agent.model
-        self._model = model if isinstance(model, str) else str(getattr(model, "model", type(model).__name__))
-        self._began, self._first_word = time.monotonic(), None
+        self._call = ModelCall(model if isinstance(model, str) else str(getattr(model, "model", type(model).__name__)))
 
     async def on_llm_end(self, context: Any, agent: Any, response: ModelResponse) -> None:
         """Hear that a call has ended."""
         usage = response.usage
-        await self._count(usage.input_tokens, usage.output_tokens, usage.input_tokens_details.cached_tokens or 0)
+        await self._count(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cached_input_tokens=usage.input_tokens_details.cached_tokens or 0,
+        )
 
     async def fail(self) -> None:
         """Hear that the run has failed: if it was in a call, that call did."""
-        if self._model:
-            await self._count(0, 0, 0)
+        await self._count()
 
-    async def _count(self, given: int, said: int, cached: int) -> None:
-        model, self._model = self._model or "unknown", ""
-        await self._context.count(
-            model,
-            input_tokens=given,
-            output_tokens=said,
-            cached_input_tokens=cached,
-            elapsed=time.monotonic() - self._began,
-            to_first_word=self._first_word,
-        )
+    async def _count(self, **tokens: int) -> None:
+        call, self._call = self._call, None
+        if call:
+            await call.count(self._context, **tokens)
 
 
 async def _tell(context: RunContext, metered: Metered, event: Any) -> None:
@@ -130,13 +123,6 @@ def _arguments(text: str) -> dict[str, Any]:
     except ValueError:
         return {"arguments": text}
     return arguments if isinstance(arguments, dict) else {"arguments": arguments}
-
-
-def _answer(output: Any) -> Answer:
-    if output is None or isinstance(output, str):
-        return Answer(output or "")
-    plain = output.model_dump(mode="json") if hasattr(output, "model_dump") else output
-    return Answer("", plain if isinstance(plain, dict) else {"output": plain})
 
 
 def _failure(error: Exception) -> ModelError | None:

@@ -1,6 +1,5 @@
 """Agents of Pydantic AI."""
 
-import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -25,12 +24,13 @@ from pydantic_ai.messages import (
     ThinkingPartDelta,
     UserPromptPart,
 )
+from pydantic_ai.usage import RequestUsage
 
 from engine_service.adapters import failures
+from engine_service.adapters.telling import FAILED, ModelCall, answer
 from engine_service.runtime.agent import Agent, AgentError, Answer, ModelError, RunContext
 from engine_service.runtime.objects import made
 
-FAILED = "It did not work."
 RETRIED = "It was called in a way that it does not take; the model is to call it anew."
 
 
@@ -68,7 +68,7 @@ class PydanticAgent(Agent):
             raise _failure(error) from error
         finally:
             context.tool_calls.close(FAILED)
-        return _answer(result)
+        return answer(result, _plain)
 
 
 class Metered(AbstractCapability[Any]):
@@ -76,29 +76,27 @@ class Metered(AbstractCapability[Any]):
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self._began = 0.0
-        self._first_word: float | None = None
+        self._call: ModelCall | None = None
 
     def hear_word(self) -> None:
         """Hear that the model has said something."""
-        if self._first_word is None:
-            self._first_word = time.monotonic() - self._began
+        if self._call:
+            self._call.hear_word()
 
     async def wrap_model_request(self, ctx: Any, *, request_context: Any, handler: Any) -> ModelResponse:
         """Call the model, and count the call, also one that fails."""
-        self._began, self._first_word = time.monotonic(), None
+        call = self._call = ModelCall(request_context.model.model_name)
         response: ModelResponse | None = None
         try:
             response = await handler(request_context)
         finally:
-            usage = response.usage if response else None
-            await self._context.count(
-                (response and response.model_name) or request_context.model.model_name,
-                input_tokens=usage.input_tokens if usage else 0,
-                output_tokens=usage.output_tokens if usage else 0,
-                cached_input_tokens=usage.cache_read_tokens if usage else 0,
-                elapsed=time.monotonic() - self._began,
-                to_first_word=self._first_word,
+            usage = response.usage if response else RequestUsage()
+            await call.count(
+                self._context,
+                response and response.model_name,
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                cached_input_tokens=usage.cache_read_tokens,
             )
         return response
 
@@ -120,11 +118,11 @@ async def _tell(context: RunContext, metered: Metered, event: object) -> None:
         case FunctionToolCallEvent(part=call):
             context.tool_calls.begin(call.tool_name, call.args_as_dict(), call.tool_call_id)
         case FunctionToolResultEvent(part=part):
-            if getattr(part, "outcome", "retried") == "success":
+            outcome = getattr(part, "outcome", "retried")
+            if outcome == "success":
                 context.tool_calls.end(part.tool_call_id, _plain(part.content))
             else:
-                why = RETRIED if getattr(part, "outcome", "retried") == "retried" else FAILED
-                context.tool_calls.fail(part.tool_call_id, why)
+                context.tool_calls.fail(part.tool_call_id, RETRIED if outcome == "retried" else FAILED)
         case _:
             pass
 
@@ -144,13 +142,6 @@ def _deps(kind: Any, parameters: Mapping[str, Any]) -> Any:
         return None
     given = {"parameters": dict(parameters)}
     return kind(**given) if isinstance(kind, type) and kind not in {object, dict} else given
-
-
-def _answer(output: Any) -> Answer:
-    if output is None or isinstance(output, str):
-        return Answer(output or "")
-    plain = _plain(output)
-    return Answer("", plain if isinstance(plain, dict) else {"output": plain})
 
 
 def _plain(value: Any) -> Any:

@@ -1,9 +1,7 @@
 """How the engine is, for whoever asks: no one need be signed in, so that a stranger may ask, but not without end."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import grpc
@@ -15,6 +13,7 @@ from grpc_health.v1.health_pb2_grpc import HealthServicer, add_HealthServicer_to
 from engine_service.calls.identity import host
 from engine_service.calls.status import status_of
 from engine_service.runs.refusal import Refusal, too_many
+from engine_service.runs.tally import Tally
 
 SERVICE_NAME = health.SERVICE_NAME
 MAX_WATCHERS, MAX_WATCHERS_OF_HOST = 1024, 64
@@ -32,7 +31,7 @@ class Health(HealthServicer):
         self._services = {"", *services}
         self._status: Any = HealthCheckResponse.NOT_SERVING
         self._changed = asyncio.Event()
-        self._watchers = Counter[str]()
+        self._watchers = Tally()
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Have a server answer it."""
@@ -54,7 +53,9 @@ class Health(HealthServicer):
         """Say how the engine is, and again whenever that changes."""
         await context.send_initial_metadata(())  # a call whose first write is cancelled could not be ended any more
         try:
-            with self._watching(host(context)):
+            peer = host(context)
+            self._check(peer)
+            with self._watchers.one(peer):
                 try:
                     await self._watch(context, is_known=request.service in self._services)
                 except TimeoutError:  # it reads nothing, and so it doesn't hear of this: until then it counts
@@ -74,14 +75,7 @@ class Health(HealthServicer):
                     await context.write(HealthCheckResponse(status=status))
             await changed.wait()
 
-    @contextmanager
-    def _watching(self, peer: str) -> Generator[None]:
-        if self._watchers.total() >= MAX_WATCHERS or self._watchers[peer] >= MAX_WATCHERS_OF_HOST:
+    def _check(self, peer: str) -> None:
+        """Raise a Refusal when there are as many as may be, of an address or of all."""
+        if self._watchers.total >= MAX_WATCHERS or self._watchers[peer] >= MAX_WATCHERS_OF_HOST:
             raise too_many("There are as many who watch as there may be. Ask with Check.", "TOO_MANY_WATCHERS")
-        self._watchers[peer] += 1
-        try:
-            yield
-        finally:
-            self._watchers[peer] -= 1
-            if not self._watchers[peer]:
-                del self._watchers[peer]

@@ -1,40 +1,16 @@
 """Who may start how many. The book of the runs there are."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 
 from engine_service.runs.refusal import exists, too_many, unavailable
 from engine_service.runs.run import Run
+from engine_service.runs.tally import Tally
 from runwire.service.rates import Rates
 
 UNREAD = 4
 """How many calls one user may have whose end was not read yet, for each run that they may have at once."""
-
-
-class Tally:
-    """How many of something each user has now."""
-
-    def __init__(self) -> None:
-        self._users = Counter[str]()
-
-    def __getitem__(self, user_id: str) -> int:
-        return self._users[user_id]
-
-    def __len__(self) -> int:
-        return len(self._users)
-
-    @contextmanager
-    def one(self, user_id: str) -> Generator[None]:
-        """Count one for as long as it is there."""
-        self._users[user_id] += 1
-        try:
-            yield
-        finally:
-            self._users[user_id] -= 1
-            if not self._users[user_id]:
-                del self._users[user_id]
 
 
 class Admission:

@@ -37,12 +37,13 @@ def load(modules: Iterable[str]) -> dict[str, type[Agent]]:
 def find(modules: Iterable[str], on_import: Callable[[str], None] | None = None) -> dict[str, tuple[type[Agent], str]]:
     """Import modules, saying which before each; return their agents by name, each with the module that was named."""
     agents: dict[str, tuple[type[Agent], str]] = {}
-    for name in modules:
+    for text in modules:
+        spec = Spec.read(text)
         if on_import:
-            on_import(Spec.read(name).module)
-        for agent in _agents(Spec.read(name), name):
+            on_import(spec.module)
+        for agent in _agents(spec):
             _check(agent)
-            other, _ = agents.setdefault(agent.name, (agent, name))
+            other, _ = agents.setdefault(agent.name, (agent, text))
             if other is not agent and not _is_same(other, agent):
                 raise RegistryError(f"two agents are named {agent.name!r}: {_path(other)} and {_path(agent)}")
     return dict(sorted(agents.items()))
@@ -58,6 +59,7 @@ def described(agent: type[Agent], source: str) -> Description:
 class Spec(NamedTuple):
     """What was named: a module, an object of it if one was named, and what to call that if it was said."""
 
+    text: str
     module: str
     path: str
     name: str
@@ -67,16 +69,16 @@ class Spec(NamedTuple):
         """Read `module`, `module:object` or `name=module:object`."""
         name, _, place = text.rpartition("=")
         module, _, path = place.partition(":")
-        return cls(module, path, name)
+        return cls(text, module, path, name)
 
 
-def _agents(spec: Spec, text: str) -> Iterator[type[Agent]]:
+def _agents(spec: Spec) -> Iterator[type[Agent]]:
     module = _import(spec.module)
     if spec.path:
-        yield _object(module, spec, text)
+        yield _object(module, spec)
         return
     if spec.name:
-        raise RegistryError(f"{text!r} names no object: name={spec.module}:OBJECT")
+        raise RegistryError(f"{spec.text!r} names no object: name={spec.module}:OBJECT")
     classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Agent)]
     found = [value for value in classes if value is not Agent]
     agents = [agent for agent in found if not inspect.isabstract(agent)]
@@ -89,22 +91,22 @@ def _agents(spec: Spec, text: str) -> Iterator[type[Agent]]:
         and (agent := objects.foreign(value, name))
     ]
     if not agents:
-        raise RegistryError(f"there is no agent in the module {text!r}: an agent is {AN_AGENT}")
+        raise RegistryError(f"there is no agent in the module {spec.text!r}: an agent is {AN_AGENT}")
     yield from agents
 
 
-def _object(module: ModuleType, spec: Spec, text: str) -> type[Agent]:
+def _object(module: ModuleType, spec: Spec) -> type[Agent]:
     found: object = module
     for part in spec.path.split("."):
         if not hasattr(found, part):
             near = difflib.get_close_matches(part, dir(found), n=1)
             meant = f"; did you mean {near[0]!r}?" if near else ""
-            raise RegistryError(f"{text!r}: there is no {spec.path!r} in the module {spec.module!r}{meant}")
+            raise RegistryError(f"{spec.text!r}: there is no {spec.path!r} in the module {spec.module!r}{meant}")
         found = getattr(found, part)
     name = spec.name or spec.path.rpartition(".")[2]
     agent = objects.agent_of(found, name)
     if agent is None:
-        raise RegistryError(f"{text!r} is {_what(found)}, and no agent: an agent is {AN_AGENT}")
+        raise RegistryError(f"{spec.text!r} is {_what(found)}, and no agent: an agent is {AN_AGENT}")
     if inspect.isabstract(agent):
         raise RegistryError(f"{_path(agent)} is no agent yet: it has no run")
     return objects.renamed(agent, name) if spec.name and agent.name != name else agent

@@ -1,14 +1,13 @@
 """What calls to models took."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from runwire.v1 import events_pb2 as pb
 from runwire.v1.events_pb2 import Event, ModelCalled, ModelUsage, Usage
 
 from engine_service.runtime.usage import MAX_MODELS, MOST, OTHERS, Meter
-from tests.support.clients import Caller, caller, kind, said, terminal
+from tests.support.clients import Caller, caller, kind, said, taken, terminal
 from tests.support.services import Service
 from tests.support.services import engine as start_engine
 
@@ -89,17 +88,11 @@ async def test_of_a_run_that_is_cancelled(service: Service, asked: str) -> None:
         call = alice.call("counting", asked, run_id=RUN_ID)
         await said(call)
         await alice.cancel(RUN_ID)
-        end = await last(call)
+        end = (await taken(call))[-1]
     assert (kind(end), usage_of(end)) == ("agent_cancelled", TWO)
 
 
 RUN_ID = "123e4567-e89b-42d3-a456-426614174000"
-
-
-async def last(call: Any) -> Event:
-    """Read a call to its end, and return its last event."""
-    events: list[Event] = [event async for response in call for event in response.events]
-    return events[-1]
 
 
 async def failure(alice: Caller, asked: str) -> pb.AgentFailed:
