@@ -8,6 +8,7 @@ import asyncio
 import base64
 import os
 import struct
+import time
 
 import grpc
 import grpc.aio
@@ -24,6 +25,10 @@ class Counter(asyncio.Protocol):
         self.expect(mark)
         self._wanted = 0
         self._news = asyncio.Event()
+        self._sought: tuple[bytes, ...] = ()
+        self._said = bytearray()
+        self.seen: dict[bytes, float] = {}
+        """When each of the marks that are sought came first."""
         self.lost = False
 
     def expect(self, mark: bytes) -> None:
@@ -31,12 +36,21 @@ class Counter(asyncio.Protocol):
         self.events = 0
         self._mark, self._tail = mark, b""
 
+    def seek(self, *marks: bytes) -> None:
+        """Tell when each of these comes first."""
+        self._sought = marks
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self.transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Count."""
+        if self._sought:
+            self._said += data
+            for mark in self._sought:
+                if mark not in self.seen and mark in self._said:
+                    self.seen[mark] = time.perf_counter()
         both = self._tail + data
         found = both.count(self._mark)
         self.events += found

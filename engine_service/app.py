@@ -145,6 +145,7 @@ def _terms(settings: Settings) -> Terms:
         memory=settings.run_memory,
         seconds=settings.run_timeout,
         reload=settings.reload,
+        isolation=settings.isolation,
         user=_user(settings.run_as),
     )
 
@@ -164,11 +165,11 @@ def _user(name: str | None) -> tuple[int, int] | None:
 
 def _tasks(settings: Settings, known: Mapping[str, Description]) -> dict[str, Workers]:
     """Import the agents that share our process: those that ask for it, and no others."""
-    modules = {agent.source for agent in known.values() if agent.isolation == "task"}
-    if not modules:
+    tasks = {name: agent.source for name, agent in known.items() if agent.isolation == "task"}
+    if not tasks:
         return {}
-    agents = registry.load(modules)
-    ours = {name: agent for name, agent in agents.items() if agent.isolation == "task"}
+    agents = registry.load(set(tasks.values()))
+    ours = {name: agents[name] for name in tasks}
     return {"task": TaskWorkers(ours, settings.max_event_bytes)}
 
 

@@ -5,6 +5,7 @@ from typing import Self
 from pydantic import ByteSize, Field, FilePath, HttpUrl, PositiveFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import CliImplicitFlag, CliSuppress, SettingsConfigDict
 
+from engine_service.wire import Isolation
 from runwire.service.settings import Address, BootError, Items, ServiceSettings, Size, is_loopback
 
 __all__ = ["BootError", "Settings"]
@@ -22,6 +23,7 @@ class Settings(ServiceSettings):
     demo_agents: bool | None = Field(None, description="have triage and its kin, too; only in development unless said")
     import_timeout: PositiveFloat = Field(60, description="seconds that importing the agents may take")
     run_as: str | None = Field(None, description="user whose rights agents have; for an engine that root starts")
+    isolation: Isolation = Field("process", description="where runs of agents happen that don't say: process, or task")
     max_runs: PositiveInt = Field(256, description="runs at once")
     max_runs_per_user: PositiveInt = Field(8, description="runs at once of one user")
     max_spares: int = Field(

@@ -192,6 +192,8 @@ class Terms:
     memory: int
     seconds: float
     reload: bool = False
+    isolation: Isolation = "process"
+    """Where runs of agents happen that don't say."""
     apart: tuple[str, ...] = ()
     """Modules whose agents are started afresh. They are not imported here."""
     user: tuple[int, int] | None = None
@@ -233,6 +235,13 @@ class Imported:
 
 
 @dataclass(frozen=True)
+class WarmingUp:
+    """An agent warms up."""
+
+    agent: str
+
+
+@dataclass(frozen=True)
 class NotImported:
     """The agents cannot be had."""
 
@@ -252,6 +261,8 @@ class Ready:
 
     threads: int
     exits: int
+    left: list[str]
+    """Connections that were left open when agents warmed up, and are closed now."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +287,7 @@ class Exited:
     status: int
 
 
-Told = Importing | Imported | NotImported | Watched | Ready | Forked | NotForked | Exited
+Told = Importing | WarmingUp | Imported | NotImported | Watched | Ready | Forked | NotForked | Exited
 """What a zygote tells the engine."""
 
 _TOLD = {kind.__name__: kind for kind in get_args(Told)}

@@ -200,7 +200,7 @@ def _websocket(
 
     @contextmanager
     def serve() -> Generator[Running]:
-        with _server(command, folder, {}) as (port, process):
+        with serving(command, HERE / folder, {}) as (port, process):
 
             async def opened() -> Stream:
                 return OverWebSocket(await websocket(port, path, b'"seq"'), text, opcode=1)
@@ -215,7 +215,7 @@ def _websocket(
 
 @contextmanager
 def _bare_grpc() -> Generator[Running]:
-    with _server(lambda port: [sys.executable, "grpc_stream.py", str(port)], "bare", {}) as (port, process):
+    with serving(lambda port: [sys.executable, "grpc_stream.py", str(port)], HERE / "bare", {}) as (port, process):
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
 
         async def opened() -> Stream:
@@ -231,7 +231,7 @@ def _agent_server(server: AgentServer) -> Callable[[], AbstractContextManager[Ru
             program, *arguments = server.command(port)
             return [ROOT / server.venv / "bin" / program, *arguments]
 
-        with _server(command, server.folder, server.env) as (port, process):
+        with serving(command, HERE / server.folder, server.env) as (port, process):
 
             async def opened() -> Stream:
                 return OverHttp(port, server)
@@ -242,15 +242,15 @@ def _agent_server(server: AgentServer) -> Callable[[], AbstractContextManager[Ru
 
 
 @contextmanager
-def _server(
-    command: Callable[[int], list[str | Path]], folder: str, env: dict[str, str]
+def serving(
+    command: Callable[[int], list[str | Path]], folder: Path, env: dict[str, str]
 ) -> Generator[tuple[int, psutil.Process]]:
     """Start a server on a free port of loopback, and end it afterwards."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     process = subprocess.Popen(
         command(port),
-        cwd=HERE / folder,
+        cwd=folder,
         env=os.environ | env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

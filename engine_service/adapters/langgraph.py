@@ -1,15 +1,22 @@
 """Graphs of LangGraph whose state has messages."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+import json
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, ClassVar, Self
 from urllib.parse import quote
 from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.tools import StructuredTool
+from langgraph.graph import MessagesState, StateGraph
 from langgraph.pregel import Pregel
 
-from engine_service.adapters import failures
+from engine_service.adapters import failures, rehearsal
+from engine_service.adapters.rehearsal import rehearse
 from engine_service.adapters.telling import FAILED, ModelCall, dumped
 from engine_service.runtime.agent import Agent, Answer, RunContext
 from engine_service.runtime.objects import made
@@ -32,6 +39,18 @@ class GraphAgent(Agent):
 
     target: ClassVar[Pregel[Any, Any, Any, Any]]
 
+    @classmethod
+    async def warm_up(cls) -> None:
+        """Have graphs of ours run."""
+        openai = sys.modules.get("langchain_openai")
+        if openai is None:
+            await rehearse([_rehearsal(Scripted())])
+            return
+        about = {"model": rehearsal.MODEL, "base_url": rehearsal.REFUSED, "api_key": rehearsal.MODEL, "max_retries": 0}
+        async with rehearsal.http_client() as scripted, rehearsal.http_client(reached=False) as unreached:
+            models = [openai.ChatOpenAI(**about, http_async_client=http) for http in (scripted, unreached)]
+            await rehearse([_rehearsal(Scripted()), _rehearsal(models[0])], [_rehearsal(models[1])])
+
     async def run(self, context: RunContext, input: str) -> Answer:
         """Run it, and tell what it does."""
         telling = Telling(context)
@@ -51,6 +70,40 @@ class GraphAgent(Agent):
         finally:
             context.tool_calls.close(FAILED)
         return Answer(telling.output, telling.data)
+
+
+def _rehearsal(model: BaseChatModel) -> type[Agent]:
+    tool = StructuredTool.from_function(rehearsal.weather)
+    if langchain := sys.modules.get("langchain.agents"):
+        graph = langchain.create_agent(model, [tool])
+    else:
+
+        async def answer(state: MessagesState) -> dict[str, list[BaseMessage]]:
+            return {"messages": [await model.ainvoke(state["messages"])]}
+
+        graph = StateGraph(MessagesState).add_node("model", answer).set_entry_point("model").compile()
+    return made(GraphAgent, "langgraph", "", target=graph)
+
+
+class Scripted(BaseChatModel):
+    """A model that calls a tool, and then says a few words."""
+
+    _llm_type = "scripted"
+
+    def bind_tools(self, *_: Any, **__: Any) -> Self:
+        """Know the tool already."""
+        return self
+
+    def _generate(self, *_: Any, **__: Any) -> ChatResult:
+        raise NotImplementedError
+
+    async def _astream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:
+        if not isinstance(messages[-1], ToolMessage):
+            call = {"name": rehearsal.TOOL, "args": json.dumps(rehearsal.ARGUMENTS), "id": "call_1", "index": 0}
+            yield ChatGenerationChunk(message=AIMessageChunk("", tool_call_chunks=[call]))
+            return
+        for word in rehearsal.WORDS:
+            yield ChatGenerationChunk(message=AIMessageChunk(word))
 
 
 class Telling:

@@ -5,9 +5,20 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from agents import Agent as OpenAIAgent
-from agents import ModelResponse, RunConfig, RunHooks, Runner, exceptions
+from agents import (
+    Model,
+    ModelResponse,
+    OpenAIChatCompletionsModel,
+    OpenAIResponsesModel,
+    RunConfig,
+    RunHooks,
+    Runner,
+    exceptions,
+    function_tool,
+)
 
-from engine_service.adapters import failures
+from engine_service.adapters import failures, rehearsal
+from engine_service.adapters.rehearsal import openai_clients, rehearse
 from engine_service.adapters.telling import FAILED, ModelCall, answer
 from engine_service.runtime.agent import Agent, Answer, ModelError, RunContext
 from engine_service.runtime.objects import made
@@ -29,6 +40,12 @@ class SdkAgent(Agent):
     """Runs one."""
 
     target: ClassVar[OpenAIAgent[Any]]
+
+    @classmethod
+    async def warm_up(cls) -> None:
+        """Have agents of ours run."""
+        async with openai_clients() as (scripted, unreached):
+            await rehearse(map(_rehearsal, _models(scripted)), map(_rehearsal, _models(unreached)))
 
     async def run(self, context: RunContext, input: str) -> Answer:
         """Run it, and tell what it does."""
@@ -53,6 +70,16 @@ class SdkAgent(Agent):
             running.cancel()
             context.tool_calls.close(FAILED)
         return answer(running.final_output)
+
+
+def _models(clients: list[Any]) -> list[Model]:
+    kinds = (OpenAIChatCompletionsModel, OpenAIResponsesModel)
+    return [kind(rehearsal.MODEL, openai_client=client) for client in clients for kind in kinds]
+
+
+def _rehearsal(model: Model) -> type[Agent]:
+    tool = function_tool(rehearsal.weather)
+    return made(SdkAgent, "openai_agents", "", target=OpenAIAgent(name="rehearsal", model=model, tools=[tool]))
 
 
 class Metered(RunHooks[Any]):

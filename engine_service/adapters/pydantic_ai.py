@@ -1,9 +1,13 @@
 """Agents of Pydantic AI."""
 
-from collections.abc import Mapping
+import importlib
+import json
+import sys
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, TypeAdapter
+from pydantic_ai import Agent as PydanticAgents
 from pydantic_ai import (
     AgentRunResultEvent,
     FunctionToolCallEvent,
@@ -24,9 +28,12 @@ from pydantic_ai.messages import (
     ThinkingPartDelta,
     UserPromptPart,
 )
+from pydantic_ai.models import Model
+from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 from pydantic_ai.usage import RequestUsage
 
-from engine_service.adapters import failures
+from engine_service.adapters import failures, rehearsal
+from engine_service.adapters.rehearsal import openai_clients, rehearse
 from engine_service.adapters.telling import FAILED, ModelCall, answer
 from engine_service.runtime.agent import Agent, AgentError, Answer, ModelError, RunContext
 from engine_service.runtime.objects import made
@@ -46,6 +53,14 @@ class PydanticAgent(Agent):
     """Runs one."""
 
     target: ClassVar[AbstractAgent[Any, Any]]
+
+    @classmethod
+    async def warm_up(cls) -> None:
+        """Have agents of ours run."""
+        async with openai_clients() as (scripted, unreached):
+            models = [FunctionModel(stream_function=_script), *(model for each in scripted for model in _models(each))]
+            lost = [model for each in unreached for model in _models(each)]
+            await rehearse(map(_rehearsal, models), map(_rehearsal, lost))
 
     async def run(self, context: RunContext, input: str) -> Answer:
         """Run it, and tell what it does."""
@@ -69,6 +84,27 @@ class PydanticAgent(Agent):
         finally:
             context.tool_calls.close(FAILED)
         return answer(result, _plain)
+
+
+def _rehearsal(model: Model) -> type[Agent]:
+    agent = PydanticAgents(model, tools=[rehearsal.weather], instructions="Be short.")
+    return made(PydanticAgent, "pydantic_ai", "", target=agent)
+
+
+def _models(client: Any) -> list[Model]:
+    openai = sys.modules.get("pydantic_ai.models.openai")
+    if openai is None:
+        return []
+    provider = importlib.import_module("pydantic_ai.providers.openai").OpenAIProvider(openai_client=client)
+    return [kind(rehearsal.MODEL, provider=provider) for kind in (openai.OpenAIChatModel, openai.OpenAIResponsesModel)]
+
+
+async def _script(messages: list[ModelMessage], _: AgentInfo) -> AsyncIterator[str | dict[int, DeltaToolCall]]:
+    if len(messages) == 1:
+        yield {0: DeltaToolCall(rehearsal.TOOL, json.dumps(rehearsal.ARGUMENTS), tool_call_id="call_1")}
+    else:
+        for word in rehearsal.WORDS:
+            yield word
 
 
 class Metered(AbstractCapability[Any]):

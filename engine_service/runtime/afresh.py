@@ -4,7 +4,7 @@ import ctypes
 import os
 import sys
 
-from engine_service.runtime import child, registry
+from engine_service.runtime import child, registry, wait_for
 from engine_service.runtime.agent import Agent
 from engine_service.runtime.warm_up import Rehearsal
 from engine_service.wire import Terms
@@ -14,6 +14,7 @@ from runwire.service.kernel import PR_SET_DUMPABLE
 def main() -> None:
     """Import the agents, and do one run. It has its user and its session already."""
     child.ignore_stops()
+    wait_for.mend()
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     terms = Terms.read(sys.argv[3])
     work, events = int(sys.argv[1]), int(sys.argv[2])

@@ -49,10 +49,15 @@ def find(modules: Iterable[str], on_import: Callable[[str], None] | None = None)
     return dict(sorted(agents.items()))
 
 
-def described(agent: type[Agent], source: str) -> Description:
-    """Describe an agent."""
+def described(agent: type[Agent], source: str, isolation: Isolation) -> Description:
+    """Describe an agent; if it doesn't say where its runs happen, they do so there."""
     return Description(
-        agent.name, agent.description(), agent.isolation, source, is_public=agent.public, is_forked=agent.fork
+        agent.name,
+        agent.description(),
+        agent.isolation or isolation,
+        source,
+        is_public=agent.public,
+        is_forked=agent.fork,
     )
 
 
@@ -135,7 +140,7 @@ def _why(name: str, error: Exception) -> str:
 
 
 def _check(agent: type[Agent]) -> None:
-    if agent.isolation not in ISOLATIONS:
+    if agent.isolation not in {None, *ISOLATIONS}:
         raise RegistryError(
             f"{_path(agent)}: isolation must be {' or '.join(map(repr, ISOLATIONS))}, not {agent.isolation!r}"
         )

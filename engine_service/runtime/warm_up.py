@@ -1,17 +1,23 @@
-"""Runs before there are children: what the first ones cost is shared by all that follow, and paid once."""
+"""What is done before there are children: what it costs is shared by all of them, and paid once."""
 
 import asyncio
+import gc
+import inspect
 import os
 import pickle
 import signal
 import socket
+from collections.abc import Iterable
 
-from engine_service.runtime.agent import Agent, RunContext
+from engine_service.runtime import leftovers
+from engine_service.runtime.agent import Agent, RunContext, perform
 from engine_service.runtime.child import PipeSink, do_run
-from engine_service.wire import FIRST, WORK, word
+from engine_service.runtime.event_writer import EventWriter
+from engine_service.wire import FIRST, WORK, RegistryError, word
 
 TIMES = 20
 """Runs until nothing changes any more. See decision 8."""
+MAX_EVENT_BYTES = 1024 * 1024
 
 
 class Rehearsal(Agent):
@@ -51,3 +57,43 @@ async def _once(said: bytes) -> None:
         await do_run(ours, sink, {Rehearsal.name: Rehearsal}, max_event_bytes=1024, seconds=60)
     sink.close()
     os.close(reading)
+
+
+def who_warms_up(agents: Iterable[type[Agent]]) -> tuple[type[Agent], ...]:
+    """Return the classes that say how they are warmed up, each once, however many agents have it from there."""
+    said = (next(kind for kind in agent.__mro__ if "warm_up" in vars(kind)) for agent in agents)
+    return tuple(dict.fromkeys(kind for kind in said if kind is not Agent))
+
+
+def warm_up(agent: type[Agent]) -> list[str]:
+    """Let an agent prepare what its runs will share, and return what it left open. Raises RegistryError.
+
+    Tasks end with their loop. A socket would be all runs' at once: it leads nowhere from now on.
+    """
+    before = leftovers.sockets()
+    try:
+        asyncio.run(agent.warm_up())
+    except Exception as error:
+        where = inspect.getfile(agent)
+        raise RegistryError(f"{where}: {agent.__qualname__}.warm_up failed: {type(error).__name__}: {error}") from error
+    gc.collect()
+    left = [descriptor for descriptor, what in leftovers.sockets().items() if before.get(descriptor) != what]
+    return [f"{agent.__qualname__}: {leftovers.close(descriptor)}" for descriptor in left]
+
+
+async def rehearsed(agent: type[Agent], input: str) -> str:
+    """Do a run whose events go nowhere, and return its answer. Raises AgentError."""
+    writer = EventWriter(_Nowhere(), MAX_EVENT_BYTES)
+    return await perform(agent, RunContext(FIRST, agent.name, writer, {}), input, writer)
+
+
+class _Nowhere:
+    """Takes frames, and forgets them."""
+
+    drained = True
+
+    def write(self, frame: bytes) -> None:
+        """Take a frame."""
+
+    async def drain(self) -> None:
+        """Wait for nothing."""

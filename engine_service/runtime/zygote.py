@@ -6,7 +6,6 @@ each child's end, and leaves nothing of a child behind. It speaks over one SOCK_
 
 import contextlib
 import ctypes
-import gc
 import io
 import os
 import select
@@ -15,14 +14,15 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, cast
 
-from engine_service.runtime import child, registry
+from engine_service.runtime import child, memory, registry, wait_for
 from engine_service.runtime.agent import Agent
 from engine_service.runtime.inheritance import Inheritance, exit_functions
-from engine_service.runtime.warm_up import Rehearsal, rehearse
+from engine_service.runtime.warm_up import Rehearsal, rehearse, warm_up, who_warms_up
 from engine_service.wire import (
     EXEC,
     FORK,
@@ -37,6 +37,7 @@ from engine_service.wire import (
     RegistryError,
     Terms,
     Told,
+    WarmingUp,
     Watched,
     told,
 )
@@ -64,7 +65,7 @@ class Zygote:
         exits = exit_functions()
         try:
             drop_rights(self._terms)
-            found = self._import()
+            found, left = self._prepare()
         except RegistryError as error:
             self._tell(NotImported(str(error)))
             return
@@ -80,17 +81,14 @@ class Zygote:
         # Siblings cannot read one another's memory through /proc; what a child leaves behind comes to us.
         self._libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
         self._libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        rehearse()
         self._inheritance = Inheritance()
-        # What is here now stays for good: a child that collects garbage need not copy every page of it.
-        gc.collect()
-        gc.freeze()
+        self._kept = memory.settle()
         self._memory = child.data() + self._terms.memory
         self._own = _below()  # what the agents' modules started at their import
         # What the modules printed at their import is said here, and not once more by each child.
         sys.stdout.flush()
         sys.stderr.flush()
-        self._tell_ready(found, exit_functions() - exits)
+        self._tell_ready(found, exit_functions() - exits, left)
         try:
             self._serve_engine()
         finally:
@@ -99,25 +97,40 @@ class Zygote:
             self._wake.close()
             self._woken.close()
 
-    def _import(self) -> dict[str, tuple[type[Agent], str]]:
-        """Import the agents. A module that never comes back must not outlive the engine that waits for it."""
+    def _prepare(self) -> tuple[dict[str, tuple[type[Agent], str]], list[str]]:
+        """Import the agents, and warm up; return what was found, and what was left open.
+
+        Code that never comes back must not outlive the engine that waits for it.
+        """
         self._libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != self._engine:
             sys.exit(1)
         modules = (module for module in self._terms.modules if module not in self._terms.apart)
         found = registry.find(modules, on_import=lambda module: self._tell(Importing(module)))
+        child.ignore_stops()
+        rehearse()
+        left = self._warm_up(agent for agent, _ in found.values())
         self._libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)  # from now on, what is left of an engine ends in order
-        return found
+        return found, left
 
-    def _tell_ready(self, found: dict[str, tuple[type[Agent], str]], exits: int) -> None:
+    def _warm_up(self, agents: Iterable[type[Agent]]) -> list[str]:
+        """Let agents prepare what their runs will share, and return what they left open."""
+        forked = [agent for agent in agents if agent.fork and (agent.isolation or self._terms.isolation) != "task"]
+        left: list[str] = []
+        for agent in who_warms_up(forked):
+            self._tell(WarmingUp(agent.__qualname__))
+            left += warm_up(agent)
+        return left
+
+    def _tell_ready(self, found: dict[str, tuple[type[Agent], str]], exits: int, left: list[str]) -> None:
         """Say who we are, in pieces: a message has a size that it can have."""
         for agent, source in found.values():
-            self._tell(Imported(registry.described(agent, source)))
+            self._tell(Imported(registry.described(agent, source, self._terms.isolation)))
         for file in _files() if self._terms.reload else ():
             self._tell(Watched(file))
         # Counted by the kernel: not every library's threads are Python's.
         threads = sum(1 for _ in Path("/proc/self/task").iterdir()) - 1
-        self._tell(Ready(threads, exits))
+        self._tell(Ready(threads, exits, left))
 
     def _serve_engine(self) -> None:
         """Do what the engine says, and take in the dead, until the engine is gone."""
@@ -269,6 +282,7 @@ def _files() -> list[str]:
 
 def main() -> None:
     """Serve the engine that holds the other end of the socket."""
+    wait_for.mend()
     with socket.socket(fileno=int(sys.argv[1])) as control:
         control.set_inheritable(False)  # what a module starts at its import must not hold it open
         Zygote(control, Terms.read(sys.argv[2]), engine=int(sys.argv[3])).serve()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import deque
 from contextlib import ExitStack, suppress
+from typing import NamedTuple
 
 import structlog
 
@@ -30,6 +31,7 @@ from engine_service.wire import (
     RegistryError,
     Terms,
     Told,
+    WarmingUp,
     Watched,
     Work,
     heard,
@@ -54,6 +56,13 @@ REHEARSAL = 10.0
 """Seconds that the first run of a zygote's child may take."""
 OWN = "RUNWIRE_ENGINE_"
 """Settings of the engine, its secrets among them: not for agents."""
+
+
+class Doing(NamedTuple):
+    """What a zygote does at its boot, in words."""
+
+    what: str
+    done: str
 
 
 class ForkServer:
@@ -88,7 +97,7 @@ class ForkServer:
         self._patience: asyncio.TimerHandle | None = None
         self._shrinking: asyncio.TimerHandle | None = None
         self._retired = False
-        self._importing = ""
+        self._doing = Doing("", "")
         self._ready: asyncio.Future[Ready | NotImported] = self._loop.create_future()
         self.died: asyncio.Future[None] = self._loop.create_future()
         """Done once the zygote is gone."""
@@ -120,7 +129,7 @@ class ForkServer:
                 answer = await self._ready
         except TimeoutError:
             raise RegistryError(
-                f"the agents module {self._importing!r} is still not imported after {self._import_timeout:g} seconds; "
+                f"{self._doing.what} is still not {self._doing.done} after {self._import_timeout:g} seconds; "
                 "if that is how long it takes, set RUNWIRE_ENGINE_IMPORT_TIMEOUT"
             ) from None
         if isinstance(answer, NotImported):
@@ -129,6 +138,8 @@ class ForkServer:
             self._log.warning("agents' modules start threads; no run will have them", threads=threads)
         if functions := answer.exits:
             self._log.info("exit functions of agents' modules run at the end of each run", functions=functions)
+        if left := answer.left:
+            self._log.warning("what warmed up left connections open; they are closed: no run can use them", left=left)
 
     async def begin(self) -> None:
         """Have children wait, once one of them got through a run: what cannot be forked is found now, not by users.
@@ -318,7 +329,9 @@ class ForkServer:
     def _take_in(self, message: Told, descriptors: list[int]) -> None:
         match message:
             case Importing(module):
-                self._importing = module
+                self._doing = Doing(f"the agents module {module!r}", "imported")
+            case WarmingUp(agent):
+                self._doing = Doing(f"the agent {agent!r}", "warmed up")
             case Imported(agent):
                 self.agents[agent.name] = agent
             case Watched(file):
@@ -361,7 +374,7 @@ class ForkServer:
     def _why_it_died(self) -> str:
         status = self._zygote.poll()
         how = "" if status is None else f" with exit status {status}"
-        where = f": importing the agents module {self._importing!r} ended it{how}" if self._importing else how
+        where = f": {self._doing.what}, being {self._doing.done}, ended it{how}" if self._doing.what else how
         return f"the process that imports the agents died{where}"
 
     def _drop_waiting(self) -> None:

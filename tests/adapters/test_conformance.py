@@ -185,6 +185,11 @@ async def test_reasoning(alice: Caller) -> None:
     assert words(events) == terminal(events).agent_completed.output == "seen"
 
 
+async def test_warming_up(service: Service) -> None:
+    """It works with this release, and leaves nothing open."""
+    assert not [record for record in service.records if "rehearsed" in str(record) or "left" in record]
+
+
 async def test_who_they_are(service: Service, alice: Caller) -> None:
     """Agents are named by their variables, and described by what they know of themselves."""
     listed = await alice.stub.ListAgents(ListAgentsRequest(), metadata=alice.metadata)

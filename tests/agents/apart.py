@@ -12,6 +12,7 @@ class Apart(Agent):
     """Runs in a process that was started afresh."""
 
     fork = False
+    isolation = "process"
 
     async def run(self, context: RunContext, input: str) -> str:
         await context.say(str(os.getpid()))

@@ -26,6 +26,7 @@ from engine_service.wire import (
     Ready,
     Terms,
     Told,
+    WarmingUp,
     Watched,
     Words,
     Work,
@@ -147,7 +148,8 @@ async def test_threads_keep_the_order() -> None:
 
 AGENT = Description("a", "what it is for", "process", "agents.a", is_public=True, is_forked=False)
 TOLD: list[Told] = [
-    Importing("agents.a"), Imported(AGENT), NotImported("it cannot be"), Watched("/a.py"), Ready(threads=1, exits=2),
+    Importing("agents.a"), Imported(AGENT), NotImported("it cannot be"), Watched("/a.py"),
+    Ready(threads=1, exits=2, left=["a"]), WarmingUp("A"),
     Forked(pid=7), NotForked("no room"), Exited(pid=7, status=-9),
 ]  # fmt: skip
 

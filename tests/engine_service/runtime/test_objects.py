@@ -27,7 +27,7 @@ HERE = "tests.agents.functions"
 def test_what_is_named(named: str, name: str, about: str) -> None:
     """A class or a function may be named by itself, under its own name or another; a module gives its classes."""
     [(found, (agent, source))] = registry.find([named]).items()
-    described = registry.described(agent, source)
+    described = registry.described(agent, source, "process")
     assert (found, described.name, described.text, described.source) == (name, name, about, named)
 
 
