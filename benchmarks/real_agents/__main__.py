@@ -20,8 +20,7 @@ from benchmarks.real_agents.servers import ASKED, ONE, OURS, PARSE, SERVERS, WOR
 
 FRAMEWORKS = ("pydantic", "langgraph")
 RESULTS = Path(__file__).parent
-ROUNDS = 5
-PAUSE = 1.5
+PAUSE = 1.0
 """Seconds between two measurements: processes that wait for the next burst need a moment to be there."""
 WORDS, EVENT, RATE = "first words, one at a time [ms]", "first event of 50 at once [ms]", "runs per second, 20 at once"
 GAP, RUN, WAITING = (
@@ -100,15 +99,17 @@ async def measure(framework: str, taken: Taken) -> None:
         for figure, value in figures.items():
             taken[f"{framework}: {figure}"][name].append(value)
 
-    measures: list[Callable[[Server], Coroutine[Any, Any, Figures]]] = [one_at_a_time, twenty_at_once, burst, beside]
+    measures: list[tuple[Callable[[Server], Coroutine[Any, Any, Figures]], int]] = [
+        (one_at_a_time, 5), (twenty_at_once, 3), (burst, 5), (beside, 3),
+    ]  # fmt: skip
     with ExitStack() as stack:
         servers = {name: stack.enter_context(serve(framework)) for name, serve in SERVERS.items()}
         for server in servers.values():
             for _ in range(3):
                 await server.run()
             await burst(server)
-        for take in measures:
-            for _ in range(ROUNDS):
+        for take, rounds in measures:
+            for _ in range(rounds):
                 for name, server in servers.items():
                     await asyncio.sleep(PAUSE)
                     note(name, await take(server))
