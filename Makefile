@@ -5,7 +5,7 @@ PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 BIN     := .venv/bin
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 PROTOS  := protos/runwire/v1
-FRAMEWORKS := pydantic_ai langgraph openai_agents
+FRAMEWORKS := pydantic_ai langgraph openai_agents google_adk
 CONTESTANTS := fastapi adk pydantic langgraph
 
 # What the main branch says of the contract; nothing where there is no such branch.

@@ -17,12 +17,15 @@ from langgraph.pregel import Pregel
 
 from engine_service.adapters import failures, rehearsal
 from engine_service.adapters.rehearsal import rehearse
-from engine_service.adapters.telling import FAILED, ModelCall, dumped
+from engine_service.adapters.telling import FAILED, ModelCalls, dumped
 from engine_service.runtime.agent import Agent, Answer, RunContext
 from engine_service.runtime.objects import made
 from engine_service.wire import RegistryError
 
 MODES = ["messages", "updates"]
+
+Place = tuple[str, ...]
+"""Where a graph is inside the one that runs: the nodes that lead to it, each with the id of its task."""
 
 
 def adapt(found: object, name: str) -> type[Agent] | None:
@@ -57,19 +60,19 @@ class GraphAgent(Agent):
         # What the caller sent stands under one key. Beside it, it would choose whose messages are read.
         config: Any = {
             "configurable": {"thread_id": _thread(context), "parameters": dict(context.parameters)},
-            "callbacks": [Metered(context)],
+            "callbacks": [Metered(telling)],
         }
         asked = {"messages": [*_history(context), HumanMessage(input)]}
         try:
             async for part in self.target.astream(asked, config, stream_mode=MODES, version="v2", subgraphs=True):
-                await telling.hear(part["type"], part["data"])
+                await telling.hear(part["type"], part["ns"], part["data"])
         except Exception as error:
             if failure := failures.of_exception(error):
                 raise failure from error
             raise
         finally:
-            context.tool_calls.close(FAILED)
-        return Answer(telling.output, telling.data)
+            await telling.close()
+        return Answer(telling.output(), telling.data)
 
 
 def _rehearsal(model: BaseChatModel) -> type[Agent]:
@@ -107,36 +110,55 @@ class Scripted(BaseChatModel):
 
 
 class Telling:
-    """Tells what a graph does, and keeps what it answered."""
+    """Tells what a graph does, and those inside it, which are known by their nodes; and what it answered."""
 
     def __init__(self, context: RunContext) -> None:
-        self._context = context
-        self.output = ""
+        self._contexts: dict[Place, RunContext] = {(): context}
+        self._outputs: dict[Place, str] = {}
+        self.calls = ModelCalls()
         self.data: Mapping[str, Any] = {}
 
-    async def hear(self, kind: str, data: Any) -> None:
+    def context(self, place: Place) -> RunContext:
+        """Return the context of a graph: the run's, or one that begins inside another."""
+        if place not in self._contexts:
+            above = self.context(place[:-1])
+            self._contexts[place] = above.sub_agents.begin(_node(place))
+        return self._contexts[place]
+
+    def output(self, place: Place = ()) -> str:
+        """Return what a graph said last."""
+        return self._outputs.get(place, "")
+
+    async def hear(self, kind: str, place: Place, data: Any) -> None:
         """Take in one part of a graph's stream."""
+        context = self.context(place)
         if kind == "messages":
             message, _ = data
             # What a node returns comes here, too: a message that was streamed is told as it forms, and not again.
             if isinstance(message, AIMessageChunk):
-                await self._say(message)
+                await _say(context, message)
         elif kind == "updates":
-            for update in data.values():
+            for node, update in data.items():
+                self._end(place, node)
                 for message in _messages(update):
-                    self._tell(message)
+                    self._tell(context, place, message)
                 if isinstance(update, Mapping) and (shaped := update.get("structured_response")) is not None:
                     self.data = dumped(shaped)
 
-    async def _say(self, message: AIMessageChunk) -> None:
-        for block in message.content_blocks:
-            if block["type"] == "text" and (words := block.get("text")):
-                await self._context.say(words)
-            elif block["type"] == "reasoning" and (words := block.get("reasoning")):
-                await self._context.think(words)
+    async def close(self) -> None:
+        """Tell of all that are still at work that they are over."""
+        await self.calls.close()
+        self._contexts[()].sub_agents.close(FAILED)
+        self._contexts[()].tool_calls.close(FAILED)
 
-    def _tell(self, message: BaseMessage) -> None:
-        calls = self._context.tool_calls
+    def _end(self, place: Place, node: str) -> None:
+        """Hear that a node is done, and with it the graph that it is."""
+        for inner in [each for each in self._contexts if each[:-1] == place and each[-1:] and _node(each) == node]:
+            ended = self._contexts.pop(inner)
+            self.context(place).sub_agents.end(ended, self._outputs.pop(inner, ""))
+
+    def _tell(self, context: RunContext, place: Place, message: BaseMessage) -> None:
+        calls = context.tool_calls
         if isinstance(message, ToolMessage):
             if message.status == "error":
                 calls.fail(message.tool_call_id, FAILED)
@@ -146,42 +168,53 @@ class Telling:
             for call in message.tool_calls:
                 calls.begin(call["name"], call["args"], call["id"] or "")
             if not message.tool_calls:
-                self.output = message.text
+                self._outputs[place] = message.text
 
 
 class Metered(AsyncCallbackHandler):
     """Counts what each call to a model took."""
 
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
-        self._calls: dict[UUID, ModelCall] = {}
+    def __init__(self, telling: Telling) -> None:
+        self._telling = telling
 
     async def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: UUID, **about: Any) -> None:
         """Hear that a model is called."""
-        self._calls[run_id] = ModelCall((about.get("metadata") or {}).get("ls_model_name") or "unknown")
+        known = about.get("metadata") or {}
+        place = tuple(known.get("langgraph_checkpoint_ns", "").split("|"))[:-1]  # the last is the node itself
+        self._telling.calls.begin(run_id, self._telling.context(place), known.get("ls_model_name") or "unknown")
 
     async def on_llm_new_token(self, token: str, *, run_id: UUID, **_: Any) -> None:
         """Hear a word."""
         if token:
-            self._calls[run_id].hear_word()
+            self._telling.calls.hear_word(run_id)
 
     async def on_llm_end(self, response: Any, *, run_id: UUID, **_: Any) -> None:
         """Hear that a call has ended."""
         message = response.generations[0][0].message
-        await self._count(run_id, message.usage_metadata or {}, message.response_metadata.get("model_name"))
-
-    async def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
-        """Hear that a call has failed."""
-        await self._count(run_id, {}, None)
-
-    async def _count(self, run_id: UUID, usage: Mapping[str, Any], model: str | None) -> None:
-        await self._calls.pop(run_id).count(
-            self._context,
-            model,
+        usage: Mapping[str, Any] = message.usage_metadata or {}
+        await self._telling.calls.end(
+            run_id,
+            message.response_metadata.get("model_name"),
             input_tokens=usage.get("input_tokens", 0),
             output_tokens=usage.get("output_tokens", 0),
             cached_input_tokens=usage.get("input_token_details", {}).get("cache_read", 0),
         )
+
+    async def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
+        """Hear that a call has failed."""
+        await self._telling.calls.end(run_id)
+
+
+async def _say(context: RunContext, message: AIMessageChunk) -> None:
+    for block in message.content_blocks:
+        if block["type"] == "text" and (words := block.get("text")):
+            await context.say(words)
+        elif block["type"] == "reasoning" and (words := block.get("reasoning")):
+            await context.think(words)
+
+
+def _node(place: Place) -> str:
+    return place[-1].partition(":")[0]
 
 
 def _messages(update: Any) -> Iterator[BaseMessage]:

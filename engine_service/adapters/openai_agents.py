@@ -19,12 +19,14 @@ from agents import (
 
 from engine_service.adapters import failures, rehearsal
 from engine_service.adapters.rehearsal import openai_clients, rehearse
-from engine_service.adapters.telling import FAILED, ModelCall, answer
+from engine_service.adapters.telling import FAILED, ModelCalls, answer
 from engine_service.runtime.agent import Agent, Answer, ModelError, RunContext
 from engine_service.runtime.objects import made
 
 NOT_DONE = "An error occurred while "
 """What the SDK tells a model whose tool did not work begins so."""
+ONLY = "the call"
+"""There is one call at a time."""
 WORDS = "response.output_text.delta"
 REASONING = frozenset({"response.reasoning_text.delta", "response.reasoning_summary_text.delta"})
 
@@ -49,26 +51,26 @@ class SdkAgent(Agent):
 
     async def run(self, context: RunContext, input: str) -> Answer:
         """Run it, and tell what it does."""
-        metered = Metered(context)
+        telling = Telling(context, self.target.name)
         asked: Any = [{"role": message.role, "content": message.text} for message in context.history]
         running = Runner.run_streamed(
             self.target,
             [*asked, {"role": "user", "content": input}],
             context={"parameters": dict(context.parameters)},  # what the caller sent stands under one key
-            hooks=metered,
+            hooks=Metered(telling),
             run_config=RunConfig(tracing_disabled=True),
         )
         try:
             async for event in running.stream_events():
-                await _tell(context, metered, event)
+                await telling.hear(event)
+            telling.finish(running.final_output)
         except Exception as error:
-            await metered.fail()
             if failure := _failure(error):
                 raise failure from error
             raise
         finally:
             running.cancel()
-            context.tool_calls.close(FAILED)
+            await telling.close()
         return answer(running.final_output)
 
 
@@ -82,61 +84,78 @@ def _rehearsal(model: Model) -> type[Agent]:
     return made(SdkAgent, "openai_agents", "", target=OpenAIAgent(name="rehearsal", model=model, tools=[tool]))
 
 
+class Telling:
+    """Tells what agents do: the one that was asked, and whom it hands the conversation to."""
+
+    def __init__(self, context: RunContext, name: str) -> None:
+        self._root = self._context = context
+        self._name = name
+        self.calls = ModelCalls()
+
+    def context(self, name: str) -> RunContext:
+        """Return an agent's context, which begins with it."""
+        return self._root if name == self._name else self._root.sub_agents.begin(name)
+
+    async def hear(self, event: Any) -> None:
+        """Take in what happened. What is of a kind that is not known is none of a user's business."""
+        calls = self._context.tool_calls
+        if event.type == "agent_updated_stream_event":
+            before, self._context = self._context, self.context(event.new_agent.name)
+            if before is not self._context:
+                self._root.sub_agents.end(before)  # if it was one
+        elif event.type == "raw_response_event":
+            await self._say(event.data)
+        elif event.type == "run_item_stream_event" and event.name == "tool_called":
+            call = event.item.raw_item
+            calls.begin(_of(call, "name"), _arguments(_of(call, "arguments")), _of(call, "call_id"))
+        elif event.type == "run_item_stream_event" and event.name == "tool_output":
+            call_id, output = _of(event.item.raw_item, "call_id"), event.item.output
+            if isinstance(output, str) and output.startswith(NOT_DONE):
+                calls.fail(call_id, FAILED)
+            else:
+                calls.end(call_id, output)
+
+    def finish(self, output: Any) -> None:
+        """Tell that whoever has the conversation is done."""
+        self._root.sub_agents.end(self._context, *answer(output))
+
+    async def close(self) -> None:
+        """Tell of all that are still at work that they are over."""
+        await self.calls.close()
+        self._root.sub_agents.close(FAILED)
+        self._root.tool_calls.close(FAILED)
+
+    async def _say(self, data: Any) -> None:
+        if data.type not in {WORDS, *REASONING} or not data.delta:
+            return
+        self.calls.hear_word(ONLY)
+        if data.type == WORDS:
+            await self._context.say(data.delta)
+        else:
+            await self._context.think(data.delta)
+
+
 class Metered(RunHooks[Any]):
     """Counts what each call to a model took."""
 
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
-        self._call: ModelCall | None = None
-
-    def hear_word(self) -> None:
-        """Hear that the model has said something."""
-        if self._call:
-            self._call.hear_word()
+    def __init__(self, telling: Telling) -> None:
+        self._telling = telling
 
     async def on_llm_start(self, context: Any, agent: Any, *_: Any) -> None:
         """Hear that a model is called."""
         model = agent.model
-        self._call = ModelCall(model if isinstance(model, str) else str(getattr(model, "model", type(model).__name__)))
+        name = model if isinstance(model, str) else str(getattr(model, "model", type(model).__name__))
+        self._telling.calls.begin(ONLY, self._telling.context(agent.name), name)
 
     async def on_llm_end(self, context: Any, agent: Any, response: ModelResponse) -> None:
         """Hear that a call has ended."""
         usage = response.usage
-        await self._count(
+        await self._telling.calls.end(
+            ONLY,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cached_input_tokens=usage.input_tokens_details.cached_tokens or 0,
         )
-
-    async def fail(self) -> None:
-        """Hear that the run has failed: if it was in a call, that call did."""
-        await self._count()
-
-    async def _count(self, **tokens: int) -> None:
-        call, self._call = self._call, None
-        if call:
-            await call.count(self._context, **tokens)
-
-
-async def _tell(context: RunContext, metered: Metered, event: Any) -> None:
-    """Tell what happened. What is of a kind that is not known is none of a user's business."""
-    if event.type == "raw_response_event":
-        kind = event.data.type
-        if kind == WORDS and event.data.delta:
-            metered.hear_word()
-            await context.say(event.data.delta)
-        elif kind in REASONING and event.data.delta:
-            metered.hear_word()
-            await context.think(event.data.delta)
-    elif event.type == "run_item_stream_event" and event.name == "tool_called":
-        call = event.item.raw_item
-        context.tool_calls.begin(_of(call, "name"), _arguments(_of(call, "arguments")), _of(call, "call_id"))
-    elif event.type == "run_item_stream_event" and event.name == "tool_output":
-        call_id, output = _of(event.item.raw_item, "call_id"), event.item.output
-        if isinstance(output, str) and output.startswith(NOT_DONE):
-            context.tool_calls.fail(call_id, FAILED)
-        else:
-            context.tool_calls.end(call_id, output)
 
 
 def _of(item: Any, name: str) -> str:

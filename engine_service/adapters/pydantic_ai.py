@@ -121,14 +121,13 @@ class Metered(AbstractCapability[Any]):
 
     async def wrap_model_request(self, ctx: Any, *, request_context: Any, handler: Any) -> ModelResponse:
         """Call the model, and count the call, also one that fails."""
-        call = self._call = ModelCall(request_context.model.model_name)
+        call = self._call = ModelCall(self._context, request_context.model.model_name)
         response: ModelResponse | None = None
         try:
             response = await handler(request_context)
         finally:
             usage = response.usage if response else RequestUsage()
-            await call.count(
-                self._context,
+            await call.end(
                 response and response.model_name,
                 input_tokens=usage.input_tokens,
                 output_tokens=usage.output_tokens,

@@ -1,7 +1,7 @@
-"""What all adapters tell alike: what a call to a model took, what a run answered, and what did not work."""
+"""What all adapters tell alike: what calls to models took, what a run answered, and what did not work."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from engine_service.runtime.agent import Answer, RunContext
@@ -12,7 +12,8 @@ FAILED = "It did not work."
 class ModelCall:
     """A call to a model, from its beginning on."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, context: RunContext, model: str) -> None:
+        self._context = context
         self._model = model
         self._began = time.monotonic()
         self._first_word: float | None = None
@@ -22,10 +23,36 @@ class ModelCall:
         if self._first_word is None:
             self._first_word = time.monotonic() - self._began
 
-    async def count(self, context: RunContext, model: str | None = None, **tokens: int) -> None:
+    async def end(self, model: str | None = None, **tokens: int) -> None:
         """Say that it has ended, what the model calls itself if that is known, and what it took."""
         elapsed = time.monotonic() - self._began
-        await context.count(model or self._model, elapsed=elapsed, to_first_word=self._first_word, **tokens)
+        await self._context.count(model or self._model, elapsed=elapsed, to_first_word=self._first_word, **tokens)
+
+
+class ModelCalls:
+    """A run's calls to models that have not ended, by whatever its framework knows them."""
+
+    def __init__(self) -> None:
+        self._open: dict[Hashable, ModelCall] = {}
+
+    def begin(self, key: Hashable, context: RunContext, model: str) -> None:
+        """Hear that a model is called."""
+        self._open[key] = ModelCall(context, model)
+
+    def hear_word(self, key: Hashable) -> None:
+        """Hear that it has said something."""
+        if key in self._open:
+            self._open[key].hear_word()
+
+    async def end(self, key: Hashable, model: str | None = None, **tokens: int) -> None:
+        """Hear that a call has ended, well or not."""
+        if call := self._open.pop(key, None):
+            await call.end(model, **tokens)
+
+    async def close(self) -> None:
+        """Hear that nothing goes on any more: what was cut off was a call, too, of which only its time is known."""
+        for key in tuple(self._open):
+            await self.end(key)
 
 
 def dumped(value: Any) -> Any:

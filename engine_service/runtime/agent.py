@@ -18,6 +18,7 @@ from runwire.v1.engine_pb2 import ROLE_USER, RunRequest
 
 from engine_service.runtime.event_writer import EventTooLargeError, EventWriter, Speech
 from engine_service.runtime.plain import parameters, struct, text
+from engine_service.runtime.sub_agents import SubAgents
 from engine_service.runtime.threads import in_thread
 from engine_service.runtime.tool_calls import MAX_NAME, ToolCalls, since
 from engine_service.runtime.usage import MOST, Meter
@@ -111,6 +112,8 @@ class RunContext:
         self._agents = agents
         self.tool_calls = ToolCalls(path, writer)
         """Tells of tools that somebody else calls: a framework."""
+        self.sub_agents = SubAgents(path, writer, self._below)
+        """Tells of sub-agents that somebody else runs."""
         self._thinking = Speech(path, "agent_thinking")
         self._saying = Speech(path, "agent_message")
 
@@ -237,9 +240,10 @@ class RunContext:
                 f"there is no agent named {agent!r} to delegate to; there are {there}, "
                 "and one with `fork = False` is there for its like alone"
             )
-        meter = Meter(self._meter)
-        context = RunContext(self._work, f"{self._path}/{agent}", self._writer, self._agents, meter)
-        return await perform(self._agents[agent], context, input, self._writer)
+        return await perform(self._agents[agent], self._below(f"{self._path}/{agent}"), input, self._writer)
+
+    def _below(self, path: str) -> "RunContext":
+        return RunContext(self._work, path, self._writer, self._agents, Meter(self._meter))
 
 
 async def perform(agent: type[Agent], context: RunContext, input: str, writer: EventWriter) -> str:

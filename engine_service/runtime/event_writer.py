@@ -55,7 +55,10 @@ class EventWriter:
 
     def put(self, agent: str, *, last: bool = False, bounded: bool = True, **kind: Message) -> None:
         """Say one event. `last` is the root agent's terminal one: nothing can be said after it."""
-        event = pb.Event(agent=agent, **cast("Any", kind))
+        self.put_event(pb.Event(agent=agent, **cast("Any", kind)), last=last, bounded=bounded)
+
+    def put_event(self, event: pb.Event, *, last: bool = False, bounded: bool = True) -> None:
+        """Say one that is made already, but for its number and its time."""
         with self._lock:
             self._put(event, last=last, bounded=bounded)
 

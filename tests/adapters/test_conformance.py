@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 from runwire.v1 import events_pb2 as pb
-from runwire.v1.engine_pb2 import ROLE_ASSISTANT, ROLE_USER, ListAgentsRequest, Message
+from runwire.v1.engine_pb2 import ROLE_ASSISTANT, ROLE_USER, CancelRequest, ListAgentsRequest, Message
 from runwire.v1.events_pb2 import Event
 
 from tests.support.clients import Caller, caller, kind, said, terminal
@@ -21,9 +21,23 @@ from tests.support.model_server import MODEL, ModelServer, model_server
 from tests.support.services import Service
 from tests.support.services import engine as start_engine
 
-PACKAGES = {"langgraph": "langgraph", "openai_agents": "agents", "pydantic_ai": "pydantic_ai"}
+PACKAGES = {
+    "google_adk": "google.adk",
+    "langgraph": "langgraph",
+    "openai_agents": "agents",
+    "pydantic_ai": "pydantic_ai",
+}
 FRAMEWORKS = {name: f"tests.adapters.apps.{name}_app" for name in PACKAGES}
-HERE = [name for name, package in PACKAGES.items() if importlib.util.find_spec(package)]
+
+
+def _is_here(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # nor is what it would be in
+        return False
+
+
+HERE = [name for name, package in PACKAGES.items() if _is_here(package)]
 
 pytestmark = [
     pytest.mark.measures,
@@ -35,6 +49,7 @@ pytestmark = [
 @pytest.fixture(scope="module", params=HERE)
 def models(request: pytest.FixtureRequest) -> Iterator[tuple[ModelServer, Service]]:
     with model_server() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # or it asks the internet at its import
         patch.setenv("OPENAI_BASE_URL", server.url)
         patch.setenv("OPENAI_API_KEY", "a secret of the operator's")
         with start_engine(agents=FRAMEWORKS[request.param], DEMO_AGENTS="false", IMPORT_TIMEOUT="60") as service:
@@ -50,6 +65,11 @@ def server(models: tuple[ModelServer, Service]) -> ModelServer:
 @pytest.fixture
 def service(models: tuple[ModelServer, Service]) -> Service:
     return models[1]
+
+
+@pytest.fixture
+def framework(request: pytest.FixtureRequest) -> str:
+    return str(request.node.callspec.params["models"])
 
 
 @pytest.fixture
@@ -126,6 +146,31 @@ async def test_an_answer_with_a_shape(alice: Caller) -> None:
     """A structured answer is the answer's data."""
     end = terminal(await alice.run("shaped", "an answer with a shape")).agent_completed
     assert MessageToDict(end.data) == {"city": "Oslo", "degrees": 7}
+
+
+async def test_another_agent_takes_over(alice: Caller, framework: str) -> None:
+    """Whoever takes over, or is part of another, has a path below it, a beginning, and an end; all calls are summed."""
+    if framework == "pydantic_ai":
+        pytest.skip("its agents call others as tools, and are told of as such")
+    events = await alice.run("desk", "hand it on")
+    told = [kind(event) for event in events if event.agent == "desk/researcher"]
+    assert (told[0], told[-1], told.count("agent_completed")) == ("agent_started", "agent_completed", 1)
+    assert {"agent_message", "model_called"} <= set(told)
+    end = terminal(events).agent_completed
+    inner = next(event.agent_completed for event in events if event.agent != "desk" and kind(event) == told[-1])
+    assert inner.output == end.output
+    assert end.usage.models[0].requests == len([event for event in events if kind(event) == "model_called"])
+
+
+async def test_a_call_that_is_cut_off_was_a_call(alice: Caller) -> None:
+    """A run that is cancelled in the middle of a model's answer says in its terminal event that there was one."""
+    events: list[Event] = []
+    cancelled = None
+    async for response in alice.call("forecast", "never stop"):
+        events += response.events
+        if words(events) and not cancelled:
+            cancelled = await alice.stub.Cancel(CancelRequest(run_id=response.run_id), metadata=alice.metadata)
+    assert [(model.model, model.requests) for model in events[-1].agent_cancelled.usage.models] == [(MODEL, 1)]
 
 
 async def test_history(alice: Caller) -> None:

@@ -82,6 +82,9 @@ class ModelServer:
             calls = [("weather", {"city": "Oslo"})] if len(results) == 1 else []
         elif results:
             calls = []
+        handing_on = [name for name in _tools(request) if name.startswith("transfer_to")]
+        if asked == "hand it on" and handing_on and not results:
+            calls = [(handing_on[0], {"agent_name": "researcher"} if handing_on[0] == "transfer_to_agent" else {})]
         if asked == "an answer with a shape" and request.get("tools") and not results:
             output = next(tool["function"]["name"] for tool in request["tools"] if "weather" not in str(tool))
             calls = [(output, {"city": "Oslo", "degrees": 7})]
@@ -133,6 +136,10 @@ def _text(message: Document) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
+def _tools(request: Document) -> list[str]:
+    return [tool["function"]["name"] for tool in request.get("tools") or []]
+
+
 def _last_user(request: Document) -> str:
     return next(_text(message) for message in reversed(request["messages"]) if message["role"] == "user")
 
@@ -141,7 +148,16 @@ def _results(request: Document) -> list[str]:
     """Return what tools returned since the user spoke last."""
     messages = request["messages"]
     last = max(place for place, message in enumerate(messages) if message["role"] == "user")
-    return [_text(message) for message in messages[last:] if message["role"] == "tool"]
+    return [_unwrapped(_text(message)) for message in messages[last:] if message["role"] == "tool"]
+
+
+def _unwrapped(text: str) -> str:
+    """Return what a tool returned: there is a framework that puts it into a dictionary."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return text
+    return str(found["result"]) if isinstance(found, dict) and set(found) == {"result"} else text
 
 
 async def _request(reader: asyncio.StreamReader) -> Document | None:

@@ -13,6 +13,7 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langgraph.config import get_config
+from langgraph.graph import MessagesState, StateGraph
 
 model = ChatOpenAI(model="scripted-1", stream_usage=True, max_retries=0)
 
@@ -51,4 +52,5 @@ class Thinker(GenericFakeChatModel):
 forecast = create_agent(model, [weather, broken], name="forecast")
 shaped = create_agent(model, [], response_format=ToolStrategy(Report))
 secretive = create_agent(model, [], middleware=[say])
+desk = StateGraph(MessagesState).add_node("researcher", forecast).set_entry_point("researcher").compile()
 thoughtful = create_agent(Thinker(messages=iter([])), [])

@@ -61,5 +61,7 @@ class Thinker(Model):
 
 forecast = Agent(name="forecast", model=model, tools=[weather, broken], handoff_description="Knows the weather.")
 shaped = Agent(name="shaped", model=model, output_type=Report)
+researcher = Agent(name="researcher", model=model)
+desk = Agent(name="desk", model=model, handoffs=[researcher])
 secretive = Agent(name="secretive", model=model, instructions=say)
 thoughtful = Agent(name="thoughtful", model=Thinker())

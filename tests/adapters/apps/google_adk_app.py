@@ -1,0 +1,50 @@
+"""The conformance suite's agents, as users of the Agent Development Kit write them."""
+
+from collections.abc import AsyncGenerator
+
+import pydantic
+from google.adk.agents import Agent
+from google.adk.agents.readonly_context import ReadonlyContext
+from google.adk.models import BaseLlm, LlmRequest, LlmResponse
+from google.adk.models.lite_llm import LiteLlm
+from google.genai import types
+
+model = LiteLlm(model="openai/scripted-1", num_retries=0)
+
+
+class Report(pydantic.BaseModel):
+    city: str
+    degrees: int
+
+
+def weather(city: str) -> str:
+    """Tell the weather of a city."""
+    return f"7 degrees in {city}"
+
+
+def broken() -> str:
+    """Never work."""
+    raise ValueError("a secret of the tool's")
+
+
+def say(context: ReadonlyContext) -> str:
+    state = context.state
+    return f"parameters: {sorted(state)} {sorted(state['parameters'].items())}"
+
+
+class Thinker(BaseLlm):
+    async def generate_content_async(
+        self, llm_request: LlmRequest, stream: bool = False
+    ) -> AsyncGenerator[LlmResponse, None]:
+        thoughts = [types.Part(text=text, thought=True) for text in ("let me ", "see")]
+        for part in [*thoughts, types.Part(text="seen")]:
+            yield LlmResponse(content=types.Content(role="model", parts=[part]), partial=True)
+        yield LlmResponse(content=types.Content(role="model", parts=[*thoughts, types.Part(text="seen")]))
+
+
+forecast = Agent(name="forecast", model=model, tools=[weather, broken], description="Knows the weather.")
+shaped = Agent(name="shaped", model=model, output_schema=Report)
+secretive = Agent(name="secretive", model=model, instruction=say)
+thoughtful = Agent(name="thoughtful", model=Thinker(model="thinker"))
+researcher = Agent(name="researcher", model=model, description="Researches.")
+desk = Agent(name="desk", model=model, sub_agents=[researcher])
