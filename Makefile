@@ -1,8 +1,9 @@
 # The commands of this project. `make help` lists them.
 
 SHELL   := /bin/bash
-PYTHON  ?= $(shell command -v python3.11 || command -v python3)
-BIN     := .venv/bin
+PYTHON  ?= $(shell scripts/python.sh)
+VENV    ?= .venv
+BIN     := $(VENV)/bin
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 PROTOS  := protos/runwire/v1
 FRAMEWORKS := pydantic_ai langgraph openai_agents google_adk
@@ -12,22 +13,22 @@ CONTESTANTS := fastapi adk pydantic langgraph
 MAIN    := $(shell git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify main)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test siege compat again coverage mutants check protos format tools readme pictures fuzz bench soak cuts
+.PHONY: help setup run test siege compat real-agents again coverage mutants check protos format tools readme pictures fuzz bench soak cuts
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/.ready ## install everything into .venv (the other commands do it by themselves)
+setup: $(VENV)/.ready ## install everything into .venv (the other commands do it by themselves)
 
-.venv/.ready: pyproject.toml constraints.txt
-	@echo "setting up .venv, once …"
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "setting up $(VENV) with $(PYTHON), once …"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 run: setup ## start both services, and say where the console is; Ctrl-C stops them
-	@exec $(BIN)/python scripts/run.py
+	@exec $(BIN)/runwire dev
 
 test: setup tools ## run every test
 	@$(BIN)/python -m pytest -m 'not measures' --numprocesses 2 --dist loadfile
@@ -36,10 +37,11 @@ test: setup tools ## run every test
 siege: setup ## prove the bounds by force: hostile frames, silent connections, callers who read nothing
 	@$(BIN)/python -m pytest -m force
 
-compat: $(FRAMEWORKS:%=build/compat-%/.ready) build/compat-oldest/.ready ## beside each framework's newest release, and with the oldest libraries
+compat: setup tools $(FRAMEWORKS:%=build/compat-%/.ready) build/compat-oldest/.ready ## beside each framework's newest release, and with the oldest libraries
 	@for framework in $(FRAMEWORKS); do \
 	    build/compat-$$framework/bin/pip freeze --disable-pip-version-check | grep -f tests/adapters/requirements/names; \
 	    build/compat-$$framework/bin/python -m pytest -m frameworks tests/adapters || exit 1; done
+	@$(BIN)/python -m pytest -m frameworks tests/test_five_minutes.py
 	@build/compat-oldest/bin/python -m pytest -m 'not measures' tests/test_walk.py tests/edge_gateway tests/doors
 
 build/compat-%/.ready: tests/adapters/requirements/%.txt pyproject.toml
@@ -93,6 +95,17 @@ readme: setup ## write the tables of settings in the README anew
 
 bench: setup $(CONTESTANTS:%=.venv-%/.ready) ## measure side by side with others (20 minutes; some: make bench ONLY=FastAPI)
 	@$(BIN)/python -m benchmarks $(if $(ONLY),"$(ONLY)")
+	@$(if $(ONLY),,$(MAKE) --no-print-directory real-agents)
+
+real-agents: build/real-newest/.ready build/real-oldest/.ready ## real frameworks' agents beside FastAPI, with the newest Python and the oldest (16 minutes)
+	@build/real-newest/bin/python -m benchmarks.real_agents
+	@build/real-oldest/bin/python -m benchmarks.real_agents
+
+build/real-%/.ready: benchmarks/real_agents/requirements.txt pyproject.toml
+	@echo "setting up $(@D), once …"
+	@rm -rf $(@D) && $$(scripts/python.sh $*) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $< --editable '.[compat]'
+	@touch $@
 
 # Each contestant has an environment of its own, with pinned versions.
 .venv-%/.ready: benchmarks/contestants/%/requirements.txt

@@ -1,6 +1,7 @@
 """The composition root: reads downwards as the boot, upwards as the shutdown."""
 
 import asyncio
+import importlib.util
 import os
 import pwd
 import signal
@@ -125,6 +126,8 @@ async def serve(settings: Settings) -> None:
 def _warn(settings: Settings, isolations: Mapping[str, Workers]) -> None:
     """Say what an operator should know, and may not have meant."""
     log = structlog.get_logger()
+    if not settings.assistant_model:
+        log.info("there is no assistant: set RUNWIRE_ENGINE_ASSISTANT_MODEL, and OPENAI_BASE_URL or OPENAI_API_KEY")
     if settings.development:
         log.warning("development: whoever says dev:NAME is believed to be NAME", network=settings.development_network)
     if os.geteuid() == 0 and "task" in isolations and settings.run_as:
@@ -134,10 +137,14 @@ def _warn(settings: Settings, isolations: Mapping[str, Workers]) -> None:
 
 
 def _terms(settings: Settings) -> Terms:
-    modules = registry.sources(settings.agents, demo=settings.has_demo_agents)
+    assistant = settings.assistant_model is not None
+    if assistant and not importlib.util.find_spec("httpx2"):
+        raise BootError("ASSISTANT_MODEL: the assistant calls its model with httpx2: pip install 'runwire[assistant]'")
+    modules = registry.sources(settings.agents, demo=settings.has_demo_agents, assistant=assistant)
     if not modules:
         raise BootError(
-            "there are no agents: name their modules in RUNWIRE_ENGINE_AGENTS; with --development there are some to try"
+            "there are no agents: name them in RUNWIRE_ENGINE_AGENTS, or a model for the assistant in "
+            "RUNWIRE_ENGINE_ASSISTANT_MODEL; with --development there are some to try"
         )
     return Terms(
         modules=modules,
@@ -146,6 +153,7 @@ def _terms(settings: Settings) -> Terms:
         seconds=settings.run_timeout,
         reload=settings.reload,
         isolation=settings.isolation,
+        assistant_model=settings.assistant_model,
         user=_user(settings.run_as),
     )
 

@@ -21,6 +21,9 @@ class Settings(ServiceSettings):
     listen: Address = Field("127.0.0.1:50051", description="address to listen on, HOST:PORT")
     agents: Items = Field((), description="agents, comma-separated: module, module:object or name=module:object")
     demo_agents: bool | None = Field(None, description="have triage and its kin, too; only in development unless said")
+    assistant_model: str | None = Field(
+        None, description="model of the assistant, which is there with it; OPENAI_BASE_URL and _API_KEY say whose"
+    )
     import_timeout: PositiveFloat = Field(60, description="seconds that importing the agents may take")
     run_as: str | None = Field(None, description="user whose rights agents have; for an engine that root starts")
     isolation: Isolation = Field("process", description="where runs of agents happen that don't say: process, or task")

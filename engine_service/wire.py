@@ -194,6 +194,7 @@ class Terms:
     reload: bool = False
     isolation: Isolation = "process"
     """Where runs of agents happen that don't say."""
+    assistant_model: str | None = None
     apart: tuple[str, ...] = ()
     """Modules whose agents are started afresh. They are not imported here."""
     user: tuple[int, int] | None = None

@@ -14,9 +14,10 @@ from google.adk.plugins.base_plugin import BasePlugin
 from google.adk.runners import InMemoryRunner
 from google.genai import types
 
-from engine_service.adapters import failures, rehearsal
+from engine_service.adapters import rehearsal
 from engine_service.adapters.rehearsal import rehearse
 from engine_service.adapters.telling import FAILED, ModelCalls, answer
+from engine_service.runtime import failures
 from engine_service.runtime.agent import Agent, Answer, ModelError, RunContext
 from engine_service.runtime.objects import made
 

@@ -15,9 +15,10 @@ from langchain_core.tools import StructuredTool
 from langgraph.graph import MessagesState, StateGraph
 from langgraph.pregel import Pregel
 
-from engine_service.adapters import failures, rehearsal
+from engine_service.adapters import rehearsal
 from engine_service.adapters.rehearsal import rehearse
 from engine_service.adapters.telling import FAILED, ModelCalls, dumped
+from engine_service.runtime import failures
 from engine_service.runtime.agent import Agent, Answer, RunContext
 from engine_service.runtime.objects import made
 from engine_service.wire import RegistryError

@@ -17,9 +17,10 @@ from agents import (
     function_tool,
 )
 
-from engine_service.adapters import failures, rehearsal
+from engine_service.adapters import rehearsal
 from engine_service.adapters.rehearsal import openai_clients, rehearse
 from engine_service.adapters.telling import FAILED, ModelCalls, answer
+from engine_service.runtime import failures
 from engine_service.runtime.agent import Agent, Answer, ModelError, RunContext
 from engine_service.runtime.objects import made
 

@@ -32,9 +32,10 @@ from pydantic_ai.models import Model
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 from pydantic_ai.usage import RequestUsage
 
-from engine_service.adapters import failures, rehearsal
+from engine_service.adapters import rehearsal
 from engine_service.adapters.rehearsal import openai_clients, rehearse
 from engine_service.adapters.telling import FAILED, ModelCall, answer
+from engine_service.runtime import failures
 from engine_service.runtime.agent import Agent, AgentError, Answer, ModelError, RunContext
 from engine_service.runtime.objects import made
 

@@ -14,7 +14,8 @@ from engine_service.runtime import objects
 from engine_service.runtime.agent import Agent
 from engine_service.wire import Description, Isolation, RegistryError
 
-BUILT_IN = ("engine_service.agents.triage",)
+DEMO = "engine_service.agents.triage"
+ASSISTANT = "engine_service.agents.assistant"
 GROUP = "runwire.agents"
 AN_AGENT = (
     "a subclass of engine_service.Agent, an async function (context, input) that is named as module:function, "
@@ -23,10 +24,11 @@ AN_AGENT = (
 ISOLATIONS: tuple[str, ...] = get_args(Isolation)
 
 
-def sources(modules: Iterable[str], *, demo: bool) -> tuple[str, ...]:
+def sources(modules: Iterable[str], *, demo: bool, assistant: bool) -> tuple[str, ...]:
     """Return where agents are found: what is built in, what installed packages offer, and these modules."""
     installed = (point.value for point in importlib.metadata.entry_points(group=GROUP))
-    return tuple(dict.fromkeys((*(BUILT_IN if demo else ()), *installed, *modules)))
+    built_in = [name for name, wanted in ((DEMO, demo), (ASSISTANT, assistant)) if wanted]
+    return tuple(dict.fromkeys((*built_in, *installed, *modules)))
 
 
 def load(modules: Iterable[str]) -> dict[str, type[Agent]]:

@@ -63,6 +63,8 @@ class Zygote:
         cast("io.TextIOWrapper", sys.stdout).reconfigure(line_buffering=True)
         child.ignore_stops()
         exits = exit_functions()
+        if self._terms.assistant_model:
+            os.environ["ASSISTANT_MODEL"] = self._terms.assistant_model
         try:
             drop_rights(self._terms)
             found, left = self._prepare()

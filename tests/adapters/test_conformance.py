@@ -148,6 +148,16 @@ async def test_an_answer_with_a_shape(alice: Caller) -> None:
     assert MessageToDict(end.data) == {"city": "Oslo", "degrees": 7}
 
 
+@pytest.mark.usefixtures("models")
+async def test_the_readmes_example(framework: str) -> None:
+    """It is an agent as it stands there."""
+    with start_engine(agents=f"weather=examples.weather_{framework}:agent", DEMO_AGENTS="false") as service:
+        async with caller(service.address) as alice:
+            events = await alice.run("weather", "one tool")
+    assert [call[1:] for call in tools(events)] == [({"city": "Oslo"}, "result", "7 degrees in Oslo")]
+    assert words(events) == terminal(events).agent_completed.output == "7 degrees in Oslo it is."
+
+
 async def test_another_agent_takes_over(alice: Caller, framework: str) -> None:
     """Whoever takes over, or is part of another, has a path below it, a beginning, and an end; all calls are summed."""
     if framework == "pydantic_ai":

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.support import responses
+
 Document = dict[str, Any]
 MODEL = "scripted-1"
 USAGE = {
@@ -24,7 +26,7 @@ CALLS: dict[str, list[tuple[str, Document]]] = {
 
 
 class ModelServer:
-    """Answers `POST /v1/chat/completions`. What is asked last chooses what is said."""
+    """Answers `POST /v1/chat/completions` and `/v1/responses`. What is asked last chooses what is said."""
 
     def __init__(self) -> None:
         self.asked: list[Document] = []
@@ -66,11 +68,12 @@ class ModelServer:
             await writer.drain()
             return
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        answer = responses.Answer(MODEL) if request.get("input") else None
         async for delta in self._deltas(asked, request, reader):
             if delta == {"cut": True}:
                 writer.close()
                 return
-            writer.write(_chunk(delta))
+            writer.write(_framed(answer.events(delta) if answer else _chunks(delta)))
             await writer.drain()
         writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
         await writer.drain()
@@ -92,6 +95,8 @@ class ModelServer:
             yield {"tool_calls": [_call(place, len(results), *call) for place, call in enumerate(calls)]}
         else:
             yield {"role": "assistant", "content": ""}
+            if asked == "think":
+                yield {"reasoning_content": "let me see"}
             for word in _words(asked, request, results):
                 yield {"content": word}
         if asked == "never stop":
@@ -120,15 +125,21 @@ def _call(place: int, turn: int, name: str, arguments: Document) -> Document:
     return {"index": place, "id": f"call_{turn}_{place}", "type": "function", "function": function}
 
 
-def _chunk(delta: Document) -> bytes:
+def _framed(documents: list[Document]) -> bytes:
+    """Write documents as server-sent events, in one chunk."""
+    named = (f"event: {each['type']}\n" if "type" in each else "" for each in documents)
+    data = "".join(f"{name}data: {json.dumps(each)}\n\n" for name, each in zip(named, documents, strict=True)).encode()
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n" if data else b""
+
+
+def _chunks(delta: Document) -> list[Document]:
     finish = delta.pop("finish", None)
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
     body: Document = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": [choice]}
     chunks = [body]
     if finish:
         chunks.append(body | {"choices": [], "usage": USAGE})
-    data = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
-    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+    return chunks
 
 
 def _text(message: Document) -> str:
@@ -169,7 +180,7 @@ async def _request(reader: asyncio.StreamReader) -> Document | None:
         int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
     )
     body: Document = json.loads(await reader.readexactly(length))
-    return body
+    return body | responses.as_chat(body) if "input" in body else body
 
 
 @contextmanager

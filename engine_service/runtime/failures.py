@@ -1,5 +1,7 @@
 """What went wrong with a model, as a sentence for whoever asked. No provider's own words: they may hold anything."""
 
+from collections.abc import Mapping
+
 from engine_service.runtime.agent import ModelError
 
 UNREACHABLE = "The model cannot be reached. Try again in a moment."
@@ -39,7 +41,7 @@ def of_exception(error: BaseException) -> ModelError | None:
         status = getattr(seen, "status_code", None)
         kinds = {kind.__name__ for kind in type(seen).__mro__}
         if isinstance(status, int):
-            return of_status(status, _retry_after(seen))
+            return of_status(status, retry_after(getattr(getattr(seen, "response", None), "headers", {})))
         if kinds & LATE:
             return of_status(TIMEOUT)
         if kinds & (UNREACHED | LOST):
@@ -48,8 +50,8 @@ def of_exception(error: BaseException) -> ModelError | None:
     return None
 
 
-def _retry_after(error: BaseException) -> float | None:
-    headers = getattr(getattr(error, "response", None), "headers", {})
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return for how many seconds a server wants to be left alone."""
     try:
         return float(headers.get("retry-after", ""))
     except ValueError:
