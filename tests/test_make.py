@@ -6,10 +6,12 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 from tests.support.clients import caller, said
-from tests.support.services import ROOT, Service
+from tests.support.services import BIN, ROOT, Service
 from tests.support.times import PATIENCE
 
 
@@ -66,3 +68,36 @@ def test_make_help() -> None:
     told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for command in re.findall(r"(?:`|^    )make (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE):
         assert f"make {command}" in told or command == "help"
+
+
+def test_dev_without_what_it_needs(tmp_path: Path) -> None:
+    """It says in one line what to install."""
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "runwire.dev", "dev", "my_app:weather"],
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "runwire dev: pip install 'runwire[engine,gateway]'\n")
+
+
+def test_dev_in_any_folder(tmp_path: Path) -> None:
+    """What is in the folder where the command is given is found, and it alone; a wrong name is told."""
+    (tmp_path / "my_app.py").write_text("async def weather(context, input):\n    return 'fine'\n")
+    env = os.environ | {"RUNWIRE_ENGINE_LISTEN": free_address(), "RUNWIRE_GATEWAY_LISTEN": free_address()}
+    command: list[str | Path] = [BIN / "runwire", "dev", "my_app:weather"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout
+        assert running.stderr
+        assert env["RUNWIRE_GATEWAY_LISTEN"] in next(line for line in running.stdout if "ready" in line)
+        running.send_signal(signal.SIGTERM)
+        said = running.stderr.read()
+    assert running.returncode == 0
+    assert '"agents": ["weather"]' in said
+    missing = subprocess.run(
+        [BIN / "runwire", "dev", "my_app:wether"],
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert missing.returncode == 2
+    assert "did you mean 'weather'?" in missing.stderr
