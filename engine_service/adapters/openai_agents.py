@@ -91,6 +91,7 @@ class Telling:
     def __init__(self, context: RunContext, name: str) -> None:
         self._root = self._context = context
         self._name = name
+        self._asked: list[tuple[RunContext, Any]] = []
         self.calls = ModelCalls()
 
     def context(self, name: str) -> RunContext:
@@ -107,14 +108,20 @@ class Telling:
         elif event.type == "raw_response_event":
             await self._say(event.data)
         elif event.type == "run_item_stream_event" and event.name == "tool_called":
-            call = event.item.raw_item
-            calls.begin(_of(call, "name"), _arguments(_of(call, "arguments")), _of(call, "call_id"))
+            self._asked.append((self._context, event.item.raw_item))
+            self.begin_tools()
         elif event.type == "run_item_stream_event" and event.name == "tool_output":
             call_id, output = _of(event.item.raw_item, "call_id"), event.item.output
             if isinstance(output, str) and output.startswith(NOT_DONE):
                 calls.fail(call_id, FAILED)
             else:
                 calls.end(call_id, output)
+
+    def begin_tools(self) -> None:
+        """Tell of tools that the model asked for, once it has said all that it says."""
+        while self._asked and not self.calls.is_open(ONLY):
+            context, call = self._asked.pop(0)
+            context.tool_calls.begin(_of(call, "name"), _arguments(_of(call, "arguments")), _of(call, "call_id"))
 
     def finish(self, output: Any) -> None:
         """Tell that whoever has the conversation is done."""
@@ -157,6 +164,7 @@ class Metered(RunHooks[Any]):
             output_tokens=usage.output_tokens,
             cached_input_tokens=usage.input_tokens_details.cached_tokens or 0,
         )
+        self._telling.begin_tools()
 
 
 def _of(item: Any, name: str) -> str:

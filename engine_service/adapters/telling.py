@@ -44,6 +44,10 @@ class ModelCalls:
         if key in self._open:
             self._open[key].hear_word()
 
+    def is_open(self, key: Hashable) -> bool:
+        """Tell whether a call goes on."""
+        return key in self._open
+
     async def end(self, key: Hashable, model: str | None = None, **tokens: int) -> None:
         """Hear that a call has ended, well or not."""
         if call := self._open.pop(key, None):

@@ -252,3 +252,14 @@ async def test_who_they_are(service: Service, alice: Caller) -> None:
     assert about["forecast"] in {"Knows the weather.", ""}  # a graph knows nothing of itself
     assert {"forecast", "shaped", "secretive"} <= set(about)
     assert not [record for record in service.records if record.get("level") == "error" and "agent" not in str(record)]
+
+
+async def test_the_same_events(alice: Caller) -> None:
+    """One conversation is told in the same order by all: here is that order."""
+    events = await alice.run("forecast", "one tool")
+    kinds = [kind(event) for event in events]
+    together = [each for place, each in enumerate(kinds) if place == 0 or kinds[place - 1] != each]
+    assert together == [
+        "agent_started", "model_called", "tool_executing", "tool_completed", "agent_message", "model_called",
+        "agent_completed",
+    ]  # fmt: skip
