@@ -13,6 +13,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 
@@ -20,6 +21,7 @@ SERVICES = {"engine_service": "engine", "edge_gateway": "gateway"}
 NEEDS = {"grpc_health": "engine", "websockets": "gateway"}
 """What each service cannot be without, and the extra that brings it."""
 READY = 200
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 Processes = list[subprocess.Popen[bytes]]
 
@@ -53,7 +55,8 @@ def develop(agents: list[str]) -> int:
     # A port that is taken is said by the service itself; but whoever has it must not be taken for ours.
     ours = is_free(engine) and is_free(gateway)
     services = [subprocess.Popen([sys.executable, "-m", service], env=env) for service in SERVICES]  # noqa: S603 - our own
-    on(signal.SIGTERM, lambda: stop(services))
+    stopping = threading.Event()  # whoever is told twice ends at once
+    on(signal.SIGTERM, lambda: stop(services, stopping))
     told = False
     while not interrupted.wait(1 if told else 0.1) and all(service.poll() is None for service in services):
         if ours and not told and is_ready(gateway):
@@ -62,8 +65,8 @@ def develop(agents: list[str]) -> int:
     if interrupted.is_set():
         say("stopping: runs have a moment to finish; Ctrl-C again ends them at once")
     else:
-        stop(services)  # one ended by itself, and said why
-    return max(service.wait() for service in services)
+        stop(services, stopping)  # one ended by itself, and said why
+    return max(abs(service.wait()) for service in services)
 
 
 def settings(agents: list[str]) -> dict[str, str]:
@@ -98,26 +101,31 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def stop(services: Processes) -> None:
-    """Ask those that still run to stop."""
-    for service in services:
-        if service.poll() is None:
-            service.terminate()
+def stop(services: Processes, stopping: threading.Event) -> None:
+    """Ask those that still run to stop, once."""
+    if not stopping.is_set():
+        stopping.set()
+        for service in services:
+            if service.poll() is None:
+                service.terminate()
 
 
 def is_free(address: str) -> bool:
     """Tell whether nobody listens on an address."""
     host, _, port = address.rpartition(":")
-    with socket.socket() as probe:
-        return not port.isdecimal() or probe.connect_ex((host, int(port))) != 0
+    try:
+        socket.create_connection((host.strip("[]"), int(port))).close()
+    except (OSError, ValueError):
+        return True
+    return False
 
 
 def is_ready(gateway: str) -> bool:
     """Tell whether the gateway serves, and reaches the engine."""
     try:
-        with urllib.request.urlopen(f"http://{gateway}/readyz", timeout=2) as answer:
+        with DIRECT.open(f"http://{gateway}/readyz", timeout=2) as answer:
             return bool(answer.status == READY)
-    except OSError:
+    except (OSError, HTTPException):
         return False
 
 

@@ -101,3 +101,21 @@ def test_dev_in_any_folder(tmp_path: Path) -> None:
     )  # fmt: skip
     assert missing.returncode == 2
     assert "did you mean 'weather'?" in missing.stderr
+
+
+async def test_dev_lets_runs_finish(tmp_path: Path) -> None:
+    """Told to stop, it stops both services once: they drain."""
+    slow = "import asyncio\nasync def slow(context, input):\n    await context.say('a')\n    await asyncio.sleep(1.5)\n"
+    (tmp_path / "my_app.py").write_text(slow)
+    env = os.environ | {"RUNWIRE_ENGINE_LISTEN": free_address(), "RUNWIRE_GATEWAY_LISTEN": free_address()}
+    command: list[str | Path] = [BIN / "runwire", "dev", "my_app:slow"]
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout
+        assert any("ready" in line for line in running.stdout)
+        async with caller(env["RUNWIRE_ENGINE_LISTEN"]) as alice:
+            call = alice.call("slow")
+            await said(call)
+            running.send_signal(signal.SIGTERM)
+            rest = [event async for response in call for event in response.events]
+            assert rest[-1].HasField("agent_completed")
+        assert await asyncio.to_thread(running.wait, PATIENCE) == 0

@@ -62,16 +62,19 @@ class AdkAgent(Agent):
             async for event in runner.run_async(new_message=asked, run_config=config, **about):
                 await telling.hear(event)
             telling.finish()
+            shape = getattr(self.target, "output_schema", None)
+            data = json.loads(telling.output) if shape and telling.output else None
+        except json.JSONDecodeError as error:
+            raise ModelError(failures.CONFUSED, retryable=True) from error
         except Exception as error:
             if type(error).__name__ == TOO_MANY:
                 raise ModelError(failures.TOO_MUCH) from error
-            if failure := failures.of_exception(error):
+            if telling.calls.have_failed and (failure := failures.of_exception(error)):
                 raise failure from error
             raise
         finally:
             await telling.close()
-        shape = getattr(self.target, "output_schema", None)
-        return answer(json.loads(telling.output)) if shape and telling.output else Answer(telling.output)
+        return Answer(telling.output) if data is None else answer(data)
 
 
 ROLES = {"user": "user", "assistant": "model"}
@@ -121,8 +124,10 @@ class Telling:
 
     def finish(self) -> None:
         """Tell that whoever spoke last is done, and so are the others. Raises ModelError."""
-        if self._error:
-            raise ModelError(failures.REFUSED if self._error in REFUSALS else failures.CONFUSED)
+        if self._error in REFUSALS:
+            raise ModelError(failures.REFUSED)
+        if self._error and not self.output:
+            raise ModelError(failures.CONFUSED, retryable=True)
         self._root.sub_agents.end(self._context, self.output)
         self._root.sub_agents.finish()
 
@@ -163,7 +168,7 @@ class Metered(BasePlugin):
         self, *, callback_context: Any, llm_request: LlmRequest, error: Exception
     ) -> None:
         """Hear that it has failed."""
-        await self._telling.calls.end(callback_context.agent_name)
+        await self._telling.calls.fail(callback_context.agent_name)
 
 
 class Scripted(BaseLlm):

@@ -12,18 +12,20 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.tools import StructuredTool
+from langgraph.errors import GraphRecursionError
 from langgraph.graph import MessagesState, StateGraph
 from langgraph.pregel import Pregel
+from langsmith import tracing_context
 
 from engine_service.adapters import rehearsal
 from engine_service.adapters.rehearsal import rehearse
 from engine_service.adapters.telling import FAILED, ModelCalls, dumped
 from engine_service.runtime import failures
-from engine_service.runtime.agent import Agent, Answer, RunContext
+from engine_service.runtime.agent import Agent, Answer, ModelError, RunContext
 from engine_service.runtime.objects import made
 from engine_service.wire import RegistryError
 
-MODES = ["messages", "updates"]
+MODES = ["messages", "updates", "tasks"]
 
 Place = tuple[str, ...]
 """Where a graph is inside the one that runs: the nodes that lead to it, each with the id of its task."""
@@ -46,6 +48,11 @@ class GraphAgent(Agent):
     @classmethod
     async def warm_up(cls) -> None:
         """Have graphs of ours run."""
+        with tracing_context(enabled=False):  # or its client would be used before the fork
+            await cls._rehearse()
+
+    @classmethod
+    async def _rehearse(cls) -> None:
         openai = sys.modules.get("langchain_openai")
         if openai is None:
             await rehearse([_rehearsal(Scripted())])
@@ -63,12 +70,15 @@ class GraphAgent(Agent):
             "configurable": {"thread_id": _thread(context), "parameters": dict(context.parameters)},
             "callbacks": [Metered(telling)],
         }
-        asked = {"messages": [*_history(context), HumanMessage(input)]}
+        history = [] if self.target.checkpointer else _history(context)  # which knows what was said
+        asked = {"messages": [*history, HumanMessage(input)]}
         try:
             async for part in self.target.astream(asked, config, stream_mode=MODES, version="v2", subgraphs=True):
                 await telling.hear(part["type"], part["ns"], part["data"])
         except Exception as error:
-            if failure := failures.of_exception(error):
+            if isinstance(error, GraphRecursionError):
+                raise ModelError(failures.TOO_MUCH) from error
+            if telling.calls.have_failed and (failure := failures.of_exception(error)):
                 raise failure from error
             raise
         finally:
@@ -116,6 +126,8 @@ class Telling:
     def __init__(self, context: RunContext) -> None:
         self._contexts: dict[Place, RunContext] = {(): context}
         self._outputs: dict[Place, str] = {}
+        self._streamed = set[str | None]()
+        self._asked = set[str | None]()
         self.calls = ModelCalls()
         self.data: Mapping[str, Any] = {}
 
@@ -123,7 +135,7 @@ class Telling:
         """Return the context of a graph: the run's, or one that begins inside another."""
         if place not in self._contexts:
             above = self.context(place[:-1])
-            self._contexts[place] = above.sub_agents.begin(_node(place))
+            self._contexts[place] = above.sub_agents.begin(place[-1].partition(":")[0], another=True)
         return self._contexts[place]
 
     def output(self, place: Place = ()) -> str:
@@ -137,10 +149,13 @@ class Telling:
             message, _ = data
             # What a node returns comes here, too: a message that was streamed is told as it forms, and not again.
             if isinstance(message, AIMessageChunk):
+                self._streamed.add(message.id)
+            if isinstance(message, AIMessageChunk) or (isinstance(message, AIMessage) and self._is_new(message)):
                 await _say(context, message)
+        elif kind == "tasks" and "result" in data:
+            self._end((*place, f"{data['name']}:{data['id']}"))
         elif kind == "updates":
-            for node, update in data.items():
-                self._end(place, node)
+            for update in data.values():
                 for message in _messages(update):
                     self._tell(context, place, message)
                 if isinstance(update, Mapping) and (shaped := update.get("structured_response")) is not None:
@@ -152,11 +167,16 @@ class Telling:
         self._contexts[()].sub_agents.close(FAILED)
         self._contexts[()].tool_calls.close(FAILED)
 
-    def _end(self, place: Place, node: str) -> None:
-        """Hear that a node is done, and with it the graph that it is."""
-        for inner in [each for each in self._contexts if each[:-1] == place and each[-1:] and _node(each) == node]:
-            ended = self._contexts.pop(inner)
-            self.context(place).sub_agents.end(ended, self._outputs.pop(inner, ""))
+    def _is_new(self, message: AIMessage) -> bool:
+        """Tell whether a whole message, as a node returns it, was not told as it formed."""
+        known = message.id in self._streamed
+        self._streamed.add(message.id)
+        return not known
+
+    def _end(self, place: Place) -> None:
+        """Hear that a node is done, and with it the graph that it is, if it is one."""
+        if ended := self._contexts.pop(place, None):
+            self.context(place[:-1]).sub_agents.end(ended, self._outputs.pop(place, ""))
 
     def _tell(self, context: RunContext, place: Place, message: BaseMessage) -> None:
         calls = context.tool_calls
@@ -167,7 +187,10 @@ class Telling:
                 calls.end(message.tool_call_id, message.content)
         elif isinstance(message, AIMessage):
             for call in message.tool_calls:
-                calls.begin(call["name"], call["args"], call["id"] or "")
+                if message.id not in self._asked:
+                    calls.begin(call["name"], call["args"], call["id"] or "")
+            # A graph returns what those inside it have said, too, which is theirs.
+            self._asked |= {message.id} - {None}
             if not message.tool_calls:
                 self._outputs[place] = message.text
 
@@ -203,7 +226,7 @@ class Metered(AsyncCallbackHandler):
 
     async def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
         """Hear that a call has failed."""
-        await self._telling.calls.end(run_id)
+        await self._telling.calls.fail(run_id)
 
 
 async def _say(context: RunContext, message: AIMessageChunk) -> None:
@@ -212,10 +235,6 @@ async def _say(context: RunContext, message: AIMessageChunk) -> None:
             await context.say(words)
         elif block["type"] == "reasoning" and (words := block.get("reasoning")):
             await context.think(words)
-
-
-def _node(place: Place) -> str:
-    return place[-1].partition(":")[0]
 
 
 def _messages(update: Any) -> Iterator[BaseMessage]:

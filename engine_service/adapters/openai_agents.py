@@ -16,6 +16,7 @@ from agents import (
     exceptions,
     function_tool,
 )
+from agents.models import get_default_model
 
 from engine_service.adapters import rehearsal
 from engine_service.adapters.rehearsal import openai_clients, rehearse
@@ -66,7 +67,7 @@ class SdkAgent(Agent):
                 await telling.hear(event)
             telling.finish(running.final_output)
         except Exception as error:
-            if failure := _failure(error):
+            if failure := _failure(error, is_models=telling.calls.have_failed):
                 raise failure from error
             raise
         finally:
@@ -121,7 +122,11 @@ class Telling:
         """Tell of tools that the model asked for, once it has said all that it says."""
         while self._asked and not self.calls.is_open(ONLY):
             context, call = self._asked.pop(0)
-            context.tool_calls.begin(_of(call, "name"), _arguments(_of(call, "arguments")), _of(call, "call_id"))
+            call_id = _of(call, "call_id") or _of(call, "id")
+            name = _of(call, "name") or _of(call, "type").removesuffix("_call")
+            context.tool_calls.begin(name, _arguments(_of(call, "arguments")), call_id)
+            if not _of(call, "call_id"):  # it is OpenAI's own, and done there
+                context.tool_calls.end(call_id, _of(call, "status"))
 
     def finish(self, output: Any) -> None:
         """Tell that whoever has the conversation is done."""
@@ -151,7 +156,7 @@ class Metered(RunHooks[Any]):
 
     async def on_llm_start(self, context: Any, agent: Any, *_: Any) -> None:
         """Hear that a model is called."""
-        model = agent.model
+        model = agent.model or get_default_model()
         name = model if isinstance(model, str) else str(getattr(model, "model", type(model).__name__))
         self._telling.calls.begin(ONLY, self._telling.context(agent.name), name)
 
@@ -180,7 +185,7 @@ def _arguments(text: str) -> dict[str, Any]:
     return arguments if isinstance(arguments, dict) else {"arguments": arguments}
 
 
-def _failure(error: Exception) -> ModelError | None:
+def _failure(error: Exception, *, is_models: bool) -> ModelError | None:
     """Say what went wrong with a model, for a user; None if nothing was wrong with one."""
     match error:
         case exceptions.ModelRefusalError():
@@ -190,4 +195,4 @@ def _failure(error: Exception) -> ModelError | None:
         case exceptions.ModelBehaviorError():
             return ModelError(failures.CONFUSED, retryable=True)
         case _:
-            return failures.of_exception(error)
+            return failures.of_exception(error) if is_models else None

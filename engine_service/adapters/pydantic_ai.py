@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter
 from pydantic_ai import Agent as PydanticAgents
 from pydantic_ai import (
     AgentRunResultEvent,
@@ -38,6 +38,7 @@ from engine_service.adapters.telling import FAILED, ModelCall, answer
 from engine_service.runtime import failures
 from engine_service.runtime.agent import Agent, AgentError, Answer, ModelError, RunContext
 from engine_service.runtime.objects import made
+from engine_service.wire import RegistryError
 
 RETRIED = "It was called in a way that it does not take; the model is to call it anew."
 
@@ -47,6 +48,10 @@ def adapt(found: object, name: str) -> type[Agent] | None:
     if not isinstance(found, AbstractAgent):
         return None
     about = found.description if isinstance(found.description, str) else ""
+    try:
+        _deps(found.deps_type, {})
+    except TypeError as error:
+        raise RegistryError(f"{name!r}: its deps_type takes no `parameters`, which is all that it is given") from error
     return made(PydanticAgent, name, about, target=found)
 
 
@@ -82,6 +87,11 @@ class PydanticAgent(Agent):
                         await _tell(context, metered, event)
         except exceptions.AgentRunError as error:
             raise _failure(error) from error
+        except ExceptionGroup as group:  # of several models none could
+            error = next((each for each in group.exceptions if isinstance(each, exceptions.AgentRunError)), None)
+            if error is None:
+                raise
+            raise _failure(error) from group
         finally:
             context.tool_calls.close(FAILED)
         return answer(result, _plain)
@@ -183,7 +193,10 @@ def _deps(kind: Any, parameters: Mapping[str, Any]) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
-    return TypeAdapter(type(value)).dump_python(value, mode="json")
+    try:
+        return TypeAdapter(type(value)).dump_python(value, mode="json")
+    except (ValueError, PydanticSchemaGenerationError):  # what has no such form is told as it is written
+        return value
 
 
 def _failure(error: exceptions.AgentRunError) -> AgentError:

@@ -1,5 +1,6 @@
 """What all adapters tell alike: what calls to models took, what a run answered, and what did not work."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -34,6 +35,12 @@ class ModelCalls:
 
     def __init__(self) -> None:
         self._open: dict[Hashable, ModelCall] = {}
+        self._failed = False
+
+    @property
+    def have_failed(self) -> bool:
+        """Whether one has failed, or was cut off: what goes wrong elsewhere is no model's fault."""
+        return self._failed or bool(self._open)
 
     def begin(self, key: Hashable, context: RunContext, model: str) -> None:
         """Hear that a model is called."""
@@ -53,6 +60,11 @@ class ModelCalls:
         if call := self._open.pop(key, None):
             await call.end(model, **tokens)
 
+    async def fail(self, key: Hashable) -> None:
+        """Hear that a call has failed."""
+        self._failed = True
+        await self.end(key)
+
     async def close(self) -> None:
         """Hear that nothing goes on any more: what was cut off was a call, too, of which only its time is known."""
         for key in tuple(self._open):
@@ -60,7 +72,9 @@ class ModelCalls:
 
 
 def dumped(value: Any) -> Any:
-    """Return a Pydantic model's values, and all else as it is."""
+    """Return the values of a Pydantic model, or of a dataclass, and all else as it is."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
 
 

@@ -26,8 +26,9 @@ Chunk = Any
 class Assistant(Agent):
     """Talks with you."""
 
+    isolation = "process"
     client: ClassVar[httpx2.AsyncClient] = httpx2.AsyncClient(timeout=PATIENCE)
-    """Made once, for all runs, since it takes a while; and used by none before the fork."""
+    """Made once, since it takes a while, and used by none before the fork: each run's process has its own."""
 
     async def run(self, context: RunContext, input: str) -> str:
         """Send what was said, and show what is answered."""
@@ -36,8 +37,12 @@ class Assistant(Agent):
         try:
             async for chunk in _chunks(self.client, _body([*said, {"role": "user", "content": input}])):
                 await call.hear(context, chunk)
+            if call.is_refused:
+                raise ModelError(failures.REFUSED)
         except httpx2.HTTPError as error:
             raise failures.of_exception(error) or ModelError(failures.BROKEN, retryable=True) from error
+        except ValueError as error:  # it is no JSON
+            raise ModelError(failures.CONFUSED, retryable=True) from error
         finally:
             await call.count(context)
         return call.said
@@ -52,14 +57,18 @@ class Call:
         self._first_word: float | None = None
         self._usage: dict[str, Any] = {}
         self.said = ""
+        self.is_refused = False
 
     async def hear(self, context: RunContext, chunk: Chunk) -> None:
         """Take in a piece of the answer, and show it."""
         self._model = chunk.get("model") or self._model
         self._usage = chunk.get("usage") or self._usage
+        if chunk.get("error"):
+            raise ModelError(failures.BROKEN, retryable=True)
         choices: list[Any] = chunk.get("choices") or []
         for choice in choices:
             delta: dict[str, str | None] = choice.get("delta") or {}
+            self.is_refused |= choice.get("finish_reason") == "content_filter" or bool(delta.get("refusal"))
             thought = next(filter(None, map(delta.get, REASONING)), "")
             word = delta.get("content") or ""
             if self._first_word is None and (thought or word):
@@ -75,9 +84,9 @@ class Call:
         details: dict[str, int] = self._usage.get("prompt_tokens_details") or {}
         await context.count(
             self._model,
-            input_tokens=self._usage.get("prompt_tokens", 0),
-            output_tokens=self._usage.get("completion_tokens", 0),
-            cached_input_tokens=details.get("cached_tokens", 0),
+            input_tokens=self._usage.get("prompt_tokens") or 0,
+            output_tokens=self._usage.get("completion_tokens") or 0,
+            cached_input_tokens=details.get("cached_tokens") or 0,
             elapsed=time.monotonic() - self._began,
             to_first_word=self._first_word,
         )

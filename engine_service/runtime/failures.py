@@ -29,7 +29,7 @@ def of_status(status: int, retry_after: float | None = None) -> ModelError:
 
 
 UNREACHED = {"APIConnectionError", "ConnectError"}
-LOST = {"ReadError", "RemoteProtocolError", "IncompleteRead", "ClientPayloadError"}
+LOST = {"APIError", "ReadError", "RemoteProtocolError", "IncompleteRead", "ClientPayloadError"}
 LATE = {"APITimeoutError", "ReadTimeout", "ConnectTimeout"}
 """What the libraries that call models call it, when a server is gone or slow, whosever they are."""
 
@@ -37,7 +37,9 @@ LATE = {"APITimeoutError", "ReadTimeout", "ConnectTimeout"}
 def of_exception(error: BaseException) -> ModelError | None:
     """Say what an exception of a model's library means; None for one that is no model's."""
     seen: BaseException | None = error
-    while seen:
+    known = set[int]()  # whoever raises an error from itself makes a circle
+    while seen and id(seen) not in known:
+        known.add(id(seen))
         status = getattr(seen, "status_code", None)
         kinds = {kind.__name__ for kind in type(seen).__mro__}
         if isinstance(status, int):

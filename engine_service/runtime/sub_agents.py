@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from engine_service.runtime.agent import RunContext
 
 
+OVER = "Its agent is done."
+
+
 class SubAgents:
     """One agent's own, some of which may be at work at once. Each has a path below its agent's."""
 
@@ -23,9 +26,16 @@ class SubAgents:
         self._make = make
         self._open: dict[str, tuple[RunContext, int]] = {}
 
-    def begin(self, name: str, input: str = "") -> "RunContext":
-        """Tell that a sub-agent begins, and return its context. One that is at work already is told no second time."""
-        path = f"{self._path}/{text(name).replace('/', '-')[:MAX_NAME] or 'agent'}"
+    def begin(self, name: str, input: str = "", *, another: bool = False) -> "RunContext":
+        """Tell that a sub-agent begins, and return its context.
+
+        One that is at work already is told no second time, unless this is another of that name.
+        """
+        base = path = f"{self._path}/{text(name).replace('/', '-')[:MAX_NAME] or 'agent'}"
+        number = 1
+        while another and path in self._open:
+            number += 1
+            path = f"{base}-{number}"
         if path not in self._open:
             self._open[path] = self._make(path), time.monotonic_ns()
             self._writer.put(path, agent_started=pb.AgentStarted(input=text(input)))
@@ -48,11 +58,11 @@ class SubAgents:
     def close(self, error: str) -> None:
         """Tell of all that are still at work that they are over, and why."""
         for context, _ in reversed(tuple(self._open.values())):
-            context.tool_calls.close(error)
             failed = pb.AgentFailed(reason=pb.FAILURE_REASON_AGENT_ERROR, message=error, usage=context.usage)
             self._over(context, pb.Event(agent=context.agent, agent_failed=failed))
 
     def _over(self, context: "RunContext", end: pb.Event) -> None:
-        context.sub_agents.close("Its agent is done.")
+        context.sub_agents.close(OVER)
+        context.tool_calls.close(OVER)
         self._writer.put_event(end, bounded=False)
         del self._open[context.agent]

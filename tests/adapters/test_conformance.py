@@ -172,6 +172,28 @@ async def test_another_agent_takes_over(alice: Caller, framework: str) -> None:
     assert end.usage.models[0].requests == len([event for event in events if kind(event) == "model_called"])
 
 
+async def test_graphs_in_graphs(alice: Caller, framework: str) -> None:
+    """What those inside have done is told as theirs, once; two of one name, at once, have paths of their own."""
+    if framework != "langgraph":
+        pytest.skip("there is nothing like it")
+    assert len(tools(await alice.run("desk", "one tool"))) == 1
+    events = await alice.run("fan", "one tool")
+    for path in ("fan/sub", "fan/sub-2"):
+        told = [kind(event) for event in events if event.agent == path]
+        assert (told[0], told[-1]) == ("agent_started", "agent_completed")
+        assert [told.count(each) for each in (told[0], "tool_executing", "tool_completed", told[-1])] == [1, 1, 1, 1]
+
+
+@pytest.mark.usefixtures("models")
+async def test_tracing_begins_after_the_fork(framework: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What traces has neither threads nor connections before there are runs."""
+    for name, value in (("TRACING", "true"), ("ENDPOINT", "http://127.0.0.1:1"), ("API_KEY", "none")):
+        monkeypatch.setenv(f"LANGSMITH_{name}", value)
+    with start_engine(agents=FRAMEWORKS[framework], DEMO_AGENTS="false", IMPORT_TIMEOUT="60") as service:
+        assert service.wait_for(lambda record: record["event"] == "serving", 60)
+        assert not [record for record in service.records if "threads" in record or "left" in record]
+
+
 async def test_a_call_that_is_cut_off_was_a_call(alice: Caller) -> None:
     """A run that is cancelled in the middle of a model's answer says in its terminal event that there was one."""
     events: list[Event] = []

@@ -60,6 +60,8 @@ async def test_it_shows_its_reasoning(alice: Caller) -> None:
         ("429", "Try again in 7 seconds", True),
         ("500", "has a problem", True),
         ("a stream that is cut", "broke off", True),
+        ("an error in the middle", "broke off", True),
+        ("refuse", "refused", False),
     ],
 )
 async def test_a_model_that_fails(alice: Caller, asked: str, says: str, *, retryable: bool) -> None:
@@ -82,6 +84,14 @@ async def test_leaving_stops_the_model(alice: Caller, served: tuple[ModelServer,
     call.cancel()
     assert await asyncio.to_thread(server.left.wait, 20 * UNIT)
     assert server.left_at - left_at < UNIT
+
+
+async def test_it_has_a_process_wherever_others_run(served: tuple[ModelServer, Service]) -> None:
+    """Also where agents are tasks that don't say."""
+    assert served[0].url
+    with start_engine(agents="", ASSISTANT_MODEL=MODEL, DEMO_AGENTS="false", ISOLATION="task") as service:
+        async with caller(service.address) as somebody:
+            assert terminal(await somebody.run("assistant", "say something")).agent_completed.output
 
 
 def test_without_a_model_it_is_not_there() -> None:

@@ -23,6 +23,12 @@ CALLS: dict[str, list[tuple[str, Document]]] = {
     "a tool in the wrong way": [("weather", {"town": "Oslo"})],
 }
 """Which tools the model calls when it is asked so."""
+TAILS: dict[str, Document] = {
+    "a stream that is cut": {"cut": True},
+    "refuse": {"refusal": "no"},
+    "an error in the middle": {"error": {"message": "a secret of the provider"}},
+}
+"""What comes after its words."""
 
 
 class ModelServer:
@@ -102,8 +108,8 @@ class ModelServer:
         if asked == "never stop":
             await reader.read(1)  # until it leaves
             raise ConnectionResetError
-        if asked == "a stream that is cut":
-            yield {"cut": True}
+        if asked in TAILS:
+            yield dict(TAILS[asked])
         yield {"finish": "tool_calls" if calls else "stop"}
 
 
@@ -133,6 +139,8 @@ def _framed(documents: list[Document]) -> bytes:
 
 
 def _chunks(delta: Document) -> list[Document]:
+    if "error" in delta:
+        return [delta]
     finish = delta.pop("finish", None)
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
     body: Document = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": [choice]}

@@ -11,16 +11,19 @@ POOL, HEAD = 16 * 1024, 48
 """Bytes of what Python divides among objects of one size, and of its own notes at the beginning of that."""
 LARGEST = 512
 """Bytes of the largest object that is kept so. For each multiple of 16 there are pools of their own."""
-MOST = 4 * 1024 * 1024
-"""Bytes of one size that are tried. Whoever has more holes than that has another allocator."""
+MOST = 64 * 1024 * 1024
+"""Bytes of one size that are tried. Whoever has more holes than that keeps them."""
 
 
 def filled() -> list[object]:
     """Fill them, and return what does; nothing where memory is managed otherwise."""
     kept: list[object] = []
-    for size in range(16, LARGEST + 1, 16):
-        if not _fill(size, kept):
-            return []
+    for size in range(LARGEST, 0, -16):
+        made: list[object] = []
+        if _fill(size, made):
+            kept += made
+        elif not kept:
+            return []  # not even the largest, of which there are few: this is another allocator
     return kept
 
 

@@ -1,10 +1,15 @@
 """Memory in pages of 2 MiB: to fork a process is to copy the list of its pages, and to end one, to go through it."""
 
 import ctypes
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-SIZE = 2 * 1024 * 1024
+SIZE, PAGE = 2 * 1024 * 1024, mmap.PAGESIZE
+ENTRY, PRESENT = 8, 63
+"""Bytes of what the kernel says of a page, and the bit that says whether it is there."""
+MOSTLY = 0.8
 COLLAPSE = 25
 """MADV_COLLAPSE, of Linux 6.1. What a child writes to is copied in small pages all the same."""
 
@@ -13,7 +18,16 @@ def collapse() -> int:
     """Put this process's own memory into huge pages, and return how many that took; 0 where it can't be done."""
     libc = ctypes.CDLL(None)
     libc.madvise.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int]
-    return sum(libc.madvise(place, SIZE, COLLAPSE) == 0 for place in _places())
+    with Path("/proc/self/pagemap").open("rb") as pages:
+        places = [place for place in _places() if _is_used(pages, place)]
+    return sum(libc.madvise(place, SIZE, COLLAPSE) == 0 for place in places)
+
+
+def _is_used(pages: BinaryIO, place: int) -> bool:
+    """Tell whether most of it is there: what isn't would be."""
+    pages.seek(place // PAGE * ENTRY)
+    entries = memoryview(pages.read(SIZE // PAGE * ENTRY)).cast("Q")
+    return sum(entry >> PRESENT for entry in entries) >= MOSTLY * len(entries) > 0
 
 
 def _places() -> Iterator[int]:

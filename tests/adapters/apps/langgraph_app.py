@@ -14,6 +14,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langgraph.config import get_config
 from langgraph.graph import MessagesState, StateGraph
+from langgraph.types import Send
 
 model = ChatOpenAI(model="scripted-1", stream_usage=True, max_retries=0)
 
@@ -53,4 +54,12 @@ forecast = create_agent(model, [weather, broken], name="forecast")
 shaped = create_agent(model, [], response_format=ToolStrategy(Report))
 secretive = create_agent(model, [], middleware=[say])
 desk = StateGraph(MessagesState).add_node("researcher", forecast).set_entry_point("researcher").compile()
+fan = (
+    StateGraph(MessagesState)
+    .add_node("begin", lambda _: {})
+    .add_node("sub", forecast)
+    .set_entry_point("begin")
+    .add_conditional_edges("begin", lambda state: [Send("sub", state), Send("sub", state)])
+    .compile()
+)
 thoughtful = create_agent(Thinker(messages=iter([])), [])

@@ -114,6 +114,16 @@ def test_small_objects_lie_together() -> None:
     assert together < scattered / 2
 
 
+def test_many_holes_are_filled() -> None:
+    """However many a module left that read much and kept half."""
+    script = """
+    many = [bytes(100) for _ in range(400_000)]
+    del many[::2]
+    print(len(holes.filled()) > 200_000)
+    """
+    assert printed(script) == ["True"]
+
+
 def test_filling_holes_ends_where_memory_is_managed_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """It gives up, and keeps nothing."""
     monkeypatch.setenv("PYTHONMALLOC", "malloc")
@@ -139,3 +149,18 @@ def test_huge_pages_are_copied_in_small_ones() -> None:
     forked(write)
     """
     assert int(printed(script)[0]) < 500_000
+
+
+def test_huge_pages_take_no_memory() -> None:
+    """What a module reserved, and hardly uses, stays as it is."""
+    script = """
+    import mmap
+    size = 64 * 1024 * 1024
+    sparse = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE)
+    for place in range(0, size, 2 * 1024 * 1024):
+        sparse[place] = 1
+    before = private()
+    huge_pages.collapse()
+    print(private() - before)
+    """
+    assert int(printed(script)[0]) < 10_000_000
