@@ -6,6 +6,7 @@ import signal
 import statistics
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import psutil
@@ -14,7 +15,7 @@ from google.protobuf.json_format import MessageToDict
 from runwire.v1 import engine_pb2 as pb
 from runwire.v1.events_pb2 import FAILURE_REASON_CRASHED
 
-from tests.support.clients import caller, kinds, pid_of, said, terminal
+from tests.support.clients import Caller, caller, kinds, pid_of, said, terminal
 from tests.support.services import Service, is_gone, looks_inside, until, zygote_of, zygotes_of
 from tests.support.services import engine as start_engine
 from tests.support.times import UNIT
@@ -126,27 +127,30 @@ async def test_a_place_is_given_back_once(service: Service) -> None:
         for way in ways * 2:
             terminal(await alice.run("rogue", way))
         for _ in range(6):
-            call = alice.call("waiter")
-            await said(call)
-            call.cancel()
+            (await waiting(alice)).cancel()
         await asyncio.wait_for(full(alice, 4), 10 * UNIT)
 
 
-async def full(alice: object, places: int) -> None:
-    """Check that there are just so many places."""
-    calls: list[object] = []
-    while len(calls) < places:
-        call = alice.call("waiter")  # type: ignore[attr-defined]
+async def waiting(alice: Caller) -> Any:
+    """Begin a run that waits, once there is a place: one that was left may still be ending."""
+    while True:
+        call = alice.call("waiter")
         try:
             await said(call)
-            calls.append(call)
-        except grpc.aio.AioRpcError as error:  # one that was left is still ending
+        except grpc.aio.AioRpcError as error:
             assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        else:
+            return call
+
+
+async def full(alice: Caller, places: int) -> None:
+    """Check that there are just so many places."""
+    calls = [await waiting(alice) for _ in range(places)]
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await said(alice.call("waiter"))  # type: ignore[attr-defined]
+        await said(alice.call("waiter"))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     for call in calls:
-        call.cancel()  # type: ignore[attr-defined]
+        call.cancel()
 
 
 async def test_the_zygotes_death(service: Service) -> None:
