@@ -97,7 +97,7 @@ bench: setup $(CONTESTANTS:%=.venv-%/.ready) ## measure side by side with others
 	@$(BIN)/python -m benchmarks $(if $(ONLY),"$(ONLY)")
 	@$(if $(ONLY),,$(MAKE) --no-print-directory real-agents)
 
-real-agents: build/real-newest/.ready build/real-oldest/.ready ## real frameworks' agents beside FastAPI, with the newest Python and the oldest (16 minutes)
+real-agents: build/real-newest/.ready build/real-oldest/.ready ## real frameworks' agents beside FastAPI, with the newest Python and the oldest (half an hour)
 	@build/real-newest/bin/python -m benchmarks.real_agents
 	@build/real-oldest/bin/python -m benchmarks.real_agents
 

@@ -17,7 +17,7 @@ from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 
-SERVICES = {"engine_service": "engine", "edge_gateway": "gateway"}
+SERVICES = ("engine_service", "edge_gateway")
 NEEDS = {"grpc_health": "engine", "websockets": "gateway"}
 """What each service cannot be without, and the extra that brings it."""
 READY = 200

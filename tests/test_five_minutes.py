@@ -3,17 +3,16 @@
 import os
 import re
 import signal
-import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.support.model_server import model_server
-from tests.support.services import BIN, ROOT
+from tests.support.services import BIN, ROOT, free_address
 from tests.support.times import PATIENCE
+from tests.support.wheel import built
 
 README = (ROOT / "README.md").read_text().partition("## Five minutes")[2].partition("\n## ")[0]
 pytestmark = [pytest.mark.measures, pytest.mark.frameworks]
@@ -24,18 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the README has one install and write; Runwire is this checkout's wheel."""
     place = tmp_path_factory.mktemp("five")
     setup, app, command = re.findall(r"```(?:sh|python)\n(.*?)```", README, re.DOTALL)
-    build: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "build",
-        "--wheel",
-        "--no-isolation",
-        "--outdir",
-        place / "dist",
-        ROOT,
-    ]
-    subprocess.run(build, check=True, capture_output=True)
-    [wheel] = (place / "dist").glob("*.whl")
+    wheel = built(place / "dist")
     subprocess.run(
         ["sh", "-e", "-c", setup.replace("python3 ", f"{BIN}/python3 ").replace("'runwire[", f"'{wheel}[")],
         check=True, capture_output=True, cwd=place,
@@ -43,11 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "my_app.py").write_text(app)
     (place / "command").write_text(command.replace("…", "a-key"))
     return place
-
-
-def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
 
 
 def test_five_minutes(folder: Path, chrome: Browser) -> None:

@@ -11,13 +11,8 @@ import time
 from pathlib import Path
 
 from tests.support.clients import caller, said
-from tests.support.services import BIN, ROOT, Service
+from tests.support.services import BIN, ROOT, Service, free_address
 from tests.support.times import PATIENCE
-
-
-def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
 
 
 async def test_make_run() -> None:

@@ -3,32 +3,21 @@
 import json
 import os
 import subprocess
-import sys
 import venv
 from pathlib import Path
 
 import pytest
 
 from tests.support.services import BIN, ROOT
+from tests.support.wheel import built
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A virtual environment with the wheel, and with this one's libraries but not with this checkout."""
     place = tmp_path_factory.mktemp("wheel")
-    build: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "build",
-        "--wheel",
-        "--no-isolation",
-        "--outdir",
-        place / "dist",
-        ROOT,
-    ]
-    subprocess.run(build, check=True, capture_output=True)
     venv.create(place / "venv")
-    [wheel] = (place / "dist").glob("*.whl")
+    wheel = built(place / "dist")
     install: list[str | Path] = [
         BIN / "pip",
         "--python",

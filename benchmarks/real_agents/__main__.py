@@ -142,7 +142,7 @@ def _mark(reached: bool) -> str:  # noqa: FBT001 - it is what it says
 
 def _print(taken: Taken) -> None:
     for figure, by in taken.items():
-        print(figure)
+        print(figure, flush=True)
         for name, values in by.items():
             ratio = f"{statistics.median(values) / statistics.median(by[ONE]):.2f} x" if ONE in by else ""
             print(f"  {name:22} {statistics.median(values):8.1f}  ({min(values):.1f} to {max(values):.1f})  {ratio}")
@@ -154,7 +154,7 @@ async def main() -> None:
     with model_server():
         for framework in sys.argv[1:] or FRAMEWORKS:
             await measure(framework, taken)
-    _print(taken)
+            _print({figure: by for figure, by in taken.items() if figure.startswith(framework)})
     if sys.argv[1:]:
         return
     verdicts = judge(taken)

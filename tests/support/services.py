@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -169,6 +170,12 @@ def gateway(engine: str, *flags: str, folder: str = "", before: Sequence[str] = 
     settings = {"LISTEN": "127.0.0.1:0", "ENGINE": engine, "DRAIN_GRACE": "1", "SOCKETS_PER_MINUTE": "1000000"} | env
     named = {f"RUNWIRE_GATEWAY_{name}": value for name, value in settings.items()}
     return Service("edge-gateway", *flags, env=named | {"PYTHONPATH": f"{ROOT}:{folder}"}, before=before)
+
+
+def free_address() -> str:
+    """Return an address of loopback where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
 
 
 ABOUT_SETTINGS = ("development: ", "agents run as root", "no TLS on a public", "tokens go to a remote")
