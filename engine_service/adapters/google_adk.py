@@ -16,7 +16,7 @@ from google.genai import types
 
 from engine_service.adapters import rehearsal
 from engine_service.adapters.rehearsal import rehearse
-from engine_service.adapters.telling import FAILED, ModelCalls, answer
+from engine_service.adapters.telling import FAILED, Cast, answer
 from engine_service.runtime import failures
 from engine_service.runtime.agent import Agent, Answer, ModelError, RunContext
 from engine_service.runtime.objects import made
@@ -69,7 +69,7 @@ class AdkAgent(Agent):
         except Exception as error:
             if type(error).__name__ == TOO_MANY:
                 raise ModelError(failures.TOO_MUCH) from error
-            if telling.calls.have_failed and (failure := failures.of_exception(error)):
+            if failure := telling.calls.failure(error):
                 raise failure from error
             raise
         finally:
@@ -80,20 +80,14 @@ class AdkAgent(Agent):
 ROLES = {"user": "user", "assistant": "model"}
 
 
-class Telling:
+class Telling(Cast):
     """Tells what agents do: the one that was asked, and those below it."""
 
     def __init__(self, context: RunContext, name: str) -> None:
-        self._root = self._context = context
-        self._name = name
+        super().__init__(context, name)
         self._streamed = set[str]()
         self._error: str | None = None
-        self.calls = ModelCalls()
         self.output = ""
-
-    def context(self, name: str) -> RunContext:
-        """Return an agent's context, which begins with it."""
-        return self._root if name == self._name else self._root.sub_agents.begin(name)
 
     async def hear(self, event: Event) -> None:
         """Take in what happened."""
@@ -130,12 +124,6 @@ class Telling:
             raise ModelError(failures.CONFUSED, retryable=True)
         self._root.sub_agents.end(self._context, self.output)
         self._root.sub_agents.finish()
-
-    async def close(self) -> None:
-        """Tell of all that are still at work that they are over."""
-        await self.calls.close()
-        self._root.sub_agents.close(FAILED)
-        self._root.tool_calls.close(FAILED)
 
 
 class Metered(BasePlugin):

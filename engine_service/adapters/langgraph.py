@@ -19,7 +19,7 @@ from langsmith import tracing_context
 
 from engine_service.adapters import rehearsal
 from engine_service.adapters.rehearsal import rehearse
-from engine_service.adapters.telling import FAILED, ModelCalls, dumped
+from engine_service.adapters.telling import FAILED, ModelCalls, close, dumped
 from engine_service.runtime import failures
 from engine_service.runtime.agent import Agent, Answer, ModelError, RunContext
 from engine_service.runtime.objects import made
@@ -78,7 +78,7 @@ class GraphAgent(Agent):
         except Exception as error:
             if isinstance(error, GraphRecursionError):
                 raise ModelError(failures.TOO_MUCH) from error
-            if telling.calls.have_failed and (failure := failures.of_exception(error)):
+            if failure := telling.calls.failure(error):
                 raise failure from error
             raise
         finally:
@@ -163,9 +163,7 @@ class Telling:
 
     async def close(self) -> None:
         """Tell of all that are still at work that they are over."""
-        await self.calls.close()
-        self._contexts[()].sub_agents.close(FAILED)
-        self._contexts[()].tool_calls.close(FAILED)
+        await close(self._contexts[()], self.calls)
 
     def _is_new(self, message: AIMessage) -> bool:
         """Tell whether a whole message, as a node returns it, was not told as it formed."""

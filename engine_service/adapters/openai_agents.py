@@ -20,7 +20,7 @@ from agents.models import get_default_model
 
 from engine_service.adapters import rehearsal
 from engine_service.adapters.rehearsal import openai_clients, rehearse
-from engine_service.adapters.telling import FAILED, ModelCalls, answer
+from engine_service.adapters.telling import FAILED, Cast, answer
 from engine_service.runtime import failures
 from engine_service.runtime.agent import Agent, Answer, ModelError, RunContext
 from engine_service.runtime.objects import made
@@ -67,7 +67,7 @@ class SdkAgent(Agent):
                 await telling.hear(event)
             telling.finish(running.final_output)
         except Exception as error:
-            if failure := _failure(error, is_models=telling.calls.have_failed):
+            if failure := _failure(error) or telling.calls.failure(error):
                 raise failure from error
             raise
         finally:
@@ -86,18 +86,12 @@ def _rehearsal(model: Model) -> type[Agent]:
     return made(SdkAgent, "openai_agents", "", target=OpenAIAgent(name="rehearsal", model=model, tools=[tool]))
 
 
-class Telling:
+class Telling(Cast):
     """Tells what agents do: the one that was asked, and whom it hands the conversation to."""
 
     def __init__(self, context: RunContext, name: str) -> None:
-        self._root = self._context = context
-        self._name = name
+        super().__init__(context, name)
         self._asked: list[tuple[RunContext, Any]] = []
-        self.calls = ModelCalls()
-
-    def context(self, name: str) -> RunContext:
-        """Return an agent's context, which begins with it."""
-        return self._root if name == self._name else self._root.sub_agents.begin(name)
 
     async def hear(self, event: Any) -> None:
         """Take in what happened. What is of a kind that is not known is none of a user's business."""
@@ -131,12 +125,6 @@ class Telling:
     def finish(self, output: Any) -> None:
         """Tell that whoever has the conversation is done."""
         self._root.sub_agents.end(self._context, *answer(output))
-
-    async def close(self) -> None:
-        """Tell of all that are still at work that they are over."""
-        await self.calls.close()
-        self._root.sub_agents.close(FAILED)
-        self._root.tool_calls.close(FAILED)
 
     async def _say(self, data: Any) -> None:
         if data.type not in {WORDS, *REASONING} or not data.delta:
@@ -185,7 +173,7 @@ def _arguments(text: str) -> dict[str, Any]:
     return arguments if isinstance(arguments, dict) else {"arguments": arguments}
 
 
-def _failure(error: Exception, *, is_models: bool) -> ModelError | None:
+def _failure(error: Exception) -> ModelError | None:
     """Say what went wrong with a model, for a user; None if nothing was wrong with one."""
     match error:
         case exceptions.ModelRefusalError():
@@ -195,4 +183,4 @@ def _failure(error: Exception, *, is_models: bool) -> ModelError | None:
         case exceptions.ModelBehaviorError():
             return ModelError(failures.CONFUSED, retryable=True)
         case _:
-            return failures.of_exception(error) if is_models else None
+            return None

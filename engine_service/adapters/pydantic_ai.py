@@ -34,9 +34,10 @@ from pydantic_ai.usage import RequestUsage
 
 from engine_service.adapters import rehearsal
 from engine_service.adapters.rehearsal import openai_clients, rehearse
-from engine_service.adapters.telling import FAILED, ModelCall, answer
+from engine_service.adapters.telling import FAILED, answer
 from engine_service.runtime import failures
 from engine_service.runtime.agent import Agent, AgentError, Answer, ModelError, RunContext
+from engine_service.runtime.model_call import ModelCall
 from engine_service.runtime.objects import made
 from engine_service.wire import RegistryError
 

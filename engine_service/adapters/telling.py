@@ -1,33 +1,14 @@
 """What all adapters tell alike: what calls to models took, what a run answered, and what did not work."""
 
 import dataclasses
-import time
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from engine_service.runtime.agent import Answer, RunContext
+from engine_service.runtime import failures
+from engine_service.runtime.agent import Answer, ModelError, RunContext
+from engine_service.runtime.model_call import ModelCall
 
 FAILED = "It did not work."
-
-
-class ModelCall:
-    """A call to a model, from its beginning on."""
-
-    def __init__(self, context: RunContext, model: str) -> None:
-        self._context = context
-        self._model = model
-        self._began = time.monotonic()
-        self._first_word: float | None = None
-
-    def hear_word(self) -> None:
-        """Hear that the model has said something."""
-        if self._first_word is None:
-            self._first_word = time.monotonic() - self._began
-
-    async def end(self, model: str | None = None, **tokens: int) -> None:
-        """Say that it has ended, what the model calls itself if that is known, and what it took."""
-        elapsed = time.monotonic() - self._began
-        await self._context.count(model or self._model, elapsed=elapsed, to_first_word=self._first_word, **tokens)
 
 
 class ModelCalls:
@@ -37,10 +18,9 @@ class ModelCalls:
         self._open: dict[Hashable, ModelCall] = {}
         self._failed = False
 
-    @property
-    def have_failed(self) -> bool:
-        """Whether one has failed, or was cut off: what goes wrong elsewhere is no model's fault."""
-        return self._failed or bool(self._open)
+    def failure(self, error: Exception) -> ModelError | None:
+        """Say what went wrong with a model; None where none has failed, or was cut off: then it is no model's fault."""
+        return failures.of_exception(error) if self._failed or self._open else None
 
     def begin(self, key: Hashable, context: RunContext, model: str) -> None:
         """Hear that a model is called."""
@@ -69,6 +49,30 @@ class ModelCalls:
         """Hear that nothing goes on any more: what was cut off was a call, too, of which only its time is known."""
         for key in tuple(self._open):
             await self.end(key)
+
+
+class Cast:
+    """The agents of one run where a conversation is handed on: the one that was asked, and others."""
+
+    def __init__(self, context: RunContext, name: str) -> None:
+        self._root = self._context = context
+        self._name = name
+        self.calls = ModelCalls()
+
+    def context(self, name: str) -> RunContext:
+        """Return an agent's context, which begins with it."""
+        return self._root if name == self._name else self._root.sub_agents.begin(name)
+
+    async def close(self) -> None:
+        """Tell of all that are still at work that they are over."""
+        await close(self._root, self.calls)
+
+
+async def close(context: RunContext, calls: ModelCalls) -> None:
+    """Tell of all that are still at work that they are over."""
+    await calls.close()
+    context.sub_agents.close(FAILED)
+    context.tool_calls.close(FAILED)
 
 
 def dumped(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
@@ -10,6 +9,7 @@ import httpx2
 
 from engine_service.runtime import failures
 from engine_service.runtime.agent import Agent, ModelError, RunContext
+from engine_service.runtime.model_call import ModelCall
 
 MODEL = "ASSISTANT_MODEL"
 OPENAI = "https://api.openai.com/v1"
@@ -33,10 +33,10 @@ class Assistant(Agent):
     async def run(self, context: RunContext, input: str) -> str:
         """Send what was said, and show what is answered."""
         said = [{"role": message.role, "content": message.text} for message in context.history]
-        call = Call(os.environ[MODEL])
+        call = Call(context, os.environ[MODEL])
         try:
             async for chunk in _chunks(self.client, _body([*said, {"role": "user", "content": input}])):
-                await call.hear(context, chunk)
+                await call.hear(chunk)
             if call.is_refused:
                 raise ModelError(failures.REFUSED)
         except httpx2.HTTPError as error:
@@ -44,22 +44,22 @@ class Assistant(Agent):
         except ValueError as error:  # it is no JSON
             raise ModelError(failures.CONFUSED, retryable=True) from error
         finally:
-            await call.count(context)
+            await call.end()
         return call.said
 
 
 class Call:
-    """A call to the model, from its beginning on."""
+    """A call to the model, and what is answered."""
 
-    def __init__(self, model: str) -> None:
-        self._model = model
-        self._began = time.monotonic()
-        self._first_word: float | None = None
+    def __init__(self, context: RunContext, model: str) -> None:
+        self._context = context
+        self._call = ModelCall(context, model)
+        self._model: str | None = None
         self._usage: dict[str, Any] = {}
         self.said = ""
         self.is_refused = False
 
-    async def hear(self, context: RunContext, chunk: Chunk) -> None:
+    async def hear(self, chunk: Chunk) -> None:
         """Take in a piece of the answer, and show it."""
         self._model = chunk.get("model") or self._model
         self._usage = chunk.get("usage") or self._usage
@@ -71,24 +71,22 @@ class Call:
             self.is_refused |= choice.get("finish_reason") == "content_filter" or bool(delta.get("refusal"))
             thought = next(filter(None, map(delta.get, REASONING)), "")
             word = delta.get("content") or ""
-            if self._first_word is None and (thought or word):
-                self._first_word = time.monotonic() - self._began
+            if thought or word:
+                self._call.hear_word()
             if thought:
-                await context.think(thought)
+                await self._context.think(thought)
             if word:
                 self.said += word
-                await context.say(word)
+                await self._context.say(word)
 
-    async def count(self, context: RunContext) -> None:
+    async def end(self) -> None:
         """Say what it took."""
         details: dict[str, int] = self._usage.get("prompt_tokens_details") or {}
-        await context.count(
+        await self._call.end(
             self._model,
             input_tokens=self._usage.get("prompt_tokens") or 0,
             output_tokens=self._usage.get("completion_tokens") or 0,
             cached_input_tokens=details.get("cached_tokens") or 0,
-            elapsed=time.monotonic() - self._began,
-            to_first_word=self._first_word,
         )
 
 
