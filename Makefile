@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 
 SHELL   := /bin/bash
-PYTHON  ?= $(shell scripts/python.sh oldest)
+PYTHON  ?= $(shell scripts/python.sh)
 VENV    ?= .venv
 BIN     := $(VENV)/bin
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3

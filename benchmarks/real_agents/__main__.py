@@ -109,6 +109,7 @@ async def measure(framework: str, taken: Taken) -> None:
                 await server.run()
             await burst(server)
         for take, rounds in measures:
+            print(f"{framework}: {take.__name__.replace('_', ' ')} …", file=sys.stderr, flush=True)
             for _ in range(rounds):
                 for name, server in servers.items():
                     await asyncio.sleep(PAUSE)

@@ -9,6 +9,8 @@ import sys
 from typing import Any
 
 MODEL = "scripted-1"
+ASKS_TO_PARSE = b"Parse it."
+"""What a question has that wants the other tool called. Not less: a tool's description says Parse, too."""
 USAGE = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
 
 
@@ -51,7 +53,7 @@ class Connection(asyncio.Protocol):
         if end and len(body) >= length:
             self._data = body[length:]
             is_done = b'"role":"tool"' in body.replace(b": ", b":")
-            self._transport.write(SAID if is_done else PARSE if b"Parse" in body else WEATHER)
+            self._transport.write(SAID if is_done else PARSE if ASKS_TO_PARSE in body else WEATHER)
 
 
 async def _serve(port: int) -> None:
