@@ -269,7 +269,9 @@ def _kill_group(pid: int) -> None:
 def _below() -> set[int]:
     """Return our children, whoever started them."""
     try:
-        return {int(pid) for pid in Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()}
+        # Read without a buffer: a page that is written to here is copied, for the children that were forked before.
+        with Path(f"/proc/self/task/{threading.get_native_id()}/children").open("rb", buffering=0) as children:
+            return {int(pid) for pid in children.read().split()}
     except OSError:  # a kernel without this file
         return set()
 

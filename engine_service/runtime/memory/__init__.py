@@ -2,7 +2,7 @@
 
 import gc
 
-from engine_service.runtime.memory import holes, huge_pages, immortal
+from engine_service.runtime.memory import heap, holes, huge_pages, immortal
 
 
 def settle() -> list[object]:
@@ -10,6 +10,7 @@ def settle() -> list[object]:
     gc.collect()
     kept = holes.filled()
     immortal.make_immortal()
+    heap.fill()
     gc.freeze()  # a child that collects garbage need not look at it, and so copy every page
     huge_pages.collapse()
     return kept

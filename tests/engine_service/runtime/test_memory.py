@@ -114,6 +114,23 @@ def test_small_objects_lie_together() -> None:
     assert together < scattered / 2
 
 
+def test_large_objects_lie_together() -> None:
+    """So it is with what the C library has in its heap."""
+    script = """
+    from engine_service.runtime.memory import heap
+    many = [bytes(2_000) for _ in range(20_000)]
+    del many[::7]
+    def make():
+        global new
+        new = [bytes(1_200) for _ in range(500)]
+    forked(make)
+    heap.fill()
+    forked(make)
+    """
+    scattered, together = map(int, printed(script))
+    assert together < scattered * 0.7
+
+
 def test_many_holes_are_filled() -> None:
     """However many a module left that read much and kept half."""
     script = """
