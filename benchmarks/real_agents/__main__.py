@@ -133,7 +133,7 @@ def judge(taken: Taken) -> list[str]:
         for figure, bar in figures:
             by = taken.get(f"{framework}: {figure}", {})
             value = statistics.median(by[OURS]) if by else math.nan
-            lines.append(f"{_mark(value <= bar)} {framework}: {figure}: {value:.1f} (at most {bar:g})")
+            lines.append(f"{_mark(value <= bar)} {framework}: {figure}: {value:.2f} (at most {bar:g})")
     return lines
 
 

@@ -24,6 +24,17 @@ def test_a_burst_is_remembered_for_a_while() -> None:
     assert demand.wanted == LEAST
 
 
+@given(st.floats(0, 2), st.integers(1, 60))
+def test_a_burst_is_one_whenever_it_comes(begin: float, many: int) -> None:
+    """What comes within a third of a second is needed at once, whatever a clock shows meanwhile."""
+    now = begin
+    demand = Demand(64, lambda: now)
+    for _ in range(many):
+        now += 0.33 / many
+        demand.take()
+    assert demand.wanted == max(many, LEAST)
+
+
 def test_a_steady_trickle_needs_few() -> None:
     """One run a second is no burst, however long it goes on."""
     now = 0.0
