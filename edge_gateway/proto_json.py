@@ -14,6 +14,9 @@ from runwire.service import structs
 AS_IT_IS = {FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BOOL, FieldDescriptor.TYPE_UINT32}
 """Fields whose values JSON holds as they are."""
 
+FEW = 2
+"""Fields that are asked for one by one sooner than all together."""
+
 Encode = Callable[[Any], Any]
 Fill = Callable[[Any, Any], Iterator[int]]
 """Puts what JSON holds into a message, piece by piece, and says how many values each piece was."""
@@ -55,8 +58,10 @@ class _Compiler:
         if name not in self._known:
             _refuse_unknown(descriptor)
             table: dict[int, tuple[str, Encode | None]] = {}
-            self._known[name] = functools.partial(_message, table)
+            self._known[name] = _encoder(table)
             table.update({field.number: (field.json_name, self.field(field)) for field in descriptor.fields})
+            if len(descriptor.fields) <= FEW and all(map(_is_plain, descriptor.fields)):
+                self._known[name] = _plain_encoder({field.name: field.json_name for field in descriptor.fields})
         return self._known[name]
 
     def field(self, field: FieldDescriptor) -> Encode | None:
@@ -84,12 +89,29 @@ def _refuse_unknown(descriptor: Descriptor) -> None:
         raise TypeError(f"{descriptor.full_name}: a message of this type is not JSON yet")
 
 
-def _message(table: dict[int, tuple[str, Encode | None]], message: Message) -> dict[str, Any]:
-    encoded: dict[str, Any] = {}
-    for field, value in message.ListFields():
-        name, encode = table[field.number]
-        encoded[name] = encode(value) if encode else value
-    return encoded
+def _encoder(table: dict[int, tuple[str, Encode | None]]) -> Encode:
+    def encode(message: Message) -> dict[str, Any]:
+        encoded: dict[str, Any] = {}
+        for field, value in message.ListFields():
+            name, encode_one = table[field.number]
+            encoded[name] = value if encode_one is None else encode_one(value)
+        return encoded
+
+    return encode
+
+
+def _is_plain(field: FieldDescriptor) -> bool:
+    """Tell whether a field is one value that JSON holds as it is, and that is left out when it is empty."""
+    return field.type in AS_IT_IS and not field.is_repeated and not field.has_presence
+
+
+def _plain_encoder(names: dict[str, str]) -> Encode:
+    """Encode a message of few plain fields, as those are that there are most of. They are asked for one by one."""
+
+    def encode(message: Message) -> dict[str, Any]:
+        return {name: value for field, name in names.items() if (value := getattr(message, field))}
+
+    return encode
 
 
 def _timestamp(value: Any) -> str:
