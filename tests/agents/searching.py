@@ -1,6 +1,7 @@
 """An agent that looks for something in the memory of its own process, without having it there by looking."""
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +15,10 @@ class Searching(Agent):
     """Is told something backwards, and says whether its process has it forwards."""
 
     async def run(self, context: RunContext, input: str) -> str:
-        wanted = input.encode()
+        # Written in another way, and not turned around: what is turned around is there, and may be found.
+        wanted = re.compile(b"".join(b"\\x%02x" % byte for byte in reversed(input.encode())))
         with io.FileIO("/proc/self/mem") as memory:
-            return str(any(wanted in piece[::-1] for region in regions() for piece in pieces(memory, *region)))
+            return str(any(wanted.search(piece) for region in regions() for piece in pieces(memory, *region)))
 
 
 def regions() -> list[tuple[int, int]]:
