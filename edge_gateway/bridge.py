@@ -2,21 +2,18 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any
 
 import grpc
 import grpc.aio
 import structlog
-from google.rpc.error_details_pb2 import ErrorInfo
-from google.rpc.status_pb2 import Status
 from runwire.v1.engine_pb2 import RunResponse
-from runwire.v1.gateway_pb2 import ClientFrame
+from runwire.v1.gateway_pb2 import AnswerFrame, ClientFrame
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from edge_gateway import handshake
+from edge_gateway import answers, handshake, statuses
 from edge_gateway.close_codes import Closing, closing
 from edge_gateway.engines import CHECK, Engine, Engines, Metadata, Stream, UnreachableError
 from edge_gateway.frames import CODECS, Codec, FrameError
@@ -33,6 +30,9 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 STALLED = closing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Nothing was read for too long.")
 SILENCE = 60.0
 """Seconds that an engine may be silent, at least: longer if the heartbeat that it promised is rarer."""
+LATER, LATER_BYTES = 64, 256 * 1024
+"""Frames after the first that may wait to be obeyed, and their bytes all together."""
+TOO_MUCH = closing(grpc.StatusCode.RESOURCE_EXHAUSTED, "That is too much at once.")
 PATIENCE = 10.0
 """Seconds that a browser has to answer a close frame, or to read up to it."""
 
@@ -70,12 +70,13 @@ class Bridge:
         codec = self._codecs[socket.subprotocol or CODECS[0].subprotocol]
         try:
             first = await self._first(socket, codec)
+            if first.HasField("answer"):
+                await self._answer(socket, codec, first)
+                return
             # A run goes to the engine whose turn it is, and to the next if that takes none. One that is resumed is at
             # one of them.
             engines = await (self._engines.all() if first.HasField("resume") else self._engines.in_turn())
-            ride = Ride(
-                socket, codec, engines, first, handshake.metadata(first, socket), self._stall_timeout, self._guard
-            )
+            ride = Ride(socket, codec, engines, self._engines.all, first, self._stall_timeout, self._guard)
             await ride.go()
         except FrameError as error:
             await dismiss(socket, closing(INVALID, str(error)))
@@ -94,9 +95,19 @@ class Bridge:
             frame = await codec.decode(await socket.recv())
         if frame.HasField("run"):
             frame.run.run_id = frame.run.run_id or str(uuid.uuid4())  # known here too, so that it can be cancelled
-        elif not frame.HasField("resume"):
-            raise FrameError("The first frame must be run or resume.")
+        elif not (frame.HasField("resume") or frame.HasField("answer")):
+            raise FrameError("The first frame must be run, resume or answer.")
         return frame
+
+    async def _answer(self, socket: ServerConnection, codec: Codec, frame: ClientFrame) -> None:
+        """Bring an answer to a run that this socket does not join."""
+        said = handshake.metadata(frame, socket)
+        engines = await self._engines.all()
+        if why := await refusal(self._guard, socket, engines, said):
+            await dismiss(socket, closing(grpc.StatusCode.FAILED_PRECONDITION, why))
+            return
+        await socket.send(codec.encode(await answers.bring(frame.answer, engines, said)), text=codec.is_text)
+        await dismiss(socket, closing(grpc.StatusCode.OK))
 
 
 class Ride:
@@ -107,8 +118,8 @@ class Ride:
         socket: ServerConnection,
         codec: Codec,
         engines: Sequence[Engine],
+        all_engines: Callable[[], Awaitable[Sequence[Engine]]],
         first: ClientFrame,
-        said: Metadata,
         stall_timeout: float,
         guard: Guard,
     ) -> None:
@@ -117,10 +128,13 @@ class Ride:
         self._socket = socket
         self._codec = codec
         self._engines = engines
+        self._all_engines = all_engines
         self._engine: Engine | None = None  # that we ask now
         self._stream: Stream | None = None
         self._first = first
-        self._metadata = said
+        self._metadata = handshake.metadata(first, socket)
+        self._later = dict[asyncio.Task[None], int]()  # frames that are being obeyed, and their sizes
+        self._is_cancelling = False
         self._run_id = first.run.run_id or first.resume.run_id
         self._begun = asyncio.Event()
         self._is_lasting = first.HasField("resume") or first.run.HasField("resume_window")
@@ -128,6 +142,7 @@ class Ride:
         self._patience = SILENCE
         self._watching: asyncio.TimerHandle | None = None
         self._is_silent = False
+        self._is_refused = False
 
     async def go(self) -> None:
         """Carry the stream until the socket is closed.
@@ -137,42 +152,58 @@ class Ride:
         browser left.
         """
         forwarding = asyncio.create_task(self._forward())
-        obeying: asyncio.Task[None] | None = None
         try:
             async for frame in self._socket:
-                if obeying is None:  # one cancel is enough, and after the first that is refused all are
-                    obeying = asyncio.create_task(self._obey(frame))
+                self._take(frame)
         finally:
             self._hang_up()
             # It ends by itself. Cancelled inside a read, grpc.aio would never free the message that has just come.
             await asyncio.wait((forwarding,), timeout=CHECK)
             forwarding.cancel()
-            if obeying:  # a browser may say cancel and leave: that run is to end, even if it could be resumed
-                self._begun.set()
-                await asyncio.wait((obeying,), timeout=CHECK)
-                obeying.cancel()
-            await asyncio.wait([task for task in (forwarding, obeying) if task])
+            self._begun.set()  # a browser may say cancel and leave: that run is to end, even if it could be resumed
+            await self._obeyed()
+            for task in self._later:
+                task.cancel()
+            await asyncio.wait((forwarding, *self._later))
 
     def _hang_up(self) -> None:
         """End the stream. Cancelling a task inside `socket.send` would not."""
         if self._stream:
             self._stream.cancel()
 
+    def _take(self, frame: str | bytes) -> None:
+        """Take in a later frame. After the first that is refused, all are."""
+        if self._is_refused:
+            return
+        self._is_refused = len(self._later) >= LATER or sum(self._later.values()) + len(frame) > LATER_BYTES
+        task = asyncio.create_task(close(self._socket, TOO_MUCH) if self._is_refused else self._obey(frame))
+        self._later[task] = len(frame)
+        task.add_done_callback(self._later.pop)
+
+    async def _obeyed(self) -> None:
+        """Wait until what later frames say is done, but not for long."""
+        if self._later:
+            await asyncio.wait(tuple(self._later), timeout=CHECK)
+
     async def _obey(self, frame: str | bytes) -> None:
-        """Do what a later frame says: there is only one that may come. One that is refused ends the socket."""
+        """Do what a later frame says. One that cannot be understood ends the socket; an answer never does."""
         try:
             later = await self._codec.decode(frame)
-            if not later.HasField("cancel"):
-                raise FrameError("Only cancel can follow the first frame.")  # noqa: TRY301 - it is refused as others are
-            await self._begun.wait()  # what the engine doesn't know yet cannot be cancelled
             # The first frame's token may have expired: a run outlives it.
             said = handshake.metadata(later, self._socket) if later.access_token else self._metadata
-            if self._engine:
-                await self._engine.cancel(self._run_id, said)
+            await self._begun.wait()  # what the engine doesn't know yet can be neither cancelled nor answered
+            if later.HasField("answer"):
+                await self._answer(later.answer, said)
+            elif later.HasField("cancel"):
+                await self._cancel(said)
+            else:
+                raise FrameError("Only answer and cancel can follow the first frame.")  # noqa: TRY301 - it is refused as others are
+        except ConnectionClosed:
+            return
         except FrameError as error:
             end = closing(INVALID, str(error))
         except grpc.aio.AioRpcError as error:
-            end = closing(error.code(), _sentence(error))
+            end = closing(error.code(), statuses.sentence(error))
         except Exception:  # noqa: BLE001 - a cancel that got lost must not look as if it had worked
             end = self._broken()
         else:
@@ -180,13 +211,28 @@ class Ride:
         self._hang_up()
         await close(self._socket, end)
 
+    async def _cancel(self, said: Metadata) -> None:
+        if self._engine and not self._is_cancelling:  # one is enough
+            self._is_cancelling = True
+            await self._engine.cancel(self._run_id, said)
+
+    async def _answer(self, frame: AnswerFrame, said: Metadata) -> None:
+        """Bring an answer to this socket's run, or to another of the same user's, and tell what became of it."""
+        engines: Sequence[Engine] = [self._engine] if self._engine else []
+        if frame.run_id and frame.run_id != self._run_id:
+            engines = await self._all_engines()
+            if await refusal(self._guard, self._socket, engines, said):
+                engines = []
+        frame.run_id = frame.run_id or self._run_id
+        await self._pacer.send(self._codec.encode(await answers.bring(frame, engines, said)))
+
     async def _forward(self) -> None:
         """Send what the engine streams, then close the socket as the stream ended."""
         try:
             await self._carry()
             end = closing(grpc.StatusCode.OK)
         except grpc.aio.AioRpcError as error:
-            end = closing(error.code(), _sentence(error))
+            end = closing(error.code(), statuses.sentence(error))
         except UnreachableError:
             end = closing(grpc.StatusCode.UNAVAILABLE)
         except LostError:
@@ -205,6 +251,8 @@ class Ride:
             end = closing(UNAVAILABLE, "The engine does not answer. Try again in a moment.")
         except Exception:  # noqa: BLE001 - whatever it is: nobody is to wait for what will not come
             end = self._broken()
+        self._begun.set()
+        await self._obeyed()  # the answer that ended the run is told of, too
         await close(self._socket, end)
 
     def _broken(self) -> Closing:
@@ -270,10 +318,10 @@ class Ride:
         """Tell whether it makes sense to ask another engine."""
         if self._first.HasField("resume"):
             return error.code() in {UNAVAILABLE, NOT_FOUND}
-        if _reason(error) in FULL:
+        if statuses.reason(error) in FULL:
             return True
         # One that was lost while it was asked may have begun a run that outlives this call: a browser looks for that.
-        return error.code() is UNAVAILABLE and (not self._is_lasting or _spoke(error))
+        return error.code() is UNAVAILABLE and (not self._is_lasting or statuses.spoke(error))
 
     def _outcome(self, refusal: Exception, unreached: Exception | None) -> Exception:
         """Say what it means that every engine was asked. A run to resume may be at one that does not answer."""
@@ -295,6 +343,20 @@ class Ride:
             raise NotForPublicError(why)
 
 
+async def refusal(guard: Guard, socket: ServerConnection, engines: Sequence[Engine], said: Metadata) -> str | None:
+    """Say why a socket must not call engines, if it mustn't: one of them believes everybody.
+
+    Asked before anything is changed there; what a stream begins with says it too late for that.
+    """
+    if (why := guard(socket)) is None:
+        return None
+    for engine in engines:
+        with suppress(grpc.aio.AioRpcError):
+            if DEVELOPMENT in tuple(await engine.list_agents(said).initial_metadata() or ()):
+                return why
+    return None
+
+
 async def dismiss(socket: ServerConnection, end: Closing) -> None:
     """Close a socket that nobody reads: what still comes is read here, or the answer could not be seen behind it."""
     closing_it = asyncio.create_task(close(socket, end))
@@ -311,25 +373,3 @@ async def close(socket: ServerConnection, end: Closing) -> None:
             await socket.close(*end)
     except TimeoutError:
         socket.transport.abort()
-
-
-def _sentence(error: grpc.aio.AioRpcError) -> str | None:
-    """Return the engine's own sentence. A status that gRPC made by itself has none that a person should read."""
-    return error.details() if _spoke(error) else None
-
-
-def _spoke(error: grpc.aio.AioRpcError) -> bool:
-    """Tell whether a status is the engine's own, and not one that gRPC made of a lost connection."""
-    return _details(error) is not None
-
-
-def _reason(error: grpc.aio.AioRpcError) -> str:
-    """Return an engine's reason for a refusal, as it says it to programs."""
-    info = ErrorInfo()
-    status = Status.FromString(_details(error) or b"")
-    return next((info.reason for detail in status.details if detail.Unpack(info)), "")
-
-
-def _details(error: grpc.aio.AioRpcError) -> bytes | None:
-    trailers: Any = error.trailing_metadata() or ()
-    return next((trailer[1] for trailer in trailers if trailer[0] == "grpc-status-details-bin"), None)

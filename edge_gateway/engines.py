@@ -81,6 +81,12 @@ class Engine:
         self._cancel: Any = channel.unary_unary(
             f"/{SERVICE}/Cancel", pb.CancelRequest.SerializeToString, pb.CancelResponse.FromString
         )
+        self._answer: Any = channel.unary_unary(
+            f"/{SERVICE}/Answer", pb.AnswerRequest.SerializeToString, pb.AnswerResponse.FromString
+        )
+        self._runs: Any = channel.unary_unary(
+            f"/{SERVICE}/ListRuns", pb.ListRunsRequest.SerializeToString, pb.ListRunsResponse.FromString
+        )
         self._list: Any = channel.unary_unary(
             f"/{SERVICE}/ListAgents", pb.ListAgentsRequest.SerializeToString, pb.ListAgentsResponse.FromString
         )
@@ -104,6 +110,17 @@ class Engine:
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:  # it is over
                 raise
+
+    async def answer(self, request: pb.AnswerRequest, metadata: Metadata) -> None:
+        """Answer a question of a run. Raises AioRpcError."""
+        await self._answer(request, metadata=metadata, timeout=CHECK)
+
+    def list_runs(self, metadata: Metadata) -> grpc.aio.UnaryUnaryCall[Any, pb.ListRunsResponse]:
+        """List the caller's runs. The call's result may be an AioRpcError."""
+        call: grpc.aio.UnaryUnaryCall[Any, pb.ListRunsResponse] = self._runs(
+            pb.ListRunsRequest(), metadata=metadata, timeout=CHECK
+        )
+        return call
 
     def list_agents(self, metadata: Metadata) -> grpc.aio.UnaryUnaryCall[Any, pb.ListAgentsResponse]:
         """List the agents there are. The call's result may be an AioRpcError."""

@@ -23,12 +23,17 @@ class Pacer:
         self._stall_timeout = stall_timeout
         self._is_text = is_text
         self._is_lasting = is_lasting
+        self._lock = asyncio.Lock()
         self._unasked = 0  # bytes since the last ping
         self._under_way = 0  # bytes before that which may not have arrived
         self._arriving = deque[tuple[int, Awaitable[float]]]()  # so many of them have when the pong comes
 
     async def send(self, frame: bytes) -> None:
         """Send a frame, and wait until there is room for the next one. Raises StalledError."""
+        async with self._lock:  # what becomes of answers is said in between
+            await self._send(frame)
+
+    async def _send(self, frame: bytes) -> None:
         left = self._socket.transport.get_write_buffer_size() + len(frame)
         sending = self._socket.send(frame, text=self._is_text)
         while True:

@@ -4,21 +4,22 @@ import asyncio
 import http
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 import orjson
 import structlog
-from runwire.v1.engine_pb2 import ListAgentsResponse
+from runwire.v1.engine_pb2 import ListAgentsResponse, ListRunsResponse, RunInfo
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from edge_gateway.bridge import DEVELOPMENT
+from edge_gateway.bridge import DEVELOPMENT, NotForPublicError
 from edge_gateway.connection import Arrivals
-from edge_gateway.engines import Engines, UnreachableError, metadata
+from edge_gateway.engines import Engines, Metadata, UnreachableError, metadata
 from edge_gateway.handshake import Handshakes, NotAdmittedError, authorization
 from edge_gateway.proto_json import encoder
 from runwire.service.rates import Rates
@@ -44,6 +45,9 @@ FRESH = 1.0
 MAX_LISTS = 1000
 REFUSALS_TOLD = 30
 """Refused handshakes of a kind that are logged in a minute."""
+M = TypeVar("M", ListAgentsResponse, ListRunsResponse)
+Ask = Callable[[Metadata, str | None], Awaitable[Any]]
+"""Asks the engines something, and returns what JSON holds."""
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 
@@ -59,9 +63,14 @@ class Pages:
         self._arrivals = arrivals
         self._told = Rates(REFUSALS_TOLD)
         self._lists = OrderedDict[str, tuple[float, asyncio.Task[Response]]]()
+        self._asked: dict[str, tuple[Ask, float]] = {
+            "/v1/agents": (self._agents, FRESH),
+            "/v1/runs": (self._runs, 0),
+        }
         self._log = structlog.get_logger()
         self._sockets = sockets
-        self._agents = encoder(ListAgentsResponse.DESCRIPTOR)
+        self._encode_agents = encoder(ListAgentsResponse.DESCRIPTOR)
+        self._encode_runs = encoder(ListRunsResponse.DESCRIPTOR)
         self._files = {f"/{file.name}": (TYPES[file.suffix], file.read_bytes()) for file in WEB.iterdir()}
         self._files["/"] = self._files.pop("/console.html")
         self._states = {"/healthz": self._healthy, "/readyz": self._ready, "/metrics": self._metrics}
@@ -74,8 +83,8 @@ class Pages:
             return _response(http.HTTPStatus.OK, *self._files[path])
         if path == STREAM:
             return self._let_in(socket, request)
-        if path == "/v1/agents":
-            return await self._list(socket, request)
+        if path in self._asked:
+            return await self._list(socket, request, path)
         if path in self._states:
             return await self._states[path]()
         return _text(http.HTTPStatus.NOT_FOUND, "There is nothing here.\n")
@@ -96,39 +105,54 @@ class Pages:
             response.headers["Retry-After"] = str(math.ceil(refused.retry_after))
         return response
 
-    async def _list(self, socket: ServerConnection, request: Request) -> Response:
-        """Say which agents there are, to whoever may know. What the engine said is true for a moment."""
+    async def _list(self, socket: ServerConnection, request: Request, path: str) -> Response:
+        """Say which agents there are, or which runs, to whoever may know. The first is true for a moment."""
         try:
             self._handshakes.pass_page(socket, request)
         except NotAdmittedError as refused:
             return self._refused(socket, refused)
         refusal = self._handshakes.development_refusal(socket, request)
         who = authorization(request.headers)
-        question = f"{refusal or ''}\n{who}"
+        ask, fresh = self._asked[path]
+        question = f"{path}\n{refusal or ''}\n{who}"
         now = asyncio.get_running_loop().time()
         until, asking = self._lists.pop(question, (0.0, None))
-        if asking is None or until < now:
-            until, asking = now + FRESH, asyncio.create_task(self._ask(who, refusal))
+        if asking is None or (until < now and asking.done()):
+            until, asking = now + fresh, asyncio.create_task(self._ask(ask, metadata(who), refusal))
         self._lists[question] = until, asking
         if len(self._lists) > MAX_LISTS:
             self._lists.popitem(last=False)
         response = await asyncio.shield(asking)
         return Response(response.status_code, response.reason_phrase, response.headers.copy(), response.body)
 
-    async def _ask(self, who: str, refusal: str | None) -> Response:
+    async def _ask(self, ask: Ask, said: Metadata, refusal: str | None) -> Response:
         try:
-            engine, *_ = await self._engines.in_turn()
-            call = engine.list_agents(metadata(who))
-            agents = await call
+            document = await ask(said, refusal)
         except UnreachableError:
             return _text(http.HTTPStatus.SERVICE_UNAVAILABLE, "The engine cannot be reached.\n")
+        except NotForPublicError as refused:
+            return _text(http.HTTPStatus.FORBIDDEN, f"{refused}\n")
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 return _text(http.HTTPStatus.UNAUTHORIZED, "You are not signed in.\n")
             return _text(http.HTTPStatus.SERVICE_UNAVAILABLE, "The engine did not answer.\n")
-        if refusal and DEVELOPMENT in tuple(await call.initial_metadata() or ()):
-            return _text(http.HTTPStatus.FORBIDDEN, f"{refusal}\n")
-        return _response(http.HTTPStatus.OK, JSON, orjson.dumps(self._agents(agents)))
+        return _response(http.HTTPStatus.OK, JSON, orjson.dumps(document))
+
+    async def _agents(self, said: Metadata, refusal: str | None) -> Any:
+        """Ask the engine whose turn it is: all have the same agents."""
+        engine, *_ = await self._engines.in_turn()
+        return self._encode_agents(await _answered(engine.list_agents(said), refusal))
+
+    async def _runs(self, said: Metadata, refusal: str | None) -> Any:
+        """Ask every engine: each has runs of its own."""
+        engines = await self._engines.all()
+        asked = (_answered(engine.list_runs(said), refusal) for engine in engines)
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        lists = [each for each in found if isinstance(each, ListRunsResponse)]
+        if not lists:
+            raise next((each for each in found if isinstance(each, BaseException)), UnreachableError())
+        runs = sorted((run for each in lists for run in each.runs), key=_began, reverse=True)
+        return self._encode_runs(ListRunsResponse(runs=runs))
 
     async def _healthy(self) -> Response:
         return _text(http.HTTPStatus.OK, "ok\n")
@@ -149,6 +173,18 @@ class Pages:
             f"runwire_gateway_sockets_total {ever}",
         )
         return _response(http.HTTPStatus.OK, "text/plain; version=0.0.4", "\n".join((*lines, "")).encode())
+
+
+async def _answered(call: grpc.aio.UnaryUnaryCall[Any, M], refusal: str | None) -> M:
+    """Wait for what an engine answers. Raises NotForPublicError for one that believes everybody, if that is refused."""
+    answer = await call
+    if refusal and DEVELOPMENT in tuple(await call.initial_metadata() or ()):
+        raise NotForPublicError(refusal)
+    return answer
+
+
+def _began(run: RunInfo) -> int:
+    return run.started.ToNanoseconds()
 
 
 def _text(status: http.HTTPStatus, body: str) -> Response:

@@ -67,14 +67,15 @@ async def serve(settings: Settings) -> None:
 
     async with AsyncExitStack() as stack:
         cgroups = Cgroups.delegated(settings.run_memory)  # before anything is started: it will be in there, too
-        processes = ProcessWorkers(_terms(settings), settings.import_timeout, settings.max_spares, tell, cgroups)
+        terms = _terms(settings)
+        processes = ProcessWorkers(terms, settings.import_timeout, settings.max_spares, tell, cgroups)
         stack.push_async_callback(processes.shut_down)
         try:
             identity = await unless(stop, _identity(settings))
             await unless(stop, processes.begin())
         except StoppedError:
             return
-        isolations: dict[str, Workers] = {"process": processes, **_tasks(settings, processes.agents)}
+        isolations: dict[str, Workers] = {"process": processes, **_tasks(terms, processes.agents)}
         admission = Admission(settings.max_runs, settings.max_runs_per_user, Rates(settings.runs_per_minute))
 
         def make_run(work: Work, isolation: str) -> Run:
@@ -151,6 +152,7 @@ def _terms(settings: Settings) -> Terms:
         max_event_bytes=settings.max_event_bytes,
         memory=settings.run_memory,
         seconds=settings.run_timeout,
+        ask_timeout=settings.ask_timeout,
         reload=settings.reload,
         isolation=settings.isolation,
         assistant_model=settings.assistant_model,
@@ -171,14 +173,14 @@ def _user(name: str | None) -> tuple[int, int] | None:
     return (user.pw_uid, user.pw_gid) if os.geteuid() == 0 else None
 
 
-def _tasks(settings: Settings, known: Mapping[str, Description]) -> dict[str, Workers]:
+def _tasks(terms: Terms, known: Mapping[str, Description]) -> dict[str, Workers]:
     """Import the agents that share our process: those that ask for it, and no others."""
     tasks = {name: agent.source for name, agent in known.items() if agent.isolation == "task"}
     if not tasks:
         return {}
     agents = registry.load(set(tasks.values()))
     ours = {name: agents[name] for name in tasks}
-    return {"task": TaskWorkers(ours, settings.max_event_bytes)}
+    return {"task": TaskWorkers(ours, terms)}
 
 
 async def _identity(settings: Settings) -> Identity:

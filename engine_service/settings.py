@@ -33,6 +33,7 @@ class Settings(ServiceSettings):
         16, ge=4, description="processes that may wait for runs; as many do as were lately needed, and at least 4"
     )
     run_timeout: PositiveFloat = Field(600, description="seconds that a run may take")
+    ask_timeout: PositiveFloat = Field(600, le=86_400, description="seconds that a question waits that doesn't say")
     run_memory: Size = Field(ByteSize(512 * 1024 * 1024), description="memory that one run may have")
     heartbeat: PositiveFloat = Field(15, description="seconds without an event until a heartbeat is sent")
     stall_timeout: PositiveFloat = Field(60, description="seconds that a caller may take nothing of what it is sent")

@@ -1,6 +1,7 @@
 """For tests of agents: runs one here, without services, and gives what it told."""
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -9,15 +10,20 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from runwire.v1.engine_pb2 import ROLE_ASSISTANT, ROLE_USER, RunRequest, RunResponse
 from runwire.v1.engine_pb2 import Message as Said
-from runwire.v1.events_pb2 import Event
+from runwire.v1.events_pb2 import Event, InputAnswered, InputRequested
 
+from engine_service.clock import Clock
 from engine_service.runs.outcome import Outcome
 from engine_service.runtime import objects, registry
-from engine_service.runtime.agent import Agent, AgentError, Message, RunContext, perform
+from engine_service.runtime.agent import Agent, AgentError, Message, RunContext, Shared, perform
+from engine_service.runtime.asking import OUTCOMES, Asking, Reply
 from engine_service.runtime.event_writer import EventWriter
-from engine_service.wire import Work
+from engine_service.schema import Schema
+from engine_service.wire import ASKED, FrameSplitter, Work
+from runwire.service import structs
 
 MAX_EVENT_BYTES = 1024 * 1024
+LONG = 3600.0
 
 
 class Ran(NamedTuple):
@@ -60,10 +66,12 @@ async def run(
     history: Iterable[Message | tuple[str, str]] = (),
     parameters: Mapping[str, Any] | None = None,
     others: Iterable[object] = (),
+    answer: Callable[[InputRequested], Reply] | None = None,
 ) -> Ran:
     """Run an agent as the engine would, in this process: a class, a function, or a framework's object.
 
-    `others` are those that it delegates to. What it raises is told as an event, as to a caller.
+    `others` are those that it delegates to; `answer` says what its user replies to a question, which expires at once
+    without it. What the agent raises is told as an event, as to a caller.
     """
     root, *rest = [_agent(each) for each in (agent, *others)]
     said = [Said(role=ROLE_USER if role == "user" else ROLE_ASSISTANT, text=text) for role, text in history]
@@ -78,12 +86,15 @@ async def run(
         history=RunRequest(history=said).SerializeToString(),
         parameters=sent.SerializeToString(),
     )
-    kept = _Kept()
+    kept = _Kept(answer or _nobody)
     writer = EventWriter(kept, MAX_EVENT_BYTES)
-    context = RunContext(work, root.name, writer, {each.name: each for each in (root, *rest)})
+    shared = Shared.of(work, writer, {each.name: each for each in (root, *rest)}, Clock(LONG, 0), LONG)
+    kept.asking = shared.asking
     with suppress(AgentError):  # its terminal event has been said
-        await perform(root, context, input, writer)
+        await perform(root, RunContext(shared, root.name), input, shared)
     told = Outcome(root.name, MAX_EVENT_BYTES).take(bytes(kept.frames))
+    if kept.wrong:
+        raise AssertionError(kept.wrong)
     return Ran(list(RunResponse.FromString(told).events))
 
 
@@ -95,17 +106,42 @@ def _agent(found: object) -> type[Agent]:
     return agent
 
 
+def _nobody(_: InputRequested) -> Reply:
+    return Reply("expired")
+
+
 class _Kept:
-    """Takes frames, and never makes anybody wait."""
+    """Takes frames, and never makes anybody wait. Questions are answered by a function, which is checked."""
 
     drained = True
 
-    def __init__(self) -> None:
+    def __init__(self, answer: Callable[[InputRequested], Reply]) -> None:
         self.frames = bytearray()
+        self.asking: Asking
+        self.wrong = ""
+        self._answer = answer
+        self._loop = asyncio.get_running_loop()
 
     def write(self, frame: bytes) -> None:
         """Take a frame."""
         self.frames += frame
+        if frame[0] == ASKED:
+            splitter = FrameSplitter(MAX_EVENT_BYTES)
+            splitter.cut(frame)
+            request = Event.FromString(splitter.heard[0][1]).input_requested
+            self._loop.call_soon_threadsafe(self._settle, request)
+
+    def _settle(self, request: InputRequested) -> None:
+        reply = self._answer(request)
+        content = Struct()
+        content.update(dict(reply.content))
+        is_bound = request.HasField("schema") and reply.outcome == "accepted"
+        if is_bound and (wrong := Schema(structs.struct(request.schema)).violations(structs.struct(content))):
+            self.wrong = f"the answer to {request.message!r} is not what was asked for: {wrong}"
+            reply = Reply("expired")
+        outcome = next(number for number, name in OUTCOMES.items() if name == reply.outcome)
+        answered = InputAnswered(request_id=request.request_id, outcome=outcome, content=content, answered_by="tester")
+        self.asking.hear(answered.SerializeToString())
 
     async def drain(self) -> None:
         """Wait for nothing."""

@@ -34,6 +34,18 @@ NOTE = 0x22
 
 USAGE = 0x3A
 """What the run's calls to models took so far. It leaves the engine in a terminal event that the engine says."""
+ASKED, WITHDRAWN = 0x42, 0x4A
+"""An `input_requested`, and an `input_answered` of a question that its agent waits for no longer. They leave as EVENT:
+these tags let the engine know, since it decides what becomes of questions."""
+WAITING = 0x52
+"""Whether the agent does nothing but wait for its user: one byte, or none. It never leaves the engine."""
+
+MAX_OPEN = 64
+"""Questions that one run may have open."""
+MAX_QUESTION = 64 * 1024
+"""Bytes of a question, and of an answer."""
+
+TAGS = {EVENT, LAST, NOTE, USAGE, ASKED, WITHDRAWN, WAITING}
 
 MAX_NOTE = 64 * 1024
 """Bytes of one note; what is longer is cut off."""
@@ -84,6 +96,8 @@ class FrameSplitter:
         """What the run's calls to models took, as far as that was said."""
         self.notes: list[str] = []
         """What the agent's side had to say to the log. Whoever reads it clears it."""
+        self.heard: list[tuple[int, bytes]] = []
+        """What it asks its user, and whether it waits for that. Whoever reads it clears it."""
 
     def cut(self, data: bytes | bytearray) -> bytes:
         """Take what was read, and return the event frames that are whole."""
@@ -109,12 +123,8 @@ class FrameSplitter:
             else:
                 events.append(data[start:at])
                 start = end
-                if tag == LAST:
-                    self.last = bytes(data[body:end])
-                elif tag == USAGE:
-                    self.usage = bytes(data[body:end])
-                else:
-                    self.notes.append(data[body:end].decode(errors="replace"))
+                if shown := self._take(tag, bytes(data[body:end])):
+                    events.append(shown)
             at = end
         events.append(data[start:at])
         if data is self._rest and self.last is None:
@@ -123,11 +133,26 @@ class FrameSplitter:
             self._rest = bytearray(b"" if self.last is not None else data[at:])
         return b"".join(events)
 
+    def _take(self, tag: int, body: bytes) -> bytes:
+        """Take what is not only an event, and return the event that it is, if it is one."""
+        if tag == LAST:
+            self.last = body
+        elif tag == USAGE:
+            self.usage = body
+        elif tag == NOTE:
+            self.notes.append(body.decode(errors="replace"))
+        else:
+            self.heard.append((tag, body))
+        if tag not in {ASKED, WITHDRAWN}:
+            return b""
+        self.count += 1
+        return frame(EVENT, body)
+
     def _frame(self, data: bytes | bytearray, at: int) -> tuple[int, int] | None:
         """Find where the body of the frame at a position begins and ends; None if it isn't whole, or is none."""
         if at >= len(data):
             return None
-        if data[at] not in {EVENT, LAST, NOTE, USAGE}:
+        if data[at] not in TAGS:
             self.broken = f"unknown tag {data[at]:#x}"
             return None
         try:
@@ -154,6 +179,9 @@ class Work:
     history: bytes = b""  # as the messages of a RunRequest, as it came: decoded where it is used
     parameters: bytes = b""  # a Struct, as it came: decoded where it is used
     deadline: datetime.datetime | None = None
+    """When its time is over, unless that stands still meanwhile."""
+    callers_deadline: datetime.datetime | None = None
+    """When its caller's patience is over, whatever happens."""
     trace_id: str = ""
 
     def labels(self) -> dict[str, str]:
@@ -191,6 +219,7 @@ class Terms:
     max_event_bytes: int
     memory: int
     seconds: float
+    ask_timeout: float
     reload: bool = False
     isolation: Isolation = "process"
     """Where runs of agents happen that don't say."""
@@ -310,6 +339,8 @@ def heard(data: bytes) -> Told:
 
 WORK = 1
 """The first word to a run's process: its work. The end of the socket means: stop."""
+ANSWER = 2
+"""Any further one: how a question was settled, as an `InputAnswered`."""
 
 _HEAD = struct.Struct("!BI")
 

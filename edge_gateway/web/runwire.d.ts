@@ -84,6 +84,42 @@ export interface Usage {
   }[];
 }
 
+/** What an agent asks its user. */
+export interface Question {
+  requestId: string;
+  reason: "INPUT_REASON_UNSPECIFIED" | "INPUT_REASON_QUESTION" | "INPUT_REASON_TOOL_APPROVAL";
+  message: string;
+  /** The call of a tool that it is about, or was asked in. */
+  callId: string;
+  /** A JSON Schema of a flat object. Its fields are to be shown in the order of `required`. */
+  schema?: { type: "object"; properties: Record<string, Record<string, unknown>>; required?: string[] };
+  /** The arguments that the tool would be called with. */
+  proposed?: Record<string, unknown>;
+  /** RFC 3339. */
+  expiresAt?: string;
+  /** The tool that would be called. */
+  tool: string;
+}
+
+export interface Answer {
+  /** "accepted" unless said. */
+  outcome?: "accepted" | "declined";
+  /** As the question's schema wants it. */
+  content?: Record<string, unknown>;
+}
+
+/** What there is to know about a run. */
+export interface RunInfo {
+  runId: string;
+  agent: string;
+  threadId: string;
+  /** RFC 3339. */
+  started?: string;
+  lastSeq: number;
+  questions: Question[];
+  isOver: boolean;
+}
+
 export type Event =
   | (About & { type: "agent_started"; threadId: string; input: string })
   | (About & { type: "agent_thinking"; delta: string })
@@ -92,6 +128,15 @@ export type Event =
   /** Exactly one of `result` and `error` is there. `elapsed` is seconds, like "0.25s". */
   | (About & { type: "tool_completed"; callId: string; tool: string; result?: unknown; error?: string; elapsed?: string })
   | (About & { type: "agent_reported"; name: string; data: Record<string, unknown> })
+  | (About & { type: "input_requested" } & Question)
+  | (About & {
+      type: "input_answered";
+      requestId: string;
+      outcome: "INPUT_OUTCOME_ACCEPTED" | "INPUT_OUTCOME_DECLINED" | "INPUT_OUTCOME_EXPIRED";
+      content: Record<string, unknown>;
+      /** Who answered; empty when nobody did. */
+      answeredBy: string;
+    })
   /** `elapsed` and `toFirstWord` are seconds, like "0.25s". */
   | (About & {
       type: "model_called";
@@ -106,18 +151,22 @@ export type Event =
   | (About & { type: "agent_failed"; reason: FailureReason; message: string; retryable: boolean; usage?: Usage })
   | (About & { type: "agent_cancelled"; reason: string; usage?: Usage });
 
-/** Why there are no more events although the run has not ended. */
+/** Why there are no more events although the run has not ended, or why an answer was not taken. */
 export class RunwireError extends Error {
   /** The close code: 1006 for a lost connection, 4000 + n for gRPC status n. */
   readonly code: number;
   /** Whether the same may succeed when it is tried again. */
   readonly retry: boolean;
+  /** What is wrong with each field of an answer. */
+  readonly violations: Record<string, string>;
 }
 
 /** One run. Iterate it once. Breaking out of the loop cancels it. */
 export interface Run extends AsyncIterable<Event> {
   readonly runId: string | undefined;
   readonly seq: number;
+  /** Answers one of its questions. Resolves once the answer is taken, and rejects with a RunwireError that says why not. */
+  answer(requestId: string, answer?: Answer): Promise<void>;
   /** Stops the run. It still ends with its terminal event, agent_cancelled. */
   cancel(): void;
   /** Cuts the connection, as a bad network would. A run with a resumeWindow goes on, and is joined again. */
@@ -127,3 +176,10 @@ export interface Run extends AsyncIterable<Event> {
 export function run(request: RunRequest, options?: Options): Run;
 /** `resumeWindow` is what the run was begun with: how long a slow loop may go without a look at it. 60 unless said. */
 export function resume(position: { runId: string; afterSeq?: number; resumeWindow?: number }, options?: Options): Run;
+/** Answers a question of a run, whoever follows that run. Said twice, it is taken once. */
+export function answer(
+  answer: Answer & { runId: string; requestId: string },
+  options?: Pick<Options, "url" | "token" | "signal" | "WebSocket">,
+): Promise<void>;
+/** Lists one's own runs: those that go on, and those that can still be read, with the questions that they ask. */
+export function runs(options?: Pick<Options, "url" | "token">): Promise<RunInfo[]>;

@@ -19,6 +19,9 @@ const EXISTS = 4006;
 const CUT = 4000; // what we close with to cut the connection ourselves
 const FULL = [4008, "More came than was taken: read faster, or give the run a resumeWindow."];
 const OPEN = 1;
+const STATUS = 4000; // what is added to a gRPC status to make a close code of it
+const TRIES = 6; // times that an answer is sent until it is given up
+const OUTCOMES = { accepted: "INPUT_OUTCOME_ACCEPTED", declined: "INPUT_OUTCOME_DECLINED" };
 
 /** Close codes after which it makes sense to come back; after all others the same would happen again. */
 const COME_BACK = new Set([LOST, 1012, 4008, 4010, 4014]);
@@ -31,15 +34,19 @@ const EMPTY = {
   tool_executing: { callId: "", tool: "", arguments: {} },
   tool_completed: { callId: "", tool: "" },
   agent_reported: { name: "", data: {} },
+  input_requested: { requestId: "", reason: "INPUT_REASON_UNSPECIFIED", message: "", callId: "", tool: "" },
+  input_answered: { requestId: "", outcome: "INPUT_OUTCOME_UNSPECIFIED", content: {}, answeredBy: "" },
   model_called: { model: "", inputTokens: 0, outputTokens: 0, cachedInputTokens: 0 },
   agent_completed: { output: "", data: {} },
   agent_failed: { reason: "FAILURE_REASON_UNSPECIFIED", message: "", retryable: false },
   agent_cancelled: { reason: "" },
 };
 
+const EMPTY_RUN = { agent: "", threadId: "", lastSeq: 0, isOver: false };
+
 const TERMINAL = new Set(["agent_completed", "agent_failed", "agent_cancelled"]);
 
-/** Why there are no more events although the run has not ended. */
+/** Why there are no more events although the run has not ended, or why an answer was not taken. */
 export class RunwireError extends Error {
   constructor(code, message) {
     super(message || "The connection was lost.");
@@ -48,6 +55,8 @@ export class RunwireError extends Error {
     this.code = code;
     /** Whether the same may succeed when it is tried again. */
     this.retry = COME_BACK.has(code);
+    /** What is wrong with each field of an answer. */
+    this.violations = {};
   }
 }
 
@@ -65,6 +74,32 @@ export function run(request, options = {}) {
 /** Joins a run again that was begun with a resumeWindow, after the last event that was seen. */
 export function resume({ runId, afterSeq = 0, resumeWindow = PATIENCE }, options = {}) {
   return new Run({ asked: null, begun: true, unsure: false, runId, window: resumeWindow, seq: afterSeq }, options);
+}
+
+/** Answers a question of a run, whoever follows that run. Said twice, it is taken once: so it is sent until it is taken. */
+export async function answer({ runId, requestId, outcome = "accepted", content }, options = {}) {
+  const frame = { answer: { runId, requestId, outcome: OUTCOMES[outcome] ?? outcome, content } };
+  for (let attempt = 1; ; attempt++) {
+    const error = await refused(frame, options);
+    if (!error) return;
+    if (!error.retry || attempt === TRIES) throw error;
+    await sleep(paused(attempt), options.signal);
+    options.signal?.throwIfAborted();
+  }
+}
+
+/** Lists one's own runs: those that go on, and those that can still be read, with the questions that they ask. */
+export async function runs({ url, token } = {}) {
+  const address = new URL(url ?? "/v1/stream", globalThis.location?.href);
+  address.protocol = address.protocol.replace("ws", "http");
+  address.pathname = address.pathname.replace(/stream$/, "runs");
+  const accessToken = await said(token);
+  const headers = accessToken ? { Authorization: `Bearer ${accessToken}` } : {};
+  const response = await fetch(address, { headers });
+  if (!response.ok) throw new RunwireError(response.status, (await response.text()).trim());
+  const found = (await response.json()).runs ?? [];
+  const question = (asked) => ({ ...EMPTY.input_requested, ...asked });
+  return found.map((run) => ({ ...EMPTY_RUN, ...run, questions: (run.questions ?? []).map(question) }));
 }
 
 /** One run: iterate it once for its events. Breaking out of the loop cancels it. */
@@ -89,6 +124,12 @@ class Run {
   /** The position of the last event that was given. */
   get seq() {
     return this.#position.seq;
+  }
+
+  /** Answers one of its questions. Resolves once the answer is taken, and rejects with why it is not. */
+  answer(requestId, { outcome, content } = {}) {
+    const { url, token, signal, WebSocket } = this.#options;
+    return answer({ runId: this.runId, requestId, outcome, content }, { url, token, signal, WebSocket });
   }
 
   /** Stops the run. It still ends with its terminal event, agent_cancelled. */
@@ -128,7 +169,7 @@ class Run {
           if (!open) this.#tell("open");
           if (!open && this.#cancelling) this.cancel();
           open = true;
-          if (!frame.events) this.#options.onheartbeat?.();
+          if (!frame.events && !frame.answers) this.#options.onheartbeat?.();
           for (const raw of frame.events ?? []) {
             signal?.throwIfAborted();
             const event = shaped(raw);
@@ -159,7 +200,7 @@ class Run {
         const waited = (Date.now() - lost) / 1000;
         const over = position.begun && !position.window; // without a window it ended with its connection
         if (!error.retry || over || waited > Math.max(position.window, PATIENCE)) throw error;
-        const pause = Math.min(FIRST_PAUSE * 2 ** Math.max(attempt++, taken), LONGEST_PAUSE) * (0.5 + Math.random() / 2);
+        const pause = paused(Math.max(attempt++, taken));
         this.#tell("waiting", { pause, error });
         await sleep(pause, signal);
       }
@@ -182,17 +223,8 @@ class Run {
     return this.#socket;
   }
 
-  async #connect(first, { onopen, onfull } = {}) {
-    const { url, token, WebSocket, buffer } = this.#options;
-    const accessToken = typeof token === "function" ? await token() : token;
-    const address = url ?? new URL("/v1/stream", location.href.replace(/^http/, "ws"));
-    const pushed = this.#position.window || WebSocket || !globalThis.WebSocketStream;
-    const socket = pushed ? new Pushed(address, { WebSocket, buffer, onfull }) : new Pulled(address);
-    socket.opened.then(() => {
-      if (socket.isOpen) onopen?.();
-      socket.send({ accessToken, ...first });
-    });
-    return socket;
+  #connect(first, heard) {
+    return connected(first, this.#options, { ...heard, isPushed: this.#position.window });
   }
 
   /** Looks in on a run now and then while the loop takes what waits: nobody is at it, and its window would pass. */
@@ -227,6 +259,47 @@ class Run {
   #tell(state, more) {
     this.#options.onconnection?.({ state, runId: this.runId, seq: this.seq, ...more });
   }
+}
+
+/** Opens a socket, and sends its first frame. */
+async function connected(first, { url, token, WebSocket, buffer }, { onopen, onfull, isPushed } = {}) {
+  const accessToken = await said(token);
+  const address = url ?? new URL("/v1/stream", location.href.replace(/^http/, "ws"));
+  const pushed = isPushed || WebSocket || !globalThis.WebSocketStream;
+  const socket = pushed ? new Pushed(address, { WebSocket, buffer, onfull }) : new Pulled(address);
+  socket.opened.then(() => {
+    if (socket.isOpen) onopen?.();
+    socket.send({ accessToken, ...first });
+  });
+  return socket;
+}
+
+/** Sends an answer once; returns why it was not taken, or nothing. */
+async function refused(frame, options) {
+  const socket = await connected(frame, options, { isPushed: true });
+  try {
+    for await (const { answers } of frames(socket, options)) {
+      const [{ code = 0, message, violations = {} }] = answers;
+      if (!code) return undefined;
+      const error = Object.assign(new RunwireError(STATUS + code, message), { violations });
+      error.retry &&= error.code !== TAKEN; // it was answered, and otherwise
+      return error;
+    }
+    options.signal?.throwIfAborted();
+    return new RunwireError(...socket.end);
+  } finally {
+    socket.close(NORMAL);
+  }
+}
+
+/** A token, or what a function says that it is. */
+function said(token) {
+  return typeof token === "function" ? token() : token;
+}
+
+/** Milliseconds until something is tried again. */
+function paused(attempt) {
+  return Math.min(FIRST_PAUSE * 2 ** attempt, LONGEST_PAUSE) * (0.5 + Math.random() / 2);
 }
 
 /** A socket's frames, in order, until it is closed. It is taken for lost when not even heartbeats come any more. */

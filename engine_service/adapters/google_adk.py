@@ -1,5 +1,6 @@
 """Agents of Google's Agent Development Kit."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from google.genai import types
 
 from engine_service.adapters import rehearsal
 from engine_service.adapters.rehearsal import rehearse
-from engine_service.adapters.telling import FAILED, Cast, answer
+from engine_service.adapters.telling import FAILED, Cast, answer, refusal
 from engine_service.runtime import failures
 from engine_service.runtime.agent import Agent, Answer, ModelError, RunContext
 from engine_service.runtime.objects import made
@@ -24,6 +25,8 @@ from engine_service.runtime.objects import made
 APP = "runwire"
 PARAMETERS = "parameters"
 """The key of the session's state under which what the caller sent stands."""
+CONFIRMATION = "adk_request_confirmation"
+"""What is called to ask whether another may be called."""
 TOO_MANY = "LlmCallsLimitExceededError"
 
 
@@ -56,11 +59,14 @@ class AdkAgent(Agent):
             content = types.Content(role=ROLES[message.role], parts=[types.Part(text=message.text)])
             author = "user" if message.role == "user" else self.target.name
             await runner.session_service.append_event(session, Event(author=author, content=content))
-        asked = types.Content(role="user", parts=[types.Part(text=input)])
+        parts = [types.Part(text=input)]
         config = RunConfig(streaming_mode=StreamingMode.SSE)
         try:
-            async for event in runner.run_async(new_message=asked, run_config=config, **about):
-                await telling.hear(event)
+            while parts:
+                asked = types.Content(role="user", parts=parts)
+                async for event in runner.run_async(new_message=asked, run_config=config, **about):
+                    await telling.hear(event)
+                parts = await telling.settle()
             telling.finish()
             shape = getattr(self.target, "output_schema", None)
             data = json.loads(telling.output) if shape and telling.output else None
@@ -87,6 +93,8 @@ class Telling(Cast):
         super().__init__(context, name)
         self._streamed = set[str]()
         self._error: str | None = None
+        self._waiting: list[tuple[RunContext, types.FunctionCall]] = []
+        self._refused: dict[str | None, str] = {}
         self.output = ""
 
     async def hear(self, event: Event) -> None:
@@ -95,10 +103,15 @@ class Telling(Cast):
         context = self._context = self.context(event.author)
         words = await self._say(context, event)
         for call in () if event.partial else event.get_function_calls():
-            context.tool_calls.begin(call.name or "", call.args or {}, call.id or "")
+            if call.name == CONFIRMATION:
+                self._waiting.append((context, call))
+            else:
+                context.tool_calls.begin(call.name or "", call.args or {}, call.id or "")
         for response in event.get_function_responses():
+            if response.id in event.actions.requested_tool_confirmations:
+                continue  # it was not called yet, and that is no result
             if set(response.response or ()) == {"error"}:
-                context.tool_calls.fail(response.id or "", FAILED)
+                context.tool_calls.fail(response.id or "", self._refused.get(response.id, FAILED))
             else:
                 context.tool_calls.end(response.id or "", _result(response.response))
         if words and event.is_final_response():
@@ -115,6 +128,21 @@ class Telling(Cast):
         else:
             self._streamed.discard(event.author)
         return "" if event.partial else "".join(part.text for part in parts if not part.thought)
+
+    async def settle(self) -> list[types.Part]:
+        """Ask about all calls that wait for approval, and return what is to be answered."""
+        waiting, self._waiting = self._waiting, []
+        return list(await asyncio.gather(*(self._settle(context, call) for context, call in waiting)))
+
+    async def _settle(self, context: RunContext, call: types.FunctionCall) -> types.Part:
+        asked = (call.args or {}).get("originalFunctionCall", {})
+        hint = (call.args or {}).get("toolConfirmation", {}).get("hint", "")
+        call_id, tool = asked.get("id", ""), asked.get("name", "tool")
+        reply = await context.questions.approval(tool, asked.get("args") or {}, call_id, _hint(hint), is_halted=True)
+        if why := refusal(reply):
+            self._refused[call_id] = why
+        response = types.FunctionResponse(id=call.id, name=CONFIRMATION, response={"confirmed": not why})
+        return types.Part(function_response=response)
 
     def finish(self) -> None:
         """Tell that whoever spoke last is done, and so are the others. Raises ModelError."""
@@ -176,6 +204,11 @@ class Scripted(BaseLlm):
         for word in rehearsal.WORDS:
             yield _said(types.Part(text=word), partial=True)
         yield _said(types.Part(text="".join(rehearsal.WORDS)))
+
+
+def _hint(hint: str) -> str:
+    """Return what a tool's author says about it; what the kit says by itself is for developers."""
+    return "" if hint.startswith("Please approve or reject the tool call") else hint
 
 
 def _said(part: types.Part, **about: Any) -> LlmResponse:

@@ -1,5 +1,6 @@
 """Graphs of LangGraph whose state has messages."""
 
+import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -12,19 +13,26 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.tools import StructuredTool
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphRecursionError
 from langgraph.graph import MessagesState, StateGraph
 from langgraph.pregel import Pregel
+from langgraph.types import Command, Interrupt
 from langsmith import tracing_context
 
 from engine_service.adapters import rehearsal
 from engine_service.adapters.rehearsal import rehearse
-from engine_service.adapters.telling import FAILED, ModelCalls, close, dumped
+from engine_service.adapters.telling import DECLINED, EXPIRED, FAILED, ModelCalls, close, dumped, refusal
 from engine_service.runtime import failures
-from engine_service.runtime.agent import Agent, Answer, ModelError, RunContext
+from engine_service.runtime.agent import Agent, Answer, Declined, Expired, ModelError, RunContext
 from engine_service.runtime.objects import made
+from engine_service.runtime.plain import plain
 from engine_service.wire import RegistryError
 
+INTERRUPT = "__interrupt__"
+ANSWER = {"answer": {"type": "string"}}
+"""What is asked for where a node doesn't say."""
+NOBODY = "Nobody answered in time."
 MODES = ["messages", "updates", "tasks"]
 
 Place = tuple[str, ...]
@@ -70,11 +78,15 @@ class GraphAgent(Agent):
             "configurable": {"thread_id": _thread(context), "parameters": dict(context.parameters)},
             "callbacks": [Metered(telling)],
         }
-        history = [] if self.target.checkpointer else _history(context)  # which knows what was said
-        asked = {"messages": [*history, HumanMessage(input)]}
+        graph, history = self.target, list[BaseMessage]()
+        if not graph.checkpointer:  # or it would know what was said, and could stop to ask
+            graph, history = graph.copy({"checkpointer": InMemorySaver()}), _history(context)
+        asked: Any = {"messages": [*history, HumanMessage(input)]}
         try:
-            async for part in self.target.astream(asked, config, stream_mode=MODES, version="v2", subgraphs=True):
-                await telling.hear(part["type"], part["ns"], part["data"])
+            while asked:
+                async for part in graph.astream(asked, config, stream_mode=MODES, version="v2", subgraphs=True):
+                    await telling.hear(part["type"], part["ns"], part["data"])
+                asked = await telling.settle()
         except Exception as error:
             if isinstance(error, GraphRecursionError):
                 raise ModelError(failures.TOO_MUCH) from error
@@ -128,6 +140,7 @@ class Telling:
         self._outputs: dict[Place, str] = {}
         self._streamed = set[str | None]()
         self._asked = set[str | None]()
+        self._waiting: dict[str, tuple[RunContext, Interrupt]] = {}
         self.calls = ModelCalls()
         self.data: Mapping[str, Any] = {}
 
@@ -152,14 +165,23 @@ class Telling:
                 self._streamed.add(message.id)
             if isinstance(message, AIMessageChunk) or (isinstance(message, AIMessage) and self._is_new(message)):
                 await _say(context, message)
-        elif kind == "tasks" and "result" in data:
+        elif kind == "tasks" and "result" in data and not data["interrupts"]:
             self._end((*place, f"{data['name']}:{data['id']}"))
         elif kind == "updates":
-            for update in data.values():
+            for name, update in data.items():
+                if name == INTERRUPT:
+                    self._waiting |= {each.id: (context, each) for each in update}
+                    continue
                 for message in _messages(update):
                     self._tell(context, place, message)
                 if isinstance(update, Mapping) and (shaped := update.get("structured_response")) is not None:
                     self.data = dumped(shaped)
+
+    async def settle(self) -> Command[Any] | None:
+        """Ask what the graph has stopped for, and return with what it goes on; None if it is done."""
+        waiting, self._waiting = self._waiting, {}
+        replies = await asyncio.gather(*(_ask(context, each.value) for context, each in waiting.values()))
+        return Command(resume=dict(zip(waiting, replies, strict=True))) if waiting else None
 
     async def close(self) -> None:
         """Tell of all that are still at work that they are over."""
@@ -180,7 +202,7 @@ class Telling:
         calls = context.tool_calls
         if isinstance(message, ToolMessage):
             if message.status == "error":
-                calls.fail(message.tool_call_id, FAILED)
+                calls.fail(message.tool_call_id, message.text if message.text in {DECLINED, EXPIRED} else FAILED)
             else:
                 calls.end(message.tool_call_id, message.content)
         elif isinstance(message, AIMessage):
@@ -191,6 +213,28 @@ class Telling:
             self._asked |= {message.id} - {None}
             if not message.tool_calls:
                 self._outputs[place] = message.text
+
+
+async def _ask(context: RunContext, value: Any) -> Any:
+    """Ask for what a node wants to know, and return what it gets. Raises Declined and Expired."""
+    if isinstance(value, Mapping) and "action_requests" in value:  # LangChain's own: tools that have to be approved of
+        return {"decisions": list(await asyncio.gather(*(_decide(context, each) for each in value["action_requests"])))}
+    about: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
+    words = next((about[name] for name in ("message", "question") if isinstance(about.get(name), str)), None)
+    schema = about.get("schema")
+    message = words or (value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False))
+    reply = await context.questions.ask(message or "?", schema or ANSWER, is_halted=True)
+    if reply.outcome == "accepted":
+        return dict(reply.content) if schema else reply.content["answer"]
+    raise Declined("The user declined to answer.") if reply.outcome == "declined" else Expired(NOBODY, retryable=True)
+
+
+async def _decide(context: RunContext, request: Mapping[str, Any]) -> dict[str, str]:
+    tool, arguments, about = request["name"], request["args"], request.get("description", "")
+    reply = await context.questions.approval(
+        tool, arguments, context.tool_calls.find(tool, arguments), about, is_halted=True
+    )
+    return {"type": "reject", "message": why} if (why := refusal(reply)) else {"type": "approve"}
 
 
 class Metered(AsyncCallbackHandler):

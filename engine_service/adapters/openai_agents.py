@@ -1,5 +1,6 @@
 """Agents of the OpenAI Agents SDK."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -13,6 +14,9 @@ from agents import (
     RunConfig,
     RunHooks,
     Runner,
+    RunResultStreaming,
+    RunState,
+    ToolApprovalItem,
     exceptions,
     function_tool,
 )
@@ -20,9 +24,10 @@ from agents.models import get_default_model
 
 from engine_service.adapters import rehearsal
 from engine_service.adapters.rehearsal import openai_clients, rehearse
-from engine_service.adapters.telling import FAILED, Cast, answer
+from engine_service.adapters.telling import DECLINED, EXPIRED, FAILED, Cast, answer, refusal
 from engine_service.runtime import failures
 from engine_service.runtime.agent import Agent, Answer, ModelError, RunContext
+from engine_service.runtime.asking import Reply
 from engine_service.runtime.objects import made
 
 NOT_DONE = "An error occurred while "
@@ -55,23 +60,30 @@ class SdkAgent(Agent):
         """Run it, and tell what it does."""
         telling = Telling(context, self.target.name)
         asked: Any = [{"role": message.role, "content": message.text} for message in context.history]
-        running = Runner.run_streamed(
-            self.target,
-            [*asked, {"role": "user", "content": input}],
-            context={"parameters": dict(context.parameters)},  # what the caller sent stands under one key
-            hooks=Metered(telling),
-            run_config=RunConfig(tracing_disabled=True),
-        )
+        asked = [*asked, {"role": "user", "content": input}]
+        about: Any = {"parameters": dict(context.parameters)}  # what the caller sent stands under one key
+        running = None
         try:
-            async for event in running.stream_events():
-                await telling.hear(event)
+            while asked:
+                running = Runner.run_streamed(
+                    self.target,
+                    asked,
+                    context=about,
+                    hooks=Metered(telling),
+                    run_config=RunConfig(tracing_disabled=True),
+                )
+                async for event in running.stream_events():
+                    await telling.hear(event)
+                asked = running.interruptions and await telling.settle(running)
+            assert running, "it has run"  # noqa: S101 - for the reader, and mypy
             telling.finish(running.final_output)
         except Exception as error:
             if failure := _failure(error) or telling.calls.failure(error):
                 raise failure from error
             raise
         finally:
-            running.cancel()
+            if running:
+                running.cancel()
             await telling.close()
         return answer(running.final_output)
 
@@ -107,7 +119,9 @@ class Telling(Cast):
             self.begin_tools()
         elif event.type == "run_item_stream_event" and event.name == "tool_output":
             call_id, output = _of(event.item.raw_item, "call_id"), event.item.output
-            if isinstance(output, str) and output.startswith(NOT_DONE):
+            if output in {DECLINED, EXPIRED}:
+                calls.fail(call_id, output)
+            elif isinstance(output, str) and output.startswith(NOT_DONE):
                 calls.fail(call_id, FAILED)
             else:
                 calls.end(call_id, output)
@@ -121,6 +135,24 @@ class Telling(Cast):
             context.tool_calls.begin(name, _arguments(_of(call, "arguments")), call_id)
             if not _of(call, "call_id"):  # it is OpenAI's own, and done there
                 context.tool_calls.end(call_id, _of(call, "status"))
+
+    async def settle(self, running: RunResultStreaming) -> RunState[Any]:
+        """Ask about all calls that wait for approval, and return from where to go on."""
+        state = running.to_state()
+        replies = await asyncio.gather(*map(self._approval, running.interruptions))
+        for item, reply in zip(running.interruptions, replies, strict=True):
+            if why := refusal(reply):
+                state.reject(item, rejection_message=why)
+            else:
+                state.approve(item)
+        return state
+
+    async def _approval(self, item: ToolApprovalItem) -> Reply:
+        call, context = item.raw_item, self.context(item.agent.name)
+        arguments = _arguments(_of(call, "arguments"))
+        return await context.questions.approval(
+            item.tool_name or "tool", arguments, _of(call, "call_id"), is_halted=True
+        )
 
     def finish(self, output: Any) -> None:
         """Tell that whoever has the conversation is done."""

@@ -1,10 +1,11 @@
 """Agents of Pydantic AI."""
 
+import asyncio
 import importlib
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter
 from pydantic_ai import Agent as PydanticAgents
@@ -14,10 +15,12 @@ from pydantic_ai import (
     FunctionToolResultEvent,
     PartDeltaEvent,
     PartStartEvent,
+    ToolApproved,
+    ToolDenied,
     exceptions,
 )
 from pydantic_ai.agent import AbstractAgent
-from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.capabilities import AbstractCapability, HandleDeferredToolCalls
 from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
@@ -26,21 +29,24 @@ from pydantic_ai.messages import (
     TextPartDelta,
     ThinkingPart,
     ThinkingPartDelta,
+    ToolCallPart,
     UserPromptPart,
 )
 from pydantic_ai.models import Model
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
+from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults
 from pydantic_ai.usage import RequestUsage
 
 from engine_service.adapters import rehearsal
 from engine_service.adapters.rehearsal import openai_clients, rehearse
-from engine_service.adapters.telling import FAILED, answer
+from engine_service.adapters.telling import FAILED, RESULT, answer, refusal
 from engine_service.runtime import failures
 from engine_service.runtime.agent import Agent, AgentError, Answer, ModelError, RunContext
 from engine_service.runtime.model_call import ModelCall
 from engine_service.runtime.objects import made
 from engine_service.wire import RegistryError
 
+T = TypeVar("T")
 RETRIED = "It was called in a way that it does not take; the model is to call it anew."
 
 
@@ -77,7 +83,7 @@ class PydanticAgent(Agent):
             input,
             message_history=_history(context),
             deps=_deps(self.target.deps_type, context.parameters),
-            capabilities=[metered],
+            capabilities=[metered, HandleDeferredToolCalls(_Asking(context).settle)],
         )
         try:
             async with running as events:
@@ -148,6 +154,34 @@ class Metered(AbstractCapability[Any]):
         return response
 
 
+class _Asking:
+    """Asks the user about tools that wait for somebody: for approval, or for what they return."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    async def settle(self, _: Any, requests: DeferredToolRequests) -> DeferredToolResults:
+        """Ask about all of them at once."""
+        approvals, calls = await asyncio.gather(
+            _each(self._approve, requests.approvals), _each(self._do, requests.calls)
+        )
+        return requests.build_results(approvals=approvals, calls=calls)
+
+    async def _approve(self, call: ToolCallPart) -> ToolApproved | ToolDenied:
+        reply = await self._context.questions.approval(call.tool_name, call.args_as_dict(), call.tool_call_id)
+        return ToolDenied(why) if (why := refusal(reply)) else ToolApproved()
+
+    async def _do(self, call: ToolCallPart) -> Any:
+        arguments = json.dumps(call.args_as_dict(), ensure_ascii=False)
+        reply = await self._context.questions.ask(f"What does {call.tool_name} return for {arguments}?", RESULT)
+        return exceptions.ToolFailed(why) if (why := refusal(reply)) else reply.content["result"]
+
+
+async def _each(settle: Callable[[ToolCallPart], Awaitable[T]], calls: list[ToolCallPart]) -> dict[str, T]:
+    settled = await asyncio.gather(*map(settle, calls))
+    return {call.tool_call_id: each for call, each in zip(calls, settled, strict=True)}
+
+
 async def _tell(context: RunContext, metered: Metered, event: object) -> None:
     """Tell what happened. What is of a kind that is not known is none of a user's business."""
     match event:
@@ -169,7 +203,8 @@ async def _tell(context: RunContext, metered: Metered, event: object) -> None:
             if outcome == "success":
                 context.tool_calls.end(part.tool_call_id, _plain(part.content))
             else:
-                context.tool_calls.fail(part.tool_call_id, RETRIED if outcome == "retried" else FAILED)
+                said = {"retried": RETRIED, "denied": str(part.content)}
+                context.tool_calls.fail(part.tool_call_id, said.get(outcome, FAILED))
         case _:
             pass
 

@@ -6,9 +6,15 @@ from typing import Any
 
 from engine_service.runtime import failures
 from engine_service.runtime.agent import Answer, ModelError, RunContext
+from engine_service.runtime.asking import Reply
 from engine_service.runtime.model_call import ModelCall
 
 FAILED = "It did not work."
+RESULT = {"result": {"type": "string", "title": "What it returns"}}
+"""What is asked for where a person does what a tool would."""
+DECLINED = "The user did not approve of it."
+EXPIRED = "Nobody approved of it in time, which is no refusal."
+"""What a model, and a user, reads of a tool that was not called."""
 
 
 class ModelCalls:
@@ -66,6 +72,11 @@ class Cast:
     async def close(self) -> None:
         """Tell of all that are still at work that they are over."""
         await close(self._root, self.calls)
+
+
+def refusal(reply: Reply) -> str:
+    """Say why a tool is not called; nothing if it may be."""
+    return {"declined": DECLINED, "expired": EXPIRED}.get(reply.outcome, "")
 
 
 async def close(context: RunContext, calls: ModelCalls) -> None:

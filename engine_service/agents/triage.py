@@ -5,9 +5,11 @@ import re
 from contextlib import suppress
 from typing import Any
 
-from engine_service import Agent, AgentError, Answer, RunContext
+from engine_service import Agent, AgentError, Answer, Declined, RunContext
 from engine_service.agents.knowledge import search
 
+MONEY = re.compile(r"\bmoney back\b", re.IGNORECASE)
+"""What somebody writes for whom a person has to decide."""
 PACE = 0.015
 """Seconds between two words, as a person reads them."""
 
@@ -16,6 +18,11 @@ async def classify(request: str, articles: list[dict[str, Any]]) -> dict[str, An
     """Tell which team a request is for, and how urgent it is."""
     urgent = bool(re.search(r"\b(urgent|now|immediately|asap|broken|down|lost|crash\w*)\b|!", request, re.IGNORECASE))
     return {"team": articles[0]["team"] if articles else "frontdesk", "urgency": "high" if urgent else "normal"}
+
+
+def pay_back(invoice: str, amount: float, currency: str) -> dict[str, str]:
+    """Pay an invoice back. Here, nobody has paid it."""
+    return {"reference": f"PB-{invoice}", "paid": f"{amount:.2f} {currency}"}
 
 
 class Triage(Agent):
@@ -35,7 +42,10 @@ class Triage(Agent):
         # Two look at it at once: whoever knows the articles, and whoever remembers old cases. The first is enough.
         remembering = asyncio.create_task(context.delegate("historian", input))
         try:
-            answer = await context.delegate("resolver", articles[0]["title"] if articles else input)
+            if MONEY.search(input):
+                answer = await context.delegate("cashier", input)
+            else:
+                answer = await context.delegate("resolver", articles[0]["title"] if articles else input)
         except AgentError as error:
             await context.think(f"The resolver says: {error} Then somebody else has to. ")
             answer = await context.delegate("frontdesk", input)
@@ -62,6 +72,21 @@ class Resolver(Agent):
         if not articles:
             raise AgentError("There is no article about this.")
         return f"{articles[0]['body']}"
+
+
+class Cashier(Agent):
+    """Pays back what its user approves of."""
+
+    public = False
+
+    async def run(self, context: RunContext, input: str) -> str:  # noqa: ARG002 - there is one invoice
+        """Ask, and pay back what was approved of, as it was."""
+        await context.think("That is money: a person has to approve of it. ")
+        try:
+            paid = await context.approve(pay_back, invoice="2026-1042", amount=40.0, currency="EUR")
+        except Declined:
+            return "Nothing was paid back: you did not approve of it."
+        return f"{paid['paid']} are on their way back to you, by the reference {paid['reference']}."
 
 
 class Frontdesk(Agent):

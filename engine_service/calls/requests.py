@@ -1,7 +1,6 @@
 """What a caller may ask: requests, checked, to work."""
 
 import asyncio
-import datetime
 import math
 import re
 import uuid
@@ -13,7 +12,7 @@ from google.protobuf.struct_pb2 import Struct
 from runwire.v1 import engine_pb2 as pb
 
 from engine_service.runs.refusal import invalid
-from engine_service.wire import Work
+from engine_service.wire import MAX_QUESTION, Work
 from runwire.service.values import Field, ValuesError, count, fields, shape_of
 
 MAX_THREAD_ID = 256
@@ -59,13 +58,17 @@ def read(data: bytes) -> Asked:
     return Asked(request, history, b"".join(data[field.content : field.end] for field in parameters))
 
 
-async def work_of(
-    asked: Asked,
-    user_id: str,
-    deadline: datetime.datetime | None = None,
-    trace_id: str = "",
-    max_resume_window: float = math.inf,
-) -> Work:
+def read_answer(data: bytes) -> pb.AnswerRequest:
+    """Read an AnswerRequest as it came. Raises INVALID_ARGUMENT."""
+    if len(data) > MAX_QUESTION:
+        raise invalid({"content": f"must be at most {MAX_QUESTION} bytes"})
+    try:
+        return pb.AnswerRequest.FromString(data)
+    except DecodeError as error:
+        raise invalid({"request": "cannot be read as an AnswerRequest"}) from error
+
+
+async def work_of(asked: Asked, user_id: str, max_resume_window: float = math.inf) -> Work:
     """Check what was asked, and return what is to be done. Raises INVALID_ARGUMENT, naming all that is wrong."""
     request = asked.request
     violations = _violations(request, max_resume_window)
@@ -82,8 +85,6 @@ async def work_of(
         thread_id=request.thread_id,
         history=asked.history,
         parameters=asked.parameters,
-        deadline=deadline,
-        trace_id=trace_id,
     )
 
 

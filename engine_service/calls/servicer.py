@@ -4,7 +4,7 @@ import datetime
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -14,13 +14,13 @@ from runwire.v1 import engine_pb2 as pb
 
 from engine_service.calls.identity import Identity
 from engine_service.calls.reply import Reply, StalledError
-from engine_service.calls.requests import checked_run_id, read, trace_of, window_of, work_of
+from engine_service.calls.requests import checked_run_id, read, read_answer, trace_of, window_of, work_of
 from engine_service.calls.status import status_of
 from engine_service.runs.admission import Admission
 from engine_service.runs.refusal import Code, Refusal, exists, too_many, unavailable
 from engine_service.runs.resumable import Resumable, Resumables
-from engine_service.runs.run import CANCELLED, Run
-from engine_service.wire import GRACE, Description, Work
+from engine_service.runs.run import CANCELLED, Patience, Run
+from engine_service.wire import Description, Work
 from engine_service.workers import WorkerError
 from runwire.service.rates import Rates
 
@@ -71,6 +71,8 @@ class Servicer:
             {
                 "Run": stream(self.run, None, None),  # and no deserializer: what comes is looked at before it is parsed
                 "Resume": stream(self.resume, pb.ResumeRequest.FromString, None),
+                "Answer": unary(self.answer, None, pb.AnswerResponse.SerializeToString),
+                "ListRuns": unary(self.list_runs, pb.ListRunsRequest.FromString, pb.ListRunsResponse.SerializeToString),
                 "Cancel": unary(self.cancel, pb.CancelRequest.FromString, pb.CancelResponse.SerializeToString),
                 "ListAgents": unary(
                     self.list_agents, pb.ListAgentsRequest.FromString, pb.ListAgentsResponse.SerializeToString
@@ -89,20 +91,27 @@ class Servicer:
             isolation = self._check(user_id, request)
             window = window_of(request)
             # A run that outlives its call outlives the call's deadline too.
-            timeout, grace = self._time(None if window else context.time_remaining())
-            deadline = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=timeout)
-            trace = trace_of(context.invocation_metadata() or ())
-            work = await work_of(asked, user_id, deadline, trace, self._max_resume_window)
+            patience = None if window else _patience(context.time_remaining())
+            now = datetime.datetime.now(datetime.UTC)
+            work = await work_of(asked, user_id, self._max_resume_window)
+            work = replace(
+                work,
+                deadline=now + datetime.timedelta(seconds=self._run_timeout),
+                callers_deadline=now + datetime.timedelta(seconds=patience.seconds) if patience else None,
+                trace_id=trace_of(context.invocation_metadata() or ()),
+            )
             self._check(user_id, request)  # others came while the parameters were looked at
             run = self._make_run(work, isolation)
             reply = self._reply(context, work.run_id)
             if window:
-                await self._stream_resumable(reply, await self._resumables.begin(run, window, timeout), after=0)
+                await self._stream_resumable(
+                    reply, await self._resumables.begin(run, window, self._run_timeout), after=0
+                )
                 return
             with self._admission.admit(run):
                 run.on_stop = reply.hurry
                 try:
-                    await run.start(timeout, grace)
+                    await run.start(self._run_timeout, patience)
                     await reply.carry(run.next)
                 finally:
                     # The caller may be gone: its place is given back only when nothing of the run is left.
@@ -128,6 +137,28 @@ class Servicer:
             await self._identity.user(context)
             await context.send_initial_metadata(self._about)
         return pb.ListAgentsResponse(agents=[_info(agent) for agent in self._public().values()])
+
+    async def answer(self, data: bytes, context: Context) -> pb.AnswerResponse:
+        """Answer a question that one of the caller's own runs has asked."""
+        async with self._answering(context):
+            user_id = await self._identity.user(context)
+            request = read_answer(data)
+            run_id = checked_run_id(request.run_id)
+            found = self._admission.find(user_id, run_id) or self._resumables.find(user_id, run_id)
+            if found is None:
+                raise _no_such_run()
+            found.questions.answer(request.request_id, request.outcome, request.content, by=user_id)
+        return pb.AnswerResponse()
+
+    async def list_runs(self, _: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
+        """List the caller's own runs: those that go on, and those that can still be read."""
+        async with self._answering(context):
+            user_id = await self._identity.user(context)
+            going_on = {run_id: run.info() for run_id, run in self._admission.of(user_id).items()}
+            lasting = {each.run_id: each.info() for each in self._resumables.of(user_id)}
+            await context.send_initial_metadata(self._about)
+        there = (info for run_id, info in (going_on | lasting).items() if run_id in lasting or not info.is_over)
+        return pb.ListRunsResponse(runs=sorted(there, key=_began, reverse=True))
 
     async def cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
         """Stop one of the caller's own runs. Its stream says how it ended."""
@@ -171,18 +202,6 @@ class Servicer:
             raise Refusal(Code.NOT_FOUND, sentence)
         return agents[request.agent].isolation
 
-    def _time(self, remaining: float | None) -> tuple[float, float]:
-        """Return how long a run may take, and how long its end may.
-
-        A caller with a deadline of its own is to hear of it as an event: that has to be said before gRPC ends the call.
-        """
-        if remaining is None:
-            return self._run_timeout, GRACE
-        margin = min(max(0.1 * remaining, 0.05), 1.0)
-        if remaining - margin > self._run_timeout + GRACE:
-            return self._run_timeout, GRACE
-        return min(max(remaining - margin, 0), self._run_timeout), margin / 2
-
     @asynccontextmanager
     async def _answering(self, context: Context) -> AsyncGenerator["_Caller"]:
         """Turn what is raised into the status that the caller gets. Nobody outside sees an exception's text."""
@@ -219,6 +238,21 @@ class _Caller:
 
 def _no_such_run() -> Refusal:
     return Refusal(Code.NOT_FOUND, "You have no such run.")
+
+
+def _patience(remaining: float | None) -> Patience | None:
+    """Return how long a caller with a deadline of its own waits.
+
+    It is to hear of that as an event, which has to be said before gRPC ends the call.
+    """
+    if remaining is None:
+        return None
+    margin = min(max(0.1 * remaining, 0.05), 1.0)
+    return Patience(max(remaining - margin, 0), margin / 2)
+
+
+def _began(run: pb.RunInfo) -> int:
+    return run.started.ToNanoseconds()
 
 
 def _info(agent: Description) -> pb.AgentInfo:

@@ -1,7 +1,7 @@
 """Who may start how many. The book of the runs there are."""
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 from engine_service.runs.refusal import exists, too_many, unavailable
@@ -20,8 +20,8 @@ class Admission:
         self._rates = rates
         self._max_runs = max_runs
         self._max_runs_per_user = max_runs_per_user
-        self._runs: dict[tuple[str, str], Run] = {}
-        self._users = Tally()
+        self._runs: dict[str, dict[str, Run]] = {}  # by user, and id
+        self._count = 0
         self.unread = Tally()
         """Calls whose callers read nothing: gRPC keeps them, and what it could not send, until the callers are gone.
 
@@ -40,27 +40,30 @@ class Admission:
 
     def check(self, user_id: str, run_id: str) -> None:
         """Raise the reason why a user cannot have another run, if there is one."""
-        if (user_id, run_id) in self._runs:  # before all else: a caller who lost it is to hear that it is there
+        if self.find(user_id, run_id):  # before all else: a caller who lost it is to hear that it is there
             raise exists(run_id)
         if self._closed:
             raise unavailable("The engine is shutting down. Try again.", "DRAINING")
-        if self._users[user_id] + self.unread[user_id] >= self._max_runs_per_user:
+        if len(self.of(user_id)) + self.unread[user_id] >= self._max_runs_per_user:
             sentence = f"You have {self._max_runs_per_user} runs already, which is as many as one may have."
             raise too_many(sentence, "TOO_MANY_RUNS_OF_USER")
-        if len(self._runs) >= self._max_runs:
+        if self._count >= self._max_runs:
             raise too_many("The engine is busy. Try again in a moment.", "TOO_MANY_RUNS")
 
     @contextmanager
     def admit(self, run: Run) -> Generator[Run]:
         """Hold a place for a run that was checked."""
-        user_id, key = run.work.user_id, (run.work.user_id, run.work.run_id)
-        self._runs[key] = run
+        user_id, run_id = run.work.user_id, run.work.run_id
+        self._runs.setdefault(user_id, {})[run_id] = run
+        self._count += 1
         self._empty.clear()
         try:
-            with self._users.one(user_id):
-                yield run
+            yield run
         finally:
-            del self._runs[key]
+            self._count -= 1
+            del self._runs[user_id][run_id]
+            if not self._runs[user_id]:
+                del self._runs[user_id]
             if not self._runs:
                 self._empty.set()
 
@@ -71,11 +74,15 @@ class Admission:
 
     def find(self, user_id: str, run_id: str) -> Run | None:
         """Return a user's run, if there is one. What belongs to another user does not exist."""
-        return self._runs.get((user_id, run_id))
+        return self.of(user_id).get(run_id)
+
+    def of(self, user_id: str) -> Mapping[str, Run]:
+        """Return a user's runs, by their ids."""
+        return self._runs.get(user_id, {})
 
     def runs(self) -> tuple[Run, ...]:
         """Return the runs there are."""
-        return tuple(self._runs.values())
+        return tuple(run for runs in self._runs.values() for run in runs.values())
 
     def close(self) -> None:
         """Let no more runs in."""

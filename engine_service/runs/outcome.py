@@ -59,6 +59,12 @@ class Outcome:
         self._splitter.notes.clear()
         return notes
 
+    def heard(self) -> list[tuple[int, bytes]]:
+        """Take what the agent asks its user, and whether it waits for that."""
+        heard = self._splitter.heard[:]
+        self._splitter.heard.clear()
+        return heard
+
     def decide(self, verdict: Verdict) -> bool:
         """End the run so, whatever its agent still says. The first verdict stands; False when this one came late."""
         if self.is_over or self.is_decided:
@@ -79,8 +85,13 @@ class Outcome:
                 return events + frame(EVENT, last)
             self.broken = "a terminal event that is none"
         if self.broken:
-            self.decide(_crashed("The agent's process sent what is no event."))
+            self.break_off(self.broken)
         return events
+
+    def break_off(self, how: str) -> None:
+        """Hear that what the agent's process sent makes no sense: the run has crashed."""
+        self.broken = how
+        self.decide(_crashed("The agent's process sent what is no event."))
 
     def end(self, how: str) -> bytes:
         """Hear that nothing of the worker is left, and give out the terminal event if the agent didn't."""

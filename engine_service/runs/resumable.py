@@ -29,6 +29,10 @@ class Resumable:
     def __init__(self, run: Run, journal: Journal, window: float, on_expired: Callable[["Resumable"], None]) -> None:
         run.on_stop = self._hurry
         self.user_id, self.run_id = run.work.user_id, run.work.run_id
+        self.questions = run.questions
+        """What its agent asks its user, and what became of that."""
+        self.info = run.info
+        """Says what there is to know about it."""
         self.is_over = False
         self._is_forgotten = False
         self._stop: Callable[[Verdict], None] = run.stop
@@ -69,6 +73,8 @@ class Resumable:
         """Let callers see the end: nothing of the run is left but this."""
         self.is_over = True
         self._stop = _nothing  # nothing holds the run any more, nor what it was asked
+        last = self.info()
+        self.info = lambda: last
         self._journal.seal()
         self.arm_window()
 
@@ -190,6 +196,10 @@ class Resumables:
     def find(self, user_id: str, run_id: str) -> Resumable | None:
         """Return a user's resumable run, if there is one. What belongs to another user does not exist."""
         return self._users.get(user_id, {}).get(run_id)
+
+    def of(self, user_id: str) -> tuple[Resumable, ...]:
+        """Return a user's."""
+        return tuple(self._users.get(user_id, {}).values())
 
     async def _live(self, run: Run, resumable: Resumable, admitted: AsyncExitStack) -> None:
         try:

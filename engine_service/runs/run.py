@@ -1,13 +1,18 @@
 """One run's life: started, numbered, ended once."""
 
 import asyncio
+import datetime
 from collections.abc import Callable
+from typing import NamedTuple
 
 import structlog
 from runwire.v1 import events_pb2 as pb
+from runwire.v1.engine_pb2 import RunInfo
 
+from engine_service.clock import Clock
 from engine_service.runs.outcome import Outcome, Verdict
-from engine_service.wire import GRACE, Work
+from engine_service.runs.questions import QuestionError, Questions
+from engine_service.wire import ASKED, GRACE, WITHDRAWN, Work
 from engine_service.workers import KILLED, Worker, WorkerError, Workers
 
 MAX_NOTES = 20
@@ -20,6 +25,13 @@ DRAINED = pb.AgentFailed(
 CANCELLED = pb.AgentCancelled(reason="Cancelled by its user.")
 
 
+class Patience(NamedTuple):
+    """How long a caller waits for a run, and how long its end may take then."""
+
+    seconds: float
+    grace: float
+
+
 class Run:
     """One run. Whoever holds it calls `start` once, `next` until there is nothing more, and `close` in every case."""
 
@@ -30,30 +42,43 @@ class Run:
         self._workers = workers
         self._outcome = Outcome(work.agent, max_event_bytes)
         self._worker: Worker | None = None
+        self._clock = Clock(0, 0)
+        self._says_it_waits = False
         self._timer: asyncio.TimerHandle | None = None
+        self._callers_timer: asyncio.TimerHandle | None = None
         self._leaving: asyncio.Task[str] | None = None
         self._notes = MAX_NOTES
+        self._started = datetime.datetime.now(datetime.UTC)
+        self.questions = Questions(self._tell)
+        """What the agent asks its user."""
         self._log = structlog.get_logger().bind(**work.labels())
 
-    async def start(self, seconds: float, grace: float = GRACE) -> None:
-        """Begin, and end by oneself after so many seconds. Raises WorkerError, and then nothing has begun."""
+    async def start(self, seconds: float, patience: Patience | None = None) -> None:
+        """Begin, and end by oneself after so many seconds, or when the caller's patience ends.
+
+        Raises WorkerError, and then nothing has begun.
+        """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
+        now = loop.time()
+        self._clock = Clock(seconds, now)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(now + min(seconds, patience.seconds if patience else seconds)):
                 self._worker = await self._workers.start(self.work)
         except TimeoutError as error:
             raise WorkerError("there was none in time") from error
-        self._timer = loop.call_at(deadline, self.stop, TIMED_OUT, grace)
+        self._timer = loop.call_at(self._clock.end, self.stop, TIMED_OUT)
+        if patience:
+            self._callers_timer = loop.call_at(now + patience.seconds, self._lose_patience, patience.grace)
         self._log.info("run started")
         if self.is_stopped:
-            self._worker.stop(grace)
+            self._worker.stop(patience.grace if patience else GRACE)
 
     def stop(self, verdict: Verdict, grace: float = GRACE) -> None:
         """End the run, whatever its agent does. The first verdict stands, and is said as the terminal event."""
         if self._outcome.decide(verdict):
             if self._worker:
                 self._worker.stop(grace)
+            self.questions.close()
             self.on_stop()
 
     async def next(self) -> bytes:
@@ -79,7 +104,7 @@ class Run:
         how = await self._leave(self._worker)
         self._log.info("process ended", how=how)
         events = self._outcome.end(how)
-        self._log_end()
+        self._end()
         return events
 
     @property
@@ -97,10 +122,25 @@ class Run:
         """The number of the newest event that was returned."""
         return self._outcome.count
 
+    def info(self) -> RunInfo:
+        """Say what there is to know about it."""
+        info = RunInfo(
+            run_id=self.work.run_id,
+            agent=self.work.agent,
+            thread_id=self.work.thread_id,
+            last_seq=self.count,
+            questions=self.questions.open,
+            is_over=self.is_over,
+        )
+        info.started.FromDatetime(self._started)
+        return info
+
     async def close(self) -> None:
         """Leave nothing behind. A run that is still going on is told to stop, since nobody listens any more."""
-        if self._timer:
-            self._timer.cancel()
+        for timer in (self._timer, self._callers_timer):
+            if timer:
+                timer.cancel()
+        self.questions.close()
         if self._worker:
             if not self.is_over:
                 self._worker.stop(GRACE)
@@ -131,15 +171,61 @@ class Run:
             if self._notes:
                 self._notes -= 1
                 self._log.error("agent failed", traceback=note)
+        try:
+            self._hear(self._outcome.heard())
+        except QuestionError as error:
+            self._outcome.break_off(str(error))
         if self._outcome.broken and not was_decided:
             self._log.warning("agent broke its own stream", how=self._outcome.broken)
             worker.stop(0)
+            self.questions.close()
             self.on_stop()
         if self.is_over:
-            self._log_end()
+            self._end()
         return events
 
-    def _log_end(self) -> None:
+    def _hear(self, heard: list[tuple[int, bytes]]) -> None:
+        """Hear what the agent asks its user, and whether it waits for that. Raises QuestionError."""
+        if self.is_stopped or self.is_over:
+            return  # nothing is answered any more
+        for tag, body in heard:
+            if tag == ASKED:
+                self.questions.ask(body)
+            elif tag == WITHDRAWN:
+                self.questions.withdraw(body)
+            else:
+                self._says_it_waits = bool(body)
+            self._keep_time()
+
+    def _lose_patience(self, grace: float) -> None:
+        """Hear that the caller waits no longer, be the run told to stop already or not."""
+        self.stop(TIMED_OUT, grace)
+        if self._worker and not self.is_over:
+            self._worker.stop(grace)
+
+    def _tell(self, answered: pb.InputAnswered) -> None:
+        """Tell the agent how a question was settled."""
+        assert self._worker, "somebody asked"  # noqa: S101 - for the reader, and mypy
+        self._worker.tell(answered.SerializeToString())
+        self._log.info(
+            "question settled", outcome=pb.InputOutcome.Name(answered.outcome).removeprefix("INPUT_OUTCOME_")
+        )
+        self._keep_time()
+
+    def _keep_time(self) -> None:
+        """Let the run's time stand still while it waits for its user, and does nothing else."""
+        loop = asyncio.get_running_loop()
+        if self._says_it_waits and self.questions.open:
+            self._clock.stand_still(loop.time())
+        else:
+            self._clock.go_on(loop.time())
+        if self._timer and self._timer.when() != self._clock.end:
+            self._timer.cancel()
+            self._timer = loop.call_at(self._clock.end, self.stop, TIMED_OUT)
+
+    def _end(self) -> None:
+        """See that it has ended."""
+        self.questions.close()
         event = self._outcome.ending
         assert event, "it has ended"  # noqa: S101 - for the reader, and mypy
         about: dict[str, str] = {}

@@ -22,7 +22,7 @@ def main() -> None:
         os.set_inheritable(descriptor, False)
     agents: dict[str, type[Agent]] = {**registry.load(terms.modules), Rehearsal.name: Rehearsal}
     child.ignore_stops()
-    child.live(work, events, agents, terms.max_event_bytes, child.data() + terms.memory, terms.seconds)
+    child.live(work, events, agents, terms, child.data() + terms.memory)
 
 
 if __name__ == "__main__":

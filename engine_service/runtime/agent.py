@@ -16,13 +16,16 @@ from google.protobuf.duration_pb2 import Duration
 from runwire.v1 import events_pb2 as pb
 from runwire.v1.engine_pb2 import ROLE_USER, RunRequest
 
+from engine_service.clock import Clock
+from engine_service.runtime.asking import Asking, Questions, Reply
 from engine_service.runtime.event_writer import EventTooLargeError, EventWriter, Speech
+from engine_service.runtime.open_calls import AROUND, OpenCalls
 from engine_service.runtime.plain import parameters, struct, text
 from engine_service.runtime.sub_agents import SubAgents
 from engine_service.runtime.threads import in_thread
 from engine_service.runtime.tool_calls import MAX_NAME, ToolCalls, since
 from engine_service.runtime.usage import MOST, Meter
-from engine_service.wire import NANOSECONDS, Isolation, Work
+from engine_service.wire import EVENT, LAST, NANOSECONDS, USAGE, Isolation, Work
 
 T = TypeVar("T")
 INCIDENT = "_runwire_incident"
@@ -40,6 +43,14 @@ class AgentError(Exception):
 
 class ModelError(AgentError):
     """Raised when a model that an agent called failed, with a sentence for its user."""
+
+
+class Declined(AgentError):  # noqa: N818 - as its author reads it
+    """Raised where a tool was to be called, and its user said no."""
+
+
+class Expired(AgentError):  # noqa: N818 - as its author reads it
+    """Raised where a tool was to be called, and nobody said anything in time."""
 
 
 class Answer(NamedTuple):
@@ -94,26 +105,45 @@ class Agent(ABC):
         """Do the work, and return the answer."""
 
 
+class Shared(NamedTuple):
+    """What all agents of a run have together."""
+
+    work: Work
+    writer: EventWriter
+    agents: Mapping[str, type[Agent]]
+    calls: OpenCalls
+    clock: Clock
+    asking: Asking
+
+    @classmethod
+    def of(
+        cls,
+        work: Work,
+        writer: EventWriter,
+        agents: Mapping[str, type[Agent]],
+        clock: Clock,
+        ask_timeout: float,
+        on_clock: Callable[[], None] | None = None,
+    ) -> "Shared":
+        """Make what a new run needs."""
+        calls = OpenCalls()
+        return cls(work, writer, agents, calls, clock, Asking(writer, calls, clock, ask_timeout, on_clock))
+
+
 class RunContext:
     """What an agent is given: who asks, and the means to say what happens. Every `await` here is back-pressure."""
 
-    def __init__(
-        self,
-        work: Work,
-        path: str,
-        writer: EventWriter,
-        agents: Mapping[str, type[Agent]],
-        meter: Meter | None = None,
-    ) -> None:
-        self._work = work
+    def __init__(self, shared: Shared, path: str, meter: Meter | None = None) -> None:
+        self._shared = shared
+        self._work, self._writer, self._agents = shared.work, shared.writer, shared.agents
         self._meter = meter or Meter()
         self._path = path
-        self._writer = writer
-        self._agents = agents
-        self.tool_calls = ToolCalls(path, writer)
+        self.tool_calls = ToolCalls(path, shared.writer, shared.calls)
         """Tells of tools that somebody else calls: a framework."""
-        self.sub_agents = SubAgents(path, writer, self._below)
+        self.sub_agents = SubAgents(path, shared.writer, shared.asking, self._below)
         """Tells of sub-agents that somebody else runs."""
+        self.questions = Questions(path, shared.asking)
+        """Asks for somebody else: a framework."""
         self._thinking = Speech(path, "agent_thinking")
         self._saying = Speech(path, "agent_message")
 
@@ -163,8 +193,11 @@ class RunContext:
 
     @property
     def deadline(self) -> datetime.datetime | None:
-        """When the run will be stopped."""
-        return self._work.deadline
+        """When the run will be stopped. It comes later by what the run waits for its user."""
+        if self._work.deadline is None:
+            return None
+        own = self._work.deadline + datetime.timedelta(seconds=self._shared.clock.extension)
+        return min(own, self._work.callers_deadline or own)
 
     async def think(self, delta: str) -> None:
         """Show a piece of reasoning."""
@@ -207,7 +240,8 @@ class RunContext:
         )
         self._meter.count(called)
         self._writer.put(self._path, model_called=called)
-        self._writer.tell_usage(self._meter.root.usage)
+        if usage := self._meter.root.usage:
+            self._writer.tell(USAGE, usage.SerializeToString())
         await self._writer.drain()
 
     @overload
@@ -221,7 +255,11 @@ class RunContext:
 
         A plain function runs in a thread. Cancelling ends the waiting for it; the thread itself ends with the process.
         """
-        call_id = self.tool_calls.begin(_name(tool), arguments)
+        return await self._call(self._shared.calls.name(), tool, arguments)
+
+    async def _call(self, call_id: str, tool: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        self.tool_calls.begin(_name(tool), arguments, call_id)
+        around = AROUND.set((*AROUND.get(), call_id))
         try:
             await self._writer.drain()
             result = await _invoke(tool, arguments)
@@ -229,8 +267,38 @@ class RunContext:
         except BaseException as error:
             self.tool_calls.fail(call_id, _explain(error, self._writer))
             raise
+        finally:
+            AROUND.reset(around)
         await self._writer.drain()
         return result
+
+    async def ask(
+        self,
+        message: str,
+        schema: Mapping[str, Any] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - it is the question's, and told to the user
+    ) -> Reply:
+        """Ask the user, and wait: for as long as the question says, or the engine's setting.
+
+        The reply has an outcome, accepted, declined or expired, and with the first its content: as the schema wants it,
+        which is the answer's fields, or a JSON Schema of a flat object.
+        """
+        return await self.questions.ask(message, schema, timeout)
+
+    async def approve(self, tool: Callable[..., Any], /, **arguments: Any) -> Any:
+        """Call a tool if the user approves of exactly this call. Raises Declined and Expired.
+
+        What is approved is this one call, and serves no other.
+        """
+        call_id, name, proposed = self._shared.calls.name(), _name(tool), struct(arguments)
+        reply = await self.questions.approval(name, arguments, call_id)
+        if reply.outcome == "declined":
+            raise Declined(f"The user did not approve of {name}.")
+        if reply.outcome == "expired":
+            raise Expired(f"Nobody approved of {name} in time.", retryable=True)
+        if struct(arguments) != proposed:
+            raise RuntimeError(f"the arguments of {name} have changed since the user was asked")
+        return await self._call(call_id, tool, arguments)
 
     async def delegate(self, agent: str, input: str) -> str:
         """Run another agent inside this run, and return its answer. Its failure is raised as an AgentError."""
@@ -240,19 +308,24 @@ class RunContext:
                 f"there is no agent named {agent!r} to delegate to; there are {there}, "
                 "and one with `fork = False` is there for its like alone"
             )
-        return await perform(self._agents[agent], self._below(f"{self._path}/{agent}"), input, self._writer)
+        return await perform(self._agents[agent], self._below(f"{self._path}/{agent}"), input, self._shared)
 
     def _below(self, path: str) -> "RunContext":
-        return RunContext(self._work, path, self._writer, self._agents, Meter(self._meter))
+        return RunContext(self._shared, path, Meter(self._meter))
 
 
-async def perform(agent: type[Agent], context: RunContext, input: str, writer: EventWriter) -> str:
+async def perform(agent: type[Agent], context: RunContext, input: str, shared: Shared) -> str:
     """Run an agent from its `agent_started` to its terminal event, and return its answer.
 
     Raises AgentError when it failed, CancelledError when it was told to stop; both have been told as events by then.
     """
-    path = context.agent
+    path, writer = context.agent, shared.writer
     root = "/" not in path
+
+    def end(*, bounded: bool = False, **kind: pb.AgentCompleted | pb.AgentFailed | pb.AgentCancelled) -> None:
+        shared.asking.end(path)
+        writer.put(path, tag=LAST if root else EVENT, bounded=bounded, **kind)
+
     started = time.monotonic_ns()
     # The root's input was bounded as a request: an event limit below that must not make the request impossible.
     asked = pb.AgentStarted(thread_id=text(context.thread_id), input=text(input))
@@ -263,14 +336,14 @@ async def perform(agent: type[Agent], context: RunContext, input: str, writer: E
         completed = pb.AgentCompleted(
             output=text(output), data=struct(data), elapsed=since(started), usage=context.usage
         )
-        writer.put(path, last=root, agent_completed=completed)
+        end(bounded=True, agent_completed=completed)
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and _told_to_stop():
             cancelled = pb.AgentCancelled(reason="The agent was told to stop.", usage=context.usage)
-            writer.put(path, last=root, bounded=False, agent_cancelled=cancelled)
+            end(agent_cancelled=cancelled)
             raise
         failed = _failure(error, writer, context.usage)
-        writer.put(path, last=root, bounded=False, agent_failed=failed)
+        end(agent_failed=failed)
         kind = ModelError if failed.reason == pb.FAILURE_REASON_MODEL_ERROR else AgentError
         raise kind(failed.message, retryable=failed.retryable) from error
     await writer.drain()

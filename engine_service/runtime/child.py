@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,10 +17,12 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from engine_service.runtime.agent import Agent, AgentError, RunContext, perform
+from engine_service.clock import Clock
+from engine_service.runtime.agent import Agent, AgentError, RunContext, Shared, perform
+from engine_service.runtime.asking import Asking
 from engine_service.runtime.event_writer import EventWriter
 from engine_service.runtime.inheritance import run_exit_functions
-from engine_service.wire import GRACE, WORK, Words, Work
+from engine_service.wire import ANSWER, GRACE, WORK, Terms, Words, Work
 
 CLOSED = -1
 
@@ -42,19 +45,17 @@ def _ignore(_: int, __: FrameType | None) -> None:
     pass
 
 
-def live(
-    work: int, events: int, agents: Mapping[str, type[Agent]], max_event_bytes: int, memory: int, seconds: float
-) -> NoReturn:
+def live(work: int, events: int, agents: Mapping[str, type[Agent]], terms: Terms, memory: int) -> NoReturn:
     """Do one run, with so much memory at most, and end the process, whatever the agent left behind."""
     status, ours = 1, os.getpid()
     worked = False
     try:
-        _limit(memory, seconds)
+        _limit(memory, terms.seconds)
         # Not asyncio.run: it would wait for threads and tasks that the agent forgot. They end with the process.
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         worked = True
-        worked = loop.run_until_complete(_live(work, events, agents, max_event_bytes, seconds))
+        worked = loop.run_until_complete(_live(work, events, agents, terms))
         status = 0
     except SystemExit as error:  # from a task of the agent's that nobody awaits
         status = error.code if isinstance(error.code, int) else 1
@@ -91,22 +92,14 @@ def data() -> int:
     return 0
 
 
-async def _live(
-    work: int, events: int, agents: Mapping[str, type[Agent]], max_event_bytes: int, seconds: float
-) -> bool:
+async def _live(work: int, events: int, agents: Mapping[str, type[Agent]], terms: Terms) -> bool:
     engine, sink = socket.socket(fileno=work), PipeSink(events)
     for side in (engine, sink):
         os.register_at_fork(after_in_child=side.close)  # whatever the agent forks is not this run
-    return await do_run(engine, sink, agents, max_event_bytes, seconds)
+    return await do_run(engine, sink, agents, terms)
 
 
-async def do_run(
-    engine: socket.socket,
-    sink: "PipeSink",
-    agents: Mapping[str, type[Agent]],
-    max_event_bytes: int,
-    seconds: float,
-) -> bool:
+async def do_run(engine: socket.socket, sink: "PipeSink", agents: Mapping[str, type[Agent]], terms: Terms) -> bool:
     """Wait for the work, and let the agent do it until it is done or told to stop. False when there was none."""
     engine.setblocking(False)
     words = Words()
@@ -114,11 +107,17 @@ async def do_run(
     if work is None:
         return False
     is_rehearsal = not work.agent
-    signal.alarm(math.ceil(seconds + 2 * GRACE))
-    writer = EventWriter(sink, max_event_bytes)
-    context = RunContext(work, work.agent, writer, agents)
-    task = asyncio.create_task(perform(agents[work.agent], context, work.input, writer))
-    asyncio.get_running_loop().add_reader(engine, _hear, engine, words, task)
+    clock = Clock(terms.seconds, time.monotonic())
+
+    def set_alarm() -> None:
+        signal.alarm(math.ceil(clock.end - time.monotonic() + 2 * GRACE))
+
+    set_alarm()
+    writer = EventWriter(sink, terms.max_event_bytes)
+    shared = Shared.of(work, writer, agents, clock, terms.ask_timeout, set_alarm)
+    context = RunContext(shared, work.agent)
+    task = asyncio.create_task(perform(agents[work.agent], context, work.input, shared))
+    asyncio.get_running_loop().add_reader(engine, _hear, engine, words, task, shared.asking)
     await asyncio.wait((task,))
     if not task.cancelled() and (error := task.exception()) and not isinstance(error, AgentError):
         raise error  # an AgentError has been told as an event
@@ -137,14 +136,16 @@ async def _receive(engine: socket.socket, words: Words) -> Work | None:
     return None
 
 
-def _hear(engine: socket.socket, words: Words, task: asyncio.Task[str]) -> None:
+def _hear(engine: socket.socket, words: Words, task: asyncio.Task[str], asking: Asking) -> None:
     """Hear what the engine says during the run. The end of what it says means: stop."""
     with suppress(BlockingIOError):
         if data := engine.recv(PIECE):
-            for _ in words.feed(data):
-                pass  # a word of an engine that is newer than we are
+            for tag, body in words.feed(data):
+                if tag == ANSWER:  # another is a word of an engine that is newer than we are
+                    asking.hear(body)
         else:
             asyncio.get_running_loop().remove_reader(engine)
+            asking.stop()
             task.cancel()
 
 

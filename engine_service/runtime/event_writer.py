@@ -1,14 +1,13 @@
 """Events to bytes, once, where they happen."""
 
 import asyncio
-import itertools
 import threading
 from typing import Any, Literal, Protocol, cast
 
 from google.protobuf.message import Message
 from runwire.v1 import events_pb2 as pb
 
-from engine_service.wire import EVENT, LAST, MAX_NOTE, NOTE, USAGE, frame, stamp
+from engine_service.wire import EVENT, LAST, MAX_NOTE, NOTE, frame, stamp
 
 BREATHER = 1024
 """Events that an agent says in one breath. One who never waits would otherwise never hear that it is to stop."""
@@ -50,17 +49,15 @@ class EventWriter:
         self._seq = 0
         self._ended = False
         self._unbroken = 0
-        self.calls = itertools.count(1)
-        """Numbers for tool calls."""
 
-    def put(self, agent: str, *, last: bool = False, bounded: bool = True, **kind: Message) -> None:
-        """Say one event. `last` is the root agent's terminal one: nothing can be said after it."""
-        self.put_event(pb.Event(agent=agent, **cast("Any", kind)), last=last, bounded=bounded)
+    def put(self, agent: str, *, tag: int = EVENT, bounded: bool = True, **kind: Message) -> None:
+        """Say one event. LAST is the root agent's terminal one: nothing can be said after it."""
+        self.put_event(pb.Event(agent=agent, **cast("Any", kind)), tag=tag, bounded=bounded)
 
-    def put_event(self, event: pb.Event, *, last: bool = False, bounded: bool = True) -> None:
+    def put_event(self, event: pb.Event, *, tag: int = EVENT, bounded: bool = True) -> None:
         """Say one that is made already, but for its number and its time."""
         with self._lock:
-            self._put(event, last=last, bounded=bounded)
+            self._put(event, tag=tag, bounded=bounded)
 
     def speak(self, speech: "Speech", delta: str) -> None:
         """Say one more piece of text."""
@@ -68,7 +65,7 @@ class EventWriter:
             speech.piece.delta = delta
             self._put(speech.event)
 
-    def _put(self, event: pb.Event, *, last: bool = False, bounded: bool = True) -> None:
+    def _put(self, event: pb.Event, *, tag: int = EVENT, bounded: bool = True) -> None:
         if self._ended:
             raise RuntimeError("the run has ended: nothing can be said any more")
         event.seq = self._seq + 1
@@ -76,19 +73,19 @@ class EventWriter:
         if bounded and len(body) > self._max_event_bytes:
             raise EventTooLargeError(f"an event of {len(body)} bytes, where {self._max_event_bytes} are allowed")
         self._seq += 1
-        self._ended = last
-        self._sink.write(frame(LAST if last else EVENT, body))
+        self._ended = tag == LAST
+        self._sink.write(frame(tag, body))
 
     def note(self, text: str) -> None:
         """Say something to the engine's log."""
         with self._lock:
             self._sink.write(frame(NOTE, text.encode(errors="replace")[:MAX_NOTE]))
 
-    def tell_usage(self, usage: Message | None) -> None:
-        """Tell the engine what calls to models took so far: it may have to say the terminal event."""
+    def tell(self, tag: int, body: bytes) -> None:
+        """Tell the engine something that is for nobody else."""
         with self._lock:
-            if usage and not self._ended:
-                self._sink.write(frame(USAGE, usage.SerializeToString()))
+            if not self._ended:
+                self._sink.write(frame(tag, body))
 
     async def drain(self) -> None:
         """Wait until what was said has been taken: this is the back-pressure that an agent feels."""

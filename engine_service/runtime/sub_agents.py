@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from runwire.v1 import events_pb2 as pb
 
+from engine_service.runtime.asking import Asking
 from engine_service.runtime.event_writer import EventWriter
 from engine_service.runtime.plain import struct, text
 from engine_service.runtime.tool_calls import MAX_NAME, since
@@ -20,9 +21,10 @@ OVER = "Its agent is done."
 class SubAgents:
     """One agent's own, some of which may be at work at once. Each has a path below its agent's."""
 
-    def __init__(self, path: str, writer: EventWriter, make: Callable[[str], "RunContext"]) -> None:
+    def __init__(self, path: str, writer: EventWriter, asking: Asking, make: Callable[[str], "RunContext"]) -> None:
         self._path = path
         self._writer = writer
+        self._asking = asking
         self._make = make
         self._open: dict[str, tuple[RunContext, int]] = {}
 
@@ -64,5 +66,6 @@ class SubAgents:
     def _over(self, context: "RunContext", end: pb.Event) -> None:
         context.sub_agents.close(OVER)
         context.tool_calls.close(OVER)
+        self._asking.end(context.agent)
         self._writer.put_event(end, bounded=False)
         del self._open[context.agent]

@@ -8,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from runwire.v1 import events_pb2 as pb
 
 from engine_service.runtime.event_writer import EventWriter
+from engine_service.runtime.open_calls import OpenCalls
 from engine_service.runtime.plain import struct, text, value
 
 MAX_NAME = 256
@@ -17,22 +18,30 @@ MAX_NAME = 256
 class ToolCalls:
     """One agent's calls, some of which may be open at once. Their ids are its own, or the model's."""
 
-    def __init__(self, path: str, writer: EventWriter) -> None:
+    def __init__(self, path: str, writer: EventWriter, calls: OpenCalls) -> None:
         self._path = path
         self._writer = writer
+        self._calls = calls
         self._open: dict[str, tuple[pb.ToolExecuting, int]] = {}
         self._told: dict[str, int] = {}
 
     def begin(self, tool: str, arguments: Mapping[str, Any], call_id: str = "") -> str:
         """Tell that a tool is called, and return the call's id. One that is open already is told no second time."""
-        key = call_id or f"call-{next(self._writer.calls)}"
+        key = call_id or self._calls.name()
         if key not in self._open:
             again = self._told[key] = self._told.get(key, 0) + 1
             unique = text(key)[:MAX_NAME] + (f"#{again}" if again > 1 else "")
             call = pb.ToolExecuting(call_id=unique, tool=text(tool)[:MAX_NAME], arguments=struct(arguments))
             self._writer.put(self._path, tool_executing=call)
             self._open[key] = call, time.monotonic_ns()
+            self._calls.begin(unique)
         return key
+
+    def find(self, tool: str, arguments: Mapping[str, Any]) -> str:
+        """Return the id of an open call that is known by what is called; nothing if there is none."""
+        like = pb.ToolExecuting(tool=text(tool)[:MAX_NAME], arguments=struct(arguments))
+        found = (call for call, _ in self._open.values() if (call.tool, call.arguments) == (like.tool, like.arguments))
+        return next((call.call_id for call in found), "")
 
     def end(self, call_id: str, result: Any) -> None:
         """Tell that a call is over, and what it returned."""
@@ -55,6 +64,7 @@ class ToolCalls:
         call, started = self._open[call_id]
         completed = pb.ToolCompleted(call_id=call.call_id, tool=call.tool, elapsed=since(started), **outcome)
         self._writer.put(self._path, bounded=bounded, tool_completed=completed)
+        self._calls.end(call.call_id)
 
 
 def since(started: int) -> Duration:

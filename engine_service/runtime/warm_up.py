@@ -7,17 +7,21 @@ import os
 import pickle
 import signal
 import socket
+import time
 from collections.abc import Iterable
 
+from engine_service.clock import Clock
 from engine_service.runtime import leftovers
-from engine_service.runtime.agent import Agent, RunContext, perform
+from engine_service.runtime.agent import Agent, RunContext, Shared, perform
 from engine_service.runtime.child import PipeSink, do_run
 from engine_service.runtime.event_writer import EventWriter
-from engine_service.wire import FIRST, WORK, RegistryError, word
+from engine_service.wire import FIRST, WORK, RegistryError, Terms, word
 
 TIMES = 20
 """Runs until nothing changes any more. See decision 8."""
 MAX_EVENT_BYTES = 1024 * 1024
+TERMS = Terms(modules=(), max_event_bytes=1024, memory=0, seconds=60, ask_timeout=60)
+"""Those of a rehearsal."""
 
 
 class Rehearsal(Agent):
@@ -54,7 +58,7 @@ async def _once(said: bytes) -> None:
     sink = PipeSink(writing)
     with engine, ours:
         engine.sendall(said)
-        await do_run(ours, sink, {Rehearsal.name: Rehearsal}, max_event_bytes=1024, seconds=60)
+        await do_run(ours, sink, {Rehearsal.name: Rehearsal}, TERMS)
     sink.close()
     os.close(reading)
 
@@ -84,7 +88,8 @@ def warm_up(agent: type[Agent]) -> list[str]:
 async def rehearsed(agent: type[Agent], input: str) -> str:
     """Do a run whose events go nowhere, and return its answer. Raises AgentError."""
     writer = EventWriter(_Nowhere(), MAX_EVENT_BYTES)
-    return await perform(agent, RunContext(FIRST, agent.name, writer, {}), input, writer)
+    shared = Shared.of(FIRST, writer, {}, Clock(TERMS.seconds, time.monotonic()), TERMS.ask_timeout)
+    return await perform(agent, RunContext(shared, agent.name), input, shared)
 
 
 class _Nowhere:

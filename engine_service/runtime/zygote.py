@@ -191,7 +191,7 @@ class Zygote:
                 module = "engine_service.runtime.afresh"
                 os.execv(sys.executable, [sys.executable, "-m", module, str(work), str(events), terms.encoded()])  # noqa: S606 - our own command
             self._inheritance.renounce()
-            child.live(work, events, self._agents, terms.max_event_bytes, self._memory, terms.seconds)
+            child.live(work, events, self._agents, terms, self._memory)
         finally:
             os._exit(1)
 

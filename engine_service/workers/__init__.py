@@ -24,6 +24,10 @@ class Worker(Protocol):
         """
         ...
 
+    def tell(self, answered: bytes) -> None:
+        """Tell the agent how a question was settled, as an `InputAnswered`. Nobody waits for whether it listens."""
+        ...
+
     def stop(self, grace: float) -> None:
         """Tell the agent to stop, and end it `grace` seconds later if it hasn't. `read` goes on until it has ended.
 

@@ -10,7 +10,7 @@ import sys
 import termios
 from contextlib import suppress
 
-from engine_service.wire import WORK, Work, word
+from engine_service.wire import ANSWER, WORK, Work, word
 
 CHUNK = 64 * 1024
 """Bytes that are read at once: what the child has said since, in one piece."""
@@ -36,6 +36,7 @@ class Channel:
         with suppress(OSError):  # a user may have so much of it, and no more
             fcntl.fcntl(self._events, fcntl.F_SETPIPE_SZ, QUEUE)
         self._to_come = sys.maxsize  # bytes of events that are still to be read
+        self._unsent = bytearray()  # of what was said after the work
         self._is_closed = False
         self._waiter: asyncio.Future[None] | None = None
         self._rested = 0.0  # when to read again
@@ -55,8 +56,15 @@ class Channel:
         """Send the work. Raises OSError when there is nobody to take it."""
         await self._loop.sock_sendall(self._work, word(WORK, pickle.dumps(work)))
 
+    def tell(self, answered: bytes) -> None:
+        """Send how a question was settled, when there is room. As many wait as questions may be open, and no more."""
+        if not self._is_closed:
+            self._unsent += word(ANSWER, answered)
+            self._send()
+
     def stop(self) -> None:
         """Tell the agent to stop."""
+        self._forget_unsent()
         with suppress(OSError):
             self._work.shutdown(socket.SHUT_WR)
 
@@ -90,9 +98,27 @@ class Channel:
     def close(self) -> None:
         """Let go."""
         self._is_closed = True
+        self._forget_unsent()
         self.close_child_ends()
         self._work.close()
         os.close(self._events)
+
+    def _send(self) -> None:
+        try:
+            del self._unsent[: self._work.send(self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:  # it is gone
+            self._unsent.clear()
+        if self._unsent:
+            self._loop.add_writer(self._work, self._send)
+        else:
+            self._loop.remove_writer(self._work)
+
+    def _forget_unsent(self) -> None:
+        if self._unsent:
+            self._unsent.clear()
+            self._loop.remove_writer(self._work)
 
     async def _readable(self) -> None:
         self._waiter = self._loop.create_future()

@@ -3,15 +3,18 @@
 import asyncio
 import contextvars
 import threading
+import time
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
 from structlog.contextvars import bind_contextvars
 
-from engine_service.runtime.agent import Agent, AgentError, RunContext, perform
+from engine_service.clock import Clock
+from engine_service.runtime.agent import Agent, AgentError, RunContext, Shared, perform
+from engine_service.runtime.asking import Asking
 from engine_service.runtime.event_writer import EventWriter
-from engine_service.wire import GRACE, Work
+from engine_service.wire import GRACE, Terms, Work
 from engine_service.workers import sooner
 
 BOUND = 64 * 1024
@@ -21,26 +24,27 @@ BOUND = 64 * 1024
 class TaskWorkers:
     """Gives every run a task, in a contextvars context of its own."""
 
-    def __init__(self, agents: Mapping[str, type[Agent]], max_event_bytes: int) -> None:
+    def __init__(self, agents: Mapping[str, type[Agent]], terms: Terms) -> None:
         self._agents = agents
-        self._max_event_bytes = max_event_bytes
+        self._terms = terms
         self._worker = contextvars.ContextVar[TaskWorker]("worker")
         asyncio.get_running_loop().set_task_factory(self._new_task)
 
     async def start(self, work: Work) -> "TaskWorker":
         """Start an agent."""
         worker = TaskWorker()
+        writer = EventWriter(worker.pipe, self._terms.max_event_bytes)
+        clock = Clock(self._terms.seconds, time.monotonic())
+        shared = Shared.of(work, writer, self._agents, clock, self._terms.ask_timeout)
         context = contextvars.Context()
         context.run(self._worker.set, worker)
         context.run(bind_contextvars, **work.labels())  # what libraries log is told as this run's
-        writer = EventWriter(worker.pipe, self._max_event_bytes)
-        worker.begin(self._perform(work, writer), context)
+        worker.begin(self._perform(work, shared), shared.asking, context)
         return worker
 
-    async def _perform(self, work: Work, writer: EventWriter) -> None:
-        context = RunContext(work, work.agent, writer, self._agents)
+    async def _perform(self, work: Work, shared: Shared) -> None:
         with suppress(AgentError):  # its terminal event has been said
-            await perform(self._agents[work.agent], context, work.input, writer)
+            await perform(self._agents[work.agent], RunContext(shared, work.agent), work.input, shared)
 
     def _new_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
         """Make a task, and remember whose it is: what an agent starts and forgets ends with its run."""
@@ -69,9 +73,11 @@ class TaskWorker:
         self.strays = set[asyncio.Task[Any]]()
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._asking: Asking | None = None
 
-    def begin(self, performance: Coroutine[Any, Any, None], context: contextvars.Context) -> None:
+    def begin(self, performance: Coroutine[Any, Any, None], asking: Asking, context: contextvars.Context) -> None:
         """Start the agent."""
+        self._asking = asking
         self._task = asyncio.get_running_loop().create_task(performance, context=context)
         self._task.add_done_callback(lambda _: self.pipe.close())
 
@@ -79,9 +85,15 @@ class TaskWorker:
         """Wait for frames and return what is there; nothing once there will be no more."""
         return await self.pipe.read()
 
+    def tell(self, answered: bytes) -> None:
+        """Tell the agent how a question was settled."""
+        if self._asking:
+            self._asking.hear(answered)
+
     def stop(self, grace: float) -> None:
         """Cancel the agent. One that resists is given up after `grace` seconds: a task cannot be killed."""
-        if self._task and not self._timer:
+        if self._task and self._asking and not self._timer:
+            self._asking.stop()
             self._task.cancel()
         self._timer = sooner(self._timer, asyncio.get_running_loop().call_later(grace, self.pipe.close))
 

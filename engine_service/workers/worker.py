@@ -60,6 +60,10 @@ class ProcessWorker:
         """Wait for frames and return what is there, cut anywhere; nothing once there will be no more."""
         return await self._channel.read()
 
+    def tell(self, answered: bytes) -> None:
+        """Tell the agent how a question was settled. One that computes hears of it when it waits again."""
+        self._channel.tell(answered)
+
     def stop(self, grace: float) -> None:
         """Tell the agent to stop. Kill it `grace` seconds later, or as soon as was said before."""
         self._channel.stop()

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
 from runwire.v1 import events_pb2 as pb
-from runwire.v1.engine_pb2 import ROLE_ASSISTANT, ROLE_USER, CancelRequest, ListAgentsRequest, Message
+from runwire.v1.engine_pb2 import ROLE_ASSISTANT, ROLE_USER, AnswerRequest, CancelRequest, ListAgentsRequest, Message
 from runwire.v1.events_pb2 import Event
 
 from tests.support.clients import Caller, caller, kind, said, terminal
@@ -115,6 +116,73 @@ async def test_a_tool(alice: Caller) -> None:
     end = terminal(events).agent_completed
     assert end.output == "7 degrees in Oslo it is."
     assert [model.requests for model in end.usage.models] == [2]
+
+
+async def answered(alice: Caller, agent: str, asked: str, *answers: dict[str, Any]) -> list[Event]:
+    """Run an agent, and give these answers to what it asks, in the order in which it asks."""
+    left, events = list(answers), list[Event]()
+    async for response in alice.call(agent, asked):
+        for event in response.events:
+            events.append(event)
+            if kind(event) == "input_requested" and left:
+                request = AnswerRequest(
+                    run_id=response.run_id, request_id=event.input_requested.request_id, **left.pop(0)
+                )
+                await alice.stub.Answer(request, metadata=alice.metadata)
+    return events
+
+
+YES, NO = {"outcome": pb.INPUT_OUTCOME_ACCEPTED}, {"outcome": pb.INPUT_OUTCOME_DECLINED}
+
+
+async def test_tools_that_have_to_be_approved_of(alice: Caller) -> None:
+    """Each call is asked about with its arguments, both at once; one is called, and the other is not, in one run."""
+    events = await answered(alice, "careful", "pay twice", YES, NO)
+    asked = [event.input_requested for event in events if kind(event) == "input_requested"]
+    assert [(each.tool, each.call_id) for each in asked] == [("pay", "call_0_0"), ("pay", "call_0_1")]
+    assert [MessageToDict(each.proposed)["to"] for each in asked] == ["alice", "bob"]
+    assert {each.reason for each in asked} == {pb.INPUT_REASON_TOOL_APPROVAL}
+    assert tools(events) == [
+        ("call_0_0", {"amount": 40, "to": "alice"}, "result", "40 to alice"),
+        ("call_0_1", {"amount": 41, "to": "bob"}, "error", "The user did not approve of it."),
+    ]
+    assert [kind(event) for event in events].count("input_answered") == 2
+    end = terminal(events).agent_completed
+    assert end.output.startswith("40 to alice and ")
+    assert [model.requests for model in end.usage.models] == [2]
+
+
+@pytest.mark.usefixtures("server")
+async def test_nobody_approves(framework: str) -> None:
+    """What nobody answered was not refused, and the model hears that."""
+    with start_engine(agents=FRAMEWORKS[framework], DEMO_AGENTS="false", ASK_TIMEOUT="0.3") as service:
+        async with caller(service.address) as alice:
+            events = await alice.run("careful", "pay")
+    unanswered = "Nobody approved of it in time, which is no refusal."
+    assert tools(events) == [("call_0_0", {"amount": 40, "to": "alice"}, "error", unanswered)]
+    assert kind(terminal(events)) == "agent_completed"
+
+
+async def test_a_graph_that_asks(framework: str, alice: Caller) -> None:
+    """What a node interrupts with is asked, and what is answered is what it gets; text, or as it wants it."""
+    if framework != "langgraph":
+        pytest.skip("there is nothing like it")
+    who, order = ({**YES, "content": struct(**{name: value})} for name, value in (("answer", "Alice"), ("order", 17)))
+    events = await answered(alice, "curious", "well?", who, order)
+    assert [event.input_requested.message for event in events if kind(event) == "input_requested"] == [
+        "Who are you?", "Which order?",
+    ]  # fmt: skip
+    assert terminal(events).agent_completed.output == "Alice wants order 17."
+    assert words(events) == "Alice wants order 17."
+    assert (
+        terminal(await answered(alice, "curious", "well?", NO)).agent_failed.message == "The user declined to answer."
+    )
+
+
+def struct(**fields: Any) -> Struct:
+    made = Struct()
+    made.update(fields)
+    return made
 
 
 async def test_two_tools_at_once(alice: Caller) -> None:

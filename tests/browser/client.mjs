@@ -51,6 +51,45 @@ export const checks = (runwire, url) => ({
     same(types, ["agent_started", "agent_message", "agent_cancelled"]);
   },
 
+  async "a question is answered from inside the loop that shows it"() {
+    const asking = runwire.run({ agent: "orders" }, { url });
+    const events = [];
+    for await (const event of asking) {
+      events.push(event);
+      if (event.type !== "input_requested") continue;
+      same([event.message, event.reason, event.tool], ["Which order?", "INPUT_REASON_QUESTION", ""]);
+      same(event.schema.required, ["order", "many"]);
+      const error = await asking.answer(event.requestId, { content: { order: 17 } }).catch((caught) => caught);
+      same([error.code, error.retry, Object.keys(error.violations).sort()], [4003, false, ["many", "order"]]);
+      await asking.answer(event.requestId, { content: { order: "17", many: 2 } });
+      await asking.answer(event.requestId, { content: { order: "17", many: 2 } });
+      const late = await asking.answer(event.requestId, { outcome: "declined" }).catch((caught) => caught);
+      same([late.code, late.retry], [4010, false]);
+    }
+    const [answered] = events.filter(({ type }) => type === "input_answered");
+    same([answered.outcome, answered.content.order], ["INPUT_OUTCOME_ACCEPTED", "17"]);
+    same(events.at(-1).data, { outcome: "accepted", content: { many: 2, order: "17" } });
+  },
+
+  async "a question is answered by whoever finds it in the list of runs"() {
+    const token = "dev:lister";
+    const asking = runwire.run({ agent: "asker", resumeWindow: 30, threadId: "t" }, { url, token });
+    const types = [];
+    for await (const event of asking) {
+      types.push(event.type);
+      if (event.type !== "input_requested") continue;
+      const [found] = await runwire.runs({ url, token });
+      same([found.runId, found.agent, found.threadId, found.isOver], [asking.runId, "asker", "t", false]);
+      same(found.questions.map(({ requestId }) => requestId), [event.requestId]);
+      same(await runwire.runs({ url, token: "dev:another" }), []);
+      const { runId, requestId } = { ...found, ...found.questions[0] };
+      const other = await runwire.answer({ runId, requestId }, { url, token: "dev:another" }).catch((caught) => caught);
+      same(other.code, 4005);
+      await runwire.answer({ runId, requestId, outcome: "declined" }, { url, token });
+    }
+    same(types, ["agent_started", "input_requested", "input_answered", "agent_completed"]);
+  },
+
   async "a failing agent is an event, and no error"() {
     const events = await all(runwire.run({ agent: "rogue", input: "fail" }, { url }));
     same([events.at(-1).type, events.at(-1).message], ["agent_failed", "The shop is closed."]);

@@ -1,6 +1,7 @@
 """runwire.js, in Node and in Chromium."""
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ await Promise.all(Object.entries(checks(runwire, url)).map(async ([sentence, che
 
 @pytest.fixture(scope="module")
 def gateway_of_probes() -> Iterator[Service]:
-    agents = "tests.agents.probes,tests.agents.rogues,tests.agents.dirt"
+    agents = "tests.agents.asking,tests.agents.probes,tests.agents.rogues,tests.agents.dirt"
     with both(AGENTS=agents, MAX_RUNS_PER_USER="100") as (_, front):
         yield front
 
@@ -136,9 +137,9 @@ def test_silence(
 def test_its_types() -> None:
     """The types name what the module exports, and each event that there is."""
     types = CLIENT.with_name("runwire.d.ts").read_text()
-    for name in ("run", "resume", "RunwireError"):
-        assert name in types
-        assert f"export function {name}(" in CLIENT.read_text() or f"export class {name}" in CLIENT.read_text()
+    for name in ("run", "resume", "answer", "runs", "RunwireError"):
+        assert f"export function {name}(" in types or f"export class {name}" in types
+        assert re.search(rf"export (async )?(function|class) {name}\b", CLIENT.read_text())
     for field in Event.DESCRIPTOR.oneofs_by_name["kind"].fields:
         assert f'type: "{field.name}"' in types
         for inner in field.message_type.fields if field.message_type else ():
@@ -147,7 +148,7 @@ def test_its_types() -> None:
         assert f'"{reason}"' in types
 
 
-@pytest.mark.parametrize("example", ["page.js", "resume.js"])
+@pytest.mark.parametrize("example", ["page.js", "resume.js", "answer.js"])
 def test_the_examples_of_the_readme(gateway_of_probes: Service, chrome: Browser, example: str) -> None:
     """The README's pages run in Chromium."""
     page = chrome.new_page(bypass_csp=True)

@@ -10,7 +10,7 @@ from tests.support.services import Service, both
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
 
-AGENTS = "tests.agents.probes,tests.agents.rogues,tests.agents.dirt,tests.agents.talkers"
+AGENTS = "tests.agents.asking,tests.agents.probes,tests.agents.rogues,tests.agents.dirt,tests.agents.talkers"
 SIZES = [(380, 800), (1360, 860)]
 
 
@@ -217,6 +217,75 @@ def test_a_run_is_slow_enough_to_be_stopped_by_hand(page: Page) -> None:
     expect(run).to_have_class(re.compile("cancelled"))
     page.select_option("#agent", "echo")
     expect(page.locator("#besides")).to_have_text("")
+
+
+def test_a_question_is_a_form(page: Page) -> None:
+    """What an agent asks is a form, filled in with the keyboard; what was answered, by whom and when, stays."""
+    ask(page, "orders", "Where is it?")
+    form = page.locator(".run .asked")
+    expect(form.locator(".message")).to_have_text("Which order?")
+    expect(form.locator(".until")).to_contain_text("until")
+    page.get_by_label("order").fill("17")
+    page.get_by_label("many").fill("2")
+    page.keyboard.press("Enter")
+    run = page.locator(".run")
+    expect(run).to_have_class(re.compile("completed"))
+    expect(form).to_have_count(0)
+    entry = run.locator(".timeline .question")
+    expect(entry).to_contain_text("asks: Which order?")
+    expect(entry).to_contain_text(re.compile(r"Accepted by anonymous, \d"))
+    expect(entry.locator("summary")).to_contain_text('"order":"17"')
+
+
+def test_money_back(page: Page) -> None:
+    """The console offers what a person has to approve of; the tool and its arguments are shown, with two buttons."""
+    page.select_option("#agent", "triage")
+    page.locator("#example button").click()
+    form = page.locator(".run .asked")
+    expect(form.locator("dt")).to_have_text("pay_back")
+    expect(form.locator("dd")).to_have_text(["invoice: 2026-1042", "amount: 40", "currency: EUR"])
+    expect(form.locator("button", has_text="Approve")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(form.locator("button", has_text="Decline")).to_be_focused()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator(".run")).to_have_class(re.compile("completed"))
+    expect(page.locator(".run .answer")).to_contain_text("40.00 EUR are on their way back")
+    page.locator(".again").click()
+    page.locator(".run .asked button", has_text="Decline").click()
+    expect(page.locator(".run .answer").first).to_contain_text("Nothing was paid back")
+
+
+def test_a_question_expires(page: Page) -> None:
+    """A question that nobody answered says so, and its form is gone."""
+    ask_with(page, "asker", "Well?", '{"timeout": 0.5}')
+    expect(page.locator(".run .question")).to_contain_text("Expired: nobody answered in time")
+    expect(page.locator(".run .asked")).to_have_count(0)
+
+
+def test_a_question_survives_a_reload(page: Page) -> None:
+    """A page that is loaded again asks again, and what was asked is answered there."""
+    ask(page, "asker", "Well?")
+    expect(page.locator(".run .asked")).to_be_visible()
+    page.reload()
+    page.locator(".run .asked button", has_text="Answer").click()
+    expect(page.locator(".run")).to_have_class(re.compile("completed"))
+
+
+def test_another_device(page: Page, chrome: Browser, services: tuple[Service, Service]) -> None:
+    """What was asked on one page is found, and answered, on another; and a run can be shown there."""
+    page.fill("#token", "dev:erin")
+    page.dispatch_event("#token", "change")
+    ask(page, "asker", "Well?")
+    expect(page.locator(".run .asked")).to_be_visible()
+    with opened(chrome, services[1]) as other:
+        other.fill("#token", "dev:erin")
+        other.dispatch_event("#token", "change")
+        expect(other.locator("#elsewhere .message")).to_have_text("Question 0?")
+        other.locator("#elsewhere button", has_text="Decline").click()
+        expect(page.locator(".run")).to_have_class(re.compile("completed"))
+        expect(page.locator(".run .question")).to_contain_text("Declined by erin")
+        expect(other.locator("#elsewhere")).to_be_hidden(timeout=10_000)
 
 
 def test_parameters(page: Page) -> None:

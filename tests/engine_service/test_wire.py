@@ -124,7 +124,7 @@ async def test_events_count_without_a_gap() -> None:
 async def test_nothing_follows_the_last() -> None:
     """After the terminal event nothing can be said."""
     writer = EventWriter(Heap(), max_event_bytes=1000)
-    writer.put("a", last=True, agent_completed=AgentCompleted())
+    writer.put("a", tag=LAST, agent_completed=AgentCompleted())
     with pytest.raises(RuntimeError, match="ended"):
         writer.put("a", agent_message=AgentMessage(delta="late"))
 
@@ -168,7 +168,7 @@ def test_every_message_of_a_zygotes_is_tried() -> None:
 @pytest.mark.parametrize("user", [None, (1000, 100)])
 def test_terms_on_a_command_line(user: tuple[int, int] | None) -> None:
     """A zygote reads the terms that it was given."""
-    terms = Terms(("a", "b"), 1024, 2**30, 600.5, reload=True, apart=("c",), user=user)
+    terms = Terms(("a", "b"), 1024, 2**30, 600.5, 60.0, reload=True, apart=("c",), user=user)
     assert Terms.read(terms.encoded()) == terms
 
 

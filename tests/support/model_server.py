@@ -19,6 +19,8 @@ STATUSES = {"401": "Unauthorized", "429": "Too Many Requests", "500": "Internal 
 CALLS: dict[str, list[tuple[str, Document]]] = {
     "one tool": [("weather", {"city": "Oslo"})],
     "two tools": [("weather", {"city": "Oslo"}), ("weather", {"city": "Rome"})],
+    "pay twice": [("pay", {"amount": 40, "to": "alice"}), ("pay", {"amount": 41, "to": "bob"})],
+    "pay": [("pay", {"amount": 40, "to": "alice"})],
     "a tool that fails": [("broken", {})],
     "a tool in the wrong way": [("weather", {"town": "Oslo"})],
 }

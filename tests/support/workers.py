@@ -4,7 +4,7 @@ import asyncio
 
 from runwire.v1 import events_pb2 as pb
 
-from engine_service.wire import EVENT, LAST, NOTE, Work, frame
+from engine_service.wire import ASKED, EVENT, LAST, NOTE, WAITING, Work, frame
 from engine_service.workers import WELL, WorkerError
 
 
@@ -20,6 +20,8 @@ class HandWorker:
         self.graces: list[float] = []
         """With how much grace it was told to stop, each time."""
         self.closed = 0
+        self.told: list[pb.InputAnswered] = []
+        """How its questions were settled."""
         self.how = WELL
         self.may_close = asyncio.Event()
         self.may_close.set()
@@ -50,6 +52,22 @@ class HandWorker:
 
     async def read(self) -> bytes:
         return await self._said.get()
+
+    def tell(self, answered: bytes) -> None:
+        self.told.append(pb.InputAnswered.FromString(answered))
+
+    def ask(self, request_id: str, seconds: float = 60.0) -> None:
+        """Ask something."""
+        self._seq += 1
+        event = pb.Event(seq=self._seq, agent=self.work.agent)
+        event.time.FromNanoseconds(10**18)
+        event.input_requested.request_id = request_id
+        event.input_requested.expires_at.FromNanoseconds(10**18 + int(seconds * 10**9))
+        self.write(frame(ASKED, event.SerializeToString()))
+
+    def wait(self, is_waiting: bool) -> None:  # noqa: FBT001 - it is what it says
+        """Say whether it does nothing but wait."""
+        self.write(frame(WAITING, b"\1" if is_waiting else b""))
 
     def stop(self, grace: float) -> None:
         self.graces.append(grace)

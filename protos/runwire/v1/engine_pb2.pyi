@@ -11,6 +11,7 @@ import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.struct_pb2
+import google.protobuf.timestamp_pb2
 import runwire.v1.events_pb2
 import sys
 import typing
@@ -155,6 +156,7 @@ class RunResponse(google.protobuf.message.Message):
     RUN_ID_FIELD_NUMBER: builtins.int
     EVENTS_FIELD_NUMBER: builtins.int
     HEARTBEAT_FIELD_NUMBER: builtins.int
+    ANSWERS_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """The run's id.
 
@@ -174,15 +176,23 @@ class RunResponse(google.protobuf.message.Message):
         In a stream's first message alone.
         """
 
+    @property
+    def answers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AnswerResult]:
+        """What became of answers that were sent through a gateway's socket.
+
+        Only there, and only to the socket that sent them.
+        """
+
     def __init__(
         self,
         *,
         run_id: builtins.str = ...,
         events: collections.abc.Iterable[runwire.v1.events_pb2.Event] | None = ...,
         heartbeat: google.protobuf.duration_pb2.Duration | None = ...,
+        answers: collections.abc.Iterable[Global___AnswerResult] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["heartbeat", b"heartbeat"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["events", b"events", "heartbeat", b"heartbeat", "run_id", b"run_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["answers", b"answers", "events", b"events", "heartbeat", b"heartbeat", "run_id", b"run_id"]) -> None: ...
 
 Global___RunResponse: typing_extensions.TypeAlias = RunResponse
 
@@ -229,6 +239,7 @@ class ResumeResponse(google.protobuf.message.Message):
     RUN_ID_FIELD_NUMBER: builtins.int
     EVENTS_FIELD_NUMBER: builtins.int
     HEARTBEAT_FIELD_NUMBER: builtins.int
+    ANSWERS_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """The run's id.
 
@@ -248,15 +259,23 @@ class ResumeResponse(google.protobuf.message.Message):
         In a stream's first message alone.
         """
 
+    @property
+    def answers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AnswerResult]:
+        """What became of answers that were sent through a gateway's socket.
+
+        Only there, and only to the socket that sent them.
+        """
+
     def __init__(
         self,
         *,
         run_id: builtins.str = ...,
         events: collections.abc.Iterable[runwire.v1.events_pb2.Event] | None = ...,
         heartbeat: google.protobuf.duration_pb2.Duration | None = ...,
+        answers: collections.abc.Iterable[Global___AnswerResult] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["heartbeat", b"heartbeat"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["events", b"events", "heartbeat", b"heartbeat", "run_id", b"run_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["answers", b"answers", "events", b"events", "heartbeat", b"heartbeat", "run_id", b"run_id"]) -> None: ...
 
 Global___ResumeResponse: typing_extensions.TypeAlias = ResumeResponse
 
@@ -298,6 +317,229 @@ class CancelResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 Global___CancelResponse: typing_extensions.TypeAlias = CancelResponse
+
+@typing.final
+class AnswerRequest(google.protobuf.message.Message):
+    """Answers a question.
+
+    NOT_FOUND when there is no such run of this user's, or no such question of that run.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    CONTENT_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """The run's id.
+
+    As in its RunResponse.
+    """
+    request_id: builtins.str
+    """Which question it is.
+
+    As in its `input_requested`.
+    """
+    outcome: runwire.v1.events_pb2.InputOutcome.ValueType
+    """What is said to it.
+
+    Accepted, or declined.
+    """
+    @property
+    def content(self) -> google.protobuf.struct_pb2.Struct:
+        """What is answered.
+
+        As the question's schema wants it, and at most 64 KiB. Empty for an approval, and where it is declined.
+        """
+
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        request_id: builtins.str = ...,
+        outcome: runwire.v1.events_pb2.InputOutcome.ValueType = ...,
+        content: google.protobuf.struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["content", b"content"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["content", b"content", "outcome", b"outcome", "request_id", b"request_id", "run_id", b"run_id"]) -> None: ...
+
+Global___AnswerRequest: typing_extensions.TypeAlias = AnswerRequest
+
+@typing.final
+class AnswerResponse(google.protobuf.message.Message):
+    """Says that the answer is taken.
+
+    The run's own stream says so too, with `input_answered`.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___AnswerResponse: typing_extensions.TypeAlias = AnswerResponse
+
+@typing.final
+class AnswerResult(google.protobuf.message.Message):
+    """What became of an answer.
+
+    A gateway's word for the status of the RPC `Answer`.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    CODE_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    VIOLATIONS_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Which question it was.
+
+    As in the answer.
+    """
+    code: builtins.int
+    """A gRPC status: 0 when the answer was taken.
+
+    As of the RPC `Answer`.
+    """
+    message: builtins.str
+    """Why it was not taken, as a sentence.
+
+    Empty when it was.
+    """
+    @property
+    def violations(self) -> google.protobuf.struct_pb2.Struct:
+        """What is wrong with each field of the answer's content: a sentence by its name.
+
+        Empty unless the code is INVALID_ARGUMENT.
+        """
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        code: builtins.int = ...,
+        message: builtins.str = ...,
+        violations: google.protobuf.struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["violations", b"violations"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["code", b"code", "message", b"message", "request_id", b"request_id", "violations", b"violations"]) -> None: ...
+
+Global___AnswerResult: typing_extensions.TypeAlias = AnswerResult
+
+@typing.final
+class ListRunsRequest(google.protobuf.message.Message):
+    """Asks for the list of the caller's own runs.
+
+    There is nothing to choose.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ListRunsRequest: typing_extensions.TypeAlias = ListRunsRequest
+
+@typing.final
+class ListRunsResponse(google.protobuf.message.Message):
+    """The caller's own runs.
+
+    Newest first.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: builtins.int
+    @property
+    def runs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RunInfo]:
+        """One entry a run.
+
+        Those that go on, and resumable ones that are over and can still be read.
+        """
+
+    def __init__(
+        self,
+        *,
+        runs: collections.abc.Iterable[Global___RunInfo] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["runs", b"runs"]) -> None: ...
+
+Global___ListRunsResponse: typing_extensions.TypeAlias = ListRunsResponse
+
+@typing.final
+class RunInfo(google.protobuf.message.Message):
+    """What there is to know about a run.
+
+    Of its moment: it goes on meanwhile.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    AGENT_FIELD_NUMBER: builtins.int
+    THREAD_ID_FIELD_NUMBER: builtins.int
+    STARTED_FIELD_NUMBER: builtins.int
+    LAST_SEQ_FIELD_NUMBER: builtins.int
+    QUESTIONS_FIELD_NUMBER: builtins.int
+    IS_OVER_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """The run's id.
+
+    As in its RunResponse.
+    """
+    agent: builtins.str
+    """The agent that was asked for.
+
+    As in its RunRequest.
+    """
+    thread_id: builtins.str
+    """The conversation that it belongs to.
+
+    As in its RunRequest.
+    """
+    last_seq: builtins.int
+    """The position of its newest event.
+
+    0 when there is none yet.
+    """
+    is_over: builtins.bool
+    """Whether it is over.
+
+    Then it can still be read, by Resume.
+    """
+    @property
+    def started(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it began.
+
+        By the engine's clock.
+        """
+
+    @property
+    def questions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[runwire.v1.events_pb2.InputRequested]:
+        """What it asks its user.
+
+        The questions that are open, oldest first.
+        """
+
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        agent: builtins.str = ...,
+        thread_id: builtins.str = ...,
+        started: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        last_seq: builtins.int = ...,
+        questions: collections.abc.Iterable[runwire.v1.events_pb2.InputRequested] | None = ...,
+        is_over: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["started", b"started"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["agent", b"agent", "is_over", b"is_over", "last_seq", b"last_seq", "questions", b"questions", "run_id", b"run_id", "started", b"started", "thread_id", b"thread_id"]) -> None: ...
+
+Global___RunInfo: typing_extensions.TypeAlias = RunInfo
 
 @typing.final
 class ListAgentsRequest(google.protobuf.message.Message):

@@ -52,6 +52,16 @@ class EngineServiceStub(object):
                 request_serializer=runwire_dot_v1_dot_engine__pb2.CancelRequest.SerializeToString,
                 response_deserializer=runwire_dot_v1_dot_engine__pb2.CancelResponse.FromString,
                 _registered_method=True)
+        self.Answer = channel.unary_unary(
+                '/runwire.v1.EngineService/Answer',
+                request_serializer=runwire_dot_v1_dot_engine__pb2.AnswerRequest.SerializeToString,
+                response_deserializer=runwire_dot_v1_dot_engine__pb2.AnswerResponse.FromString,
+                _registered_method=True)
+        self.ListRuns = channel.unary_unary(
+                '/runwire.v1.EngineService/ListRuns',
+                request_serializer=runwire_dot_v1_dot_engine__pb2.ListRunsRequest.SerializeToString,
+                response_deserializer=runwire_dot_v1_dot_engine__pb2.ListRunsResponse.FromString,
+                _registered_method=True)
         self.ListAgents = channel.unary_unary(
                 '/runwire.v1.EngineService/ListAgents',
                 request_serializer=runwire_dot_v1_dot_engine__pb2.ListAgentsRequest.SerializeToString,
@@ -94,6 +104,25 @@ class EngineServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Answer(self, request, context):
+        """Answers a question that one of the caller's own runs has asked.
+
+        The same answer twice is OK; another one than before is ABORTED; one that comes too late is FAILED_PRECONDITION. One
+        that is not what the question's schema wants is INVALID_ARGUMENT, names the fields, and leaves the question open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRuns(self, request, context):
+        """Lists the caller's own runs: those that go on, and those that can still be read.
+
+        With their open questions. Newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAgents(self, request, context):
         """Lists the agents that this engine can run.
 
@@ -120,6 +149,16 @@ def add_EngineServiceServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=runwire_dot_v1_dot_engine__pb2.CancelRequest.FromString,
                     response_serializer=runwire_dot_v1_dot_engine__pb2.CancelResponse.SerializeToString,
+            ),
+            'Answer': grpc.unary_unary_rpc_method_handler(
+                    servicer.Answer,
+                    request_deserializer=runwire_dot_v1_dot_engine__pb2.AnswerRequest.FromString,
+                    response_serializer=runwire_dot_v1_dot_engine__pb2.AnswerResponse.SerializeToString,
+            ),
+            'ListRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRuns,
+                    request_deserializer=runwire_dot_v1_dot_engine__pb2.ListRunsRequest.FromString,
+                    response_serializer=runwire_dot_v1_dot_engine__pb2.ListRunsResponse.SerializeToString,
             ),
             'ListAgents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAgents,
@@ -211,6 +250,60 @@ class EngineService(object):
             '/runwire.v1.EngineService/Cancel',
             runwire_dot_v1_dot_engine__pb2.CancelRequest.SerializeToString,
             runwire_dot_v1_dot_engine__pb2.CancelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Answer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runwire.v1.EngineService/Answer',
+            runwire_dot_v1_dot_engine__pb2.AnswerRequest.SerializeToString,
+            runwire_dot_v1_dot_engine__pb2.AnswerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runwire.v1.EngineService/ListRuns',
+            runwire_dot_v1_dot_engine__pb2.ListRunsRequest.SerializeToString,
+            runwire_dot_v1_dot_engine__pb2.ListRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -73,6 +73,38 @@ _EngineServiceCancelType = typing_extensions.TypeVar(
     ],
 )
 
+_EngineServiceAnswerType = typing_extensions.TypeVar(
+    '_EngineServiceAnswerType',
+    grpc.UnaryUnaryMultiCallable[
+        runwire.v1.engine_pb2.AnswerRequest,
+        runwire.v1.engine_pb2.AnswerResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runwire.v1.engine_pb2.AnswerRequest,
+        runwire.v1.engine_pb2.AnswerResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        runwire.v1.engine_pb2.AnswerRequest,
+        runwire.v1.engine_pb2.AnswerResponse,
+    ],
+)
+
+_EngineServiceListRunsType = typing_extensions.TypeVar(
+    '_EngineServiceListRunsType',
+    grpc.UnaryUnaryMultiCallable[
+        runwire.v1.engine_pb2.ListRunsRequest,
+        runwire.v1.engine_pb2.ListRunsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runwire.v1.engine_pb2.ListRunsRequest,
+        runwire.v1.engine_pb2.ListRunsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        runwire.v1.engine_pb2.ListRunsRequest,
+        runwire.v1.engine_pb2.ListRunsResponse,
+    ],
+)
+
 _EngineServiceListAgentsType = typing_extensions.TypeVar(
     '_EngineServiceListAgentsType',
     grpc.UnaryUnaryMultiCallable[
@@ -89,7 +121,7 @@ _EngineServiceListAgentsType = typing_extensions.TypeVar(
     ],
 )
 
-class EngineServiceStub(typing.Generic[_EngineServiceRunType, _EngineServiceResumeType, _EngineServiceCancelType, _EngineServiceListAgentsType]):
+class EngineServiceStub(typing.Generic[_EngineServiceRunType, _EngineServiceResumeType, _EngineServiceCancelType, _EngineServiceAnswerType, _EngineServiceListRunsType, _EngineServiceListAgentsType]):
     """Runs agents, and streams what happens.
 
     The caller's identity comes from the `authorization` metadata of the call, never from a field of a request.
@@ -110,6 +142,14 @@ class EngineServiceStub(typing.Generic[_EngineServiceRunType, _EngineServiceResu
             runwire.v1.engine_pb2.CancelResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
+            runwire.v1.engine_pb2.AnswerRequest,
+            runwire.v1.engine_pb2.AnswerResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            runwire.v1.engine_pb2.ListRunsRequest,
+            runwire.v1.engine_pb2.ListRunsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
             runwire.v1.engine_pb2.ListAgentsRequest,
             runwire.v1.engine_pb2.ListAgentsResponse,
         ],
@@ -128,6 +168,14 @@ class EngineServiceStub(typing.Generic[_EngineServiceRunType, _EngineServiceResu
         grpc.aio.UnaryUnaryMultiCallable[
             runwire.v1.engine_pb2.CancelRequest,
             runwire.v1.engine_pb2.CancelResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            runwire.v1.engine_pb2.AnswerRequest,
+            runwire.v1.engine_pb2.AnswerResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            runwire.v1.engine_pb2.ListRunsRequest,
+            runwire.v1.engine_pb2.ListRunsResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             runwire.v1.engine_pb2.ListAgentsRequest,
@@ -155,6 +203,19 @@ class EngineServiceStub(typing.Generic[_EngineServiceRunType, _EngineServiceResu
     Whoever is attached gets `agent_cancelled`. Stopping a run that is over changes nothing, and is OK.
     """
 
+    Answer: _EngineServiceAnswerType
+    """Answers a question that one of the caller's own runs has asked.
+
+    The same answer twice is OK; another one than before is ABORTED; one that comes too late is FAILED_PRECONDITION. One
+    that is not what the question's schema wants is INVALID_ARGUMENT, names the fields, and leaves the question open.
+    """
+
+    ListRuns: _EngineServiceListRunsType
+    """Lists the caller's own runs: those that go on, and those that can still be read.
+
+    With their open questions. Newest first.
+    """
+
     ListAgents: _EngineServiceListAgentsType
     """Lists the agents that this engine can run.
 
@@ -173,6 +234,14 @@ EngineServiceAsyncStub: typing_extensions.TypeAlias = EngineServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         runwire.v1.engine_pb2.CancelRequest,
         runwire.v1.engine_pb2.CancelResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runwire.v1.engine_pb2.AnswerRequest,
+        runwire.v1.engine_pb2.AnswerResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        runwire.v1.engine_pb2.ListRunsRequest,
+        runwire.v1.engine_pb2.ListRunsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         runwire.v1.engine_pb2.ListAgentsRequest,
@@ -219,6 +288,29 @@ class EngineServiceServicer(metaclass=abc.ABCMeta):
         """Stops one of the caller's own runs.
 
         Whoever is attached gets `agent_cancelled`. Stopping a run that is over changes nothing, and is OK.
+        """
+
+    @abc.abstractmethod
+    def Answer(
+        self,
+        request: runwire.v1.engine_pb2.AnswerRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runwire.v1.engine_pb2.AnswerResponse, collections.abc.Awaitable[runwire.v1.engine_pb2.AnswerResponse]]:
+        """Answers a question that one of the caller's own runs has asked.
+
+        The same answer twice is OK; another one than before is ABORTED; one that comes too late is FAILED_PRECONDITION. One
+        that is not what the question's schema wants is INVALID_ARGUMENT, names the fields, and leaves the question open.
+        """
+
+    @abc.abstractmethod
+    def ListRuns(
+        self,
+        request: runwire.v1.engine_pb2.ListRunsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[runwire.v1.engine_pb2.ListRunsResponse, collections.abc.Awaitable[runwire.v1.engine_pb2.ListRunsResponse]]:
+        """Lists the caller's own runs: those that go on, and those that can still be read.
+
+        With their open questions. Newest first.
         """
 
     @abc.abstractmethod

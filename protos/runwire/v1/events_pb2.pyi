@@ -22,6 +22,106 @@ else:
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
+class _InputReason:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _InputReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_InputReason.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    INPUT_REASON_UNSPECIFIED: _InputReason.ValueType  # 0
+    """No reason was given.
+
+    Never sent.
+    """
+    INPUT_REASON_QUESTION: _InputReason.ValueType  # 1
+    """The agent lacks something that its user knows.
+
+    The answer has it as its content.
+    """
+    INPUT_REASON_TOOL_APPROVAL: _InputReason.ValueType  # 2
+    """A tool is to be called only if its user approves of it.
+
+    The answer has no content: what is approved is this call as it is, or nothing.
+    """
+
+class InputReason(_InputReason, metaclass=_InputReasonEnumTypeWrapper):
+    """What kind of question an agent asks.
+
+    Numbers are never used again; a reader treats one it doesn't know as INPUT_REASON_QUESTION.
+    """
+
+INPUT_REASON_UNSPECIFIED: InputReason.ValueType  # 0
+"""No reason was given.
+
+Never sent.
+"""
+INPUT_REASON_QUESTION: InputReason.ValueType  # 1
+"""The agent lacks something that its user knows.
+
+The answer has it as its content.
+"""
+INPUT_REASON_TOOL_APPROVAL: InputReason.ValueType  # 2
+"""A tool is to be called only if its user approves of it.
+
+The answer has no content: what is approved is this call as it is, or nothing.
+"""
+Global___InputReason: typing_extensions.TypeAlias = InputReason
+
+class _InputOutcome:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _InputOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_InputOutcome.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    INPUT_OUTCOME_UNSPECIFIED: _InputOutcome.ValueType  # 0
+    """Nothing was said.
+
+    Never sent, and refused in an answer.
+    """
+    INPUT_OUTCOME_ACCEPTED: _InputOutcome.ValueType  # 1
+    """The user answered, or approved.
+
+    An answer has content, if its schema wants any.
+    """
+    INPUT_OUTCOME_DECLINED: _InputOutcome.ValueType  # 2
+    """The user said no.
+
+    The agent goes on, and knows.
+    """
+    INPUT_OUTCOME_EXPIRED: _InputOutcome.ValueType  # 3
+    """Nobody answered in time, or the agent waits for it no longer.
+
+    Not a no: whoever was asked may not have seen it. Refused in an answer.
+    """
+
+class InputOutcome(_InputOutcome, metaclass=_InputOutcomeEnumTypeWrapper):
+    """What became of a question.
+
+    Numbers are never used again.
+    """
+
+INPUT_OUTCOME_UNSPECIFIED: InputOutcome.ValueType  # 0
+"""Nothing was said.
+
+Never sent, and refused in an answer.
+"""
+INPUT_OUTCOME_ACCEPTED: InputOutcome.ValueType  # 1
+"""The user answered, or approved.
+
+An answer has content, if its schema wants any.
+"""
+INPUT_OUTCOME_DECLINED: InputOutcome.ValueType  # 2
+"""The user said no.
+
+The agent goes on, and knows.
+"""
+INPUT_OUTCOME_EXPIRED: InputOutcome.ValueType  # 3
+"""Nobody answered in time, or the agent waits for it no longer.
+
+Not a no: whoever was asked may not have seen it. Refused in an answer.
+"""
+Global___InputOutcome: typing_extensions.TypeAlias = InputOutcome
+
 class _FailureReason:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -135,6 +235,8 @@ class Event(google.protobuf.message.Message):
     TOOL_EXECUTING_FIELD_NUMBER: builtins.int
     TOOL_COMPLETED_FIELD_NUMBER: builtins.int
     AGENT_REPORTED_FIELD_NUMBER: builtins.int
+    INPUT_REQUESTED_FIELD_NUMBER: builtins.int
+    INPUT_ANSWERED_FIELD_NUMBER: builtins.int
     MODEL_CALLED_FIELD_NUMBER: builtins.int
     AGENT_COMPLETED_FIELD_NUMBER: builtins.int
     AGENT_FAILED_FIELD_NUMBER: builtins.int
@@ -199,6 +301,20 @@ class Event(google.protobuf.message.Message):
         """
 
     @property
+    def input_requested(self) -> Global___InputRequested:
+        """The agent asks its user something, and waits.
+
+        Followed by one `input_answered` with the same `request_id`, unless the run's terminal event comes before.
+        """
+
+    @property
+    def input_answered(self) -> Global___InputAnswered:
+        """A question is settled.
+
+        Follows the `input_requested` with the same `request_id`.
+        """
+
+    @property
     def model_called(self) -> Global___ModelCalled:
         """A call to a model has ended.
 
@@ -238,14 +354,16 @@ class Event(google.protobuf.message.Message):
         tool_executing: Global___ToolExecuting | None = ...,
         tool_completed: Global___ToolCompleted | None = ...,
         agent_reported: Global___AgentReported | None = ...,
+        input_requested: Global___InputRequested | None = ...,
+        input_answered: Global___InputAnswered | None = ...,
         model_called: Global___ModelCalled | None = ...,
         agent_completed: Global___AgentCompleted | None = ...,
         agent_failed: Global___AgentFailed | None = ...,
         agent_cancelled: Global___AgentCancelled | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["agent_cancelled", b"agent_cancelled", "agent_completed", b"agent_completed", "agent_failed", b"agent_failed", "agent_message", b"agent_message", "agent_reported", b"agent_reported", "agent_started", b"agent_started", "agent_thinking", b"agent_thinking", "kind", b"kind", "model_called", b"model_called", "time", b"time", "tool_completed", b"tool_completed", "tool_executing", b"tool_executing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent", b"agent", "agent_cancelled", b"agent_cancelled", "agent_completed", b"agent_completed", "agent_failed", b"agent_failed", "agent_message", b"agent_message", "agent_reported", b"agent_reported", "agent_started", b"agent_started", "agent_thinking", b"agent_thinking", "kind", b"kind", "model_called", b"model_called", "seq", b"seq", "time", b"time", "tool_completed", b"tool_completed", "tool_executing", b"tool_executing"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["agent_started", "agent_thinking", "agent_message", "tool_executing", "tool_completed", "agent_reported", "model_called", "agent_completed", "agent_failed", "agent_cancelled"] | None: ...
+    def HasField(self, field_name: typing.Literal["agent_cancelled", b"agent_cancelled", "agent_completed", b"agent_completed", "agent_failed", b"agent_failed", "agent_message", b"agent_message", "agent_reported", b"agent_reported", "agent_started", b"agent_started", "agent_thinking", b"agent_thinking", "input_answered", b"input_answered", "input_requested", b"input_requested", "kind", b"kind", "model_called", b"model_called", "time", b"time", "tool_completed", b"tool_completed", "tool_executing", b"tool_executing"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["agent", b"agent", "agent_cancelled", b"agent_cancelled", "agent_completed", b"agent_completed", "agent_failed", b"agent_failed", "agent_message", b"agent_message", "agent_reported", b"agent_reported", "agent_started", b"agent_started", "agent_thinking", b"agent_thinking", "input_answered", b"input_answered", "input_requested", b"input_requested", "kind", b"kind", "model_called", b"model_called", "seq", b"seq", "time", b"time", "tool_completed", b"tool_completed", "tool_executing", b"tool_executing"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["agent_started", "agent_thinking", "agent_message", "tool_executing", "tool_completed", "agent_reported", "input_requested", "input_answered", "model_called", "agent_completed", "agent_failed", "agent_cancelled"] | None: ...
 
 Global___Event: typing_extensions.TypeAlias = Event
 
@@ -460,6 +578,135 @@ class AgentReported(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["data", b"data", "name", b"name"]) -> None: ...
 
 Global___AgentReported: typing_extensions.TypeAlias = AgentReported
+
+@typing.final
+class InputRequested(google.protobuf.message.Message):
+    """The agent asks its user something, and waits.
+
+    Answered by the RPC `Answer`, or a gateway's `answer` frame.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    CALL_ID_FIELD_NUMBER: builtins.int
+    SCHEMA_FIELD_NUMBER: builtins.int
+    PROPOSED_FIELD_NUMBER: builtins.int
+    EXPIRES_AT_FIELD_NUMBER: builtins.int
+    TOOL_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Which question this is.
+
+    Random, and unique.
+    """
+    reason: Global___InputReason.ValueType
+    """What kind of question it is.
+
+    Never INPUT_REASON_UNSPECIFIED.
+    """
+    message: builtins.str
+    """What is asked, as a sentence for a person.
+
+    Never empty.
+    """
+    call_id: builtins.str
+    """The call of a tool that it is about, or was asked in.
+
+    Empty when there is none. An approved call has its `tool_executing` after this, if not before.
+    """
+    tool: builtins.str
+    """The tool that would be called.
+
+    Empty unless it is an approval.
+    """
+    @property
+    def schema(self) -> google.protobuf.struct_pb2.Struct:
+        """What an answer has to look like: a JSON Schema of a flat object.
+
+        Its properties are strings, numbers, integers, booleans, or one of an `enum`. The order of `required` is the one to
+        show them in. Missing when any content will do; an approval has none.
+        """
+
+    @property
+    def proposed(self) -> google.protobuf.struct_pb2.Struct:
+        """The arguments that a tool would be called with.
+
+        Word for word as in its `tool_executing`. Missing unless it is an approval.
+        """
+
+    @property
+    def expires_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it expires if nobody answers.
+
+        Always set.
+        """
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        reason: Global___InputReason.ValueType = ...,
+        message: builtins.str = ...,
+        call_id: builtins.str = ...,
+        schema: google.protobuf.struct_pb2.Struct | None = ...,
+        proposed: google.protobuf.struct_pb2.Struct | None = ...,
+        expires_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        tool: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["expires_at", b"expires_at", "proposed", b"proposed", "schema", b"schema"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["call_id", b"call_id", "expires_at", b"expires_at", "message", b"message", "proposed", b"proposed", "reason", b"reason", "request_id", b"request_id", "schema", b"schema", "tool", b"tool"]) -> None: ...
+
+Global___InputRequested: typing_extensions.TypeAlias = InputRequested
+
+@typing.final
+class InputAnswered(google.protobuf.message.Message):
+    """A question is settled.
+
+    Sent exactly once for each `input_requested` of a run that goes on.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    CONTENT_FIELD_NUMBER: builtins.int
+    ANSWERED_BY_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Which question it was.
+
+    Equals the `request_id` of its `input_requested`.
+    """
+    outcome: Global___InputOutcome.ValueType
+    """What became of it.
+
+    Never INPUT_OUTCOME_UNSPECIFIED.
+    """
+    answered_by: builtins.str
+    """Who answered.
+
+    The user's name, as the engine verified it; empty when nobody did.
+    """
+    @property
+    def content(self) -> google.protobuf.struct_pb2.Struct:
+        """What was answered.
+
+        As the question's schema wants it; empty unless it was accepted.
+        """
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        outcome: Global___InputOutcome.ValueType = ...,
+        content: google.protobuf.struct_pb2.Struct | None = ...,
+        answered_by: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["content", b"content"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["answered_by", b"answered_by", "content", b"content", "outcome", b"outcome", "request_id", b"request_id"]) -> None: ...
+
+Global___InputAnswered: typing_extensions.TypeAlias = InputAnswered
 
 @typing.final
 class ModelCalled(google.protobuf.message.Message):

@@ -6,7 +6,9 @@ The gateway: what a browser sends through its socket. What it receives are RunRe
 import builtins
 import google.protobuf.descriptor
 import google.protobuf.message
+import google.protobuf.struct_pb2
 import runwire.v1.engine_pb2
+import runwire.v1.events_pb2
 import sys
 import typing
 
@@ -21,7 +23,7 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 class ClientFrame(google.protobuf.message.Message):
     """One frame from a browser.
 
-    The first opens a run or resumes one; the only later one is `cancel`.
+    The first opens a run, resumes one, or answers a question of one; later ones are `answer` and `cancel`.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -31,6 +33,7 @@ class ClientFrame(google.protobuf.message.Message):
     RUN_FIELD_NUMBER: builtins.int
     RESUME_FIELD_NUMBER: builtins.int
     CANCEL_FIELD_NUMBER: builtins.int
+    ANSWER_FIELD_NUMBER: builtins.int
     access_token: builtins.str
     """Who is calling, as a token that the engine verifies.
 
@@ -62,6 +65,13 @@ class ClientFrame(google.protobuf.message.Message):
         Never the first frame.
         """
 
+    @property
+    def answer(self) -> Global___AnswerFrame:
+        """Answers a question.
+
+        As the first frame, it joins no run: the socket gets an AnswerResult, and closes.
+        """
+
     def __init__(
         self,
         *,
@@ -70,10 +80,11 @@ class ClientFrame(google.protobuf.message.Message):
         run: runwire.v1.engine_pb2.RunRequest | None = ...,
         resume: runwire.v1.engine_pb2.ResumeRequest | None = ...,
         cancel: Global___CancelFrame | None = ...,
+        answer: Global___AnswerFrame | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["cancel", b"cancel", "frame", b"frame", "resume", b"resume", "run", b"run"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["access_token", b"access_token", "cancel", b"cancel", "frame", b"frame", "resume", b"resume", "run", b"run", "traceparent", b"traceparent"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["frame", b"frame"]) -> typing.Literal["run", "resume", "cancel"] | None: ...
+    def HasField(self, field_name: typing.Literal["answer", b"answer", "cancel", b"cancel", "frame", b"frame", "resume", b"resume", "run", b"run"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["access_token", b"access_token", "answer", b"answer", "cancel", b"cancel", "frame", b"frame", "resume", b"resume", "run", b"run", "traceparent", b"traceparent"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["frame", b"frame"]) -> typing.Literal["run", "resume", "cancel", "answer"] | None: ...
 
 Global___ClientFrame: typing_extensions.TypeAlias = ClientFrame
 
@@ -91,3 +102,51 @@ class CancelFrame(google.protobuf.message.Message):
     ) -> None: ...
 
 Global___CancelFrame: typing_extensions.TypeAlias = CancelFrame
+
+@typing.final
+class AnswerFrame(google.protobuf.message.Message):
+    """Answers a question.
+
+    What became of it comes back as an AnswerResult. An answer that is refused closes nothing.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    CONTENT_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Which question it is.
+
+    As in its `input_requested`.
+    """
+    outcome: runwire.v1.events_pb2.InputOutcome.ValueType
+    """What is said to it.
+
+    Accepted, or declined.
+    """
+    run_id: builtins.str
+    """The run that asked.
+
+    Needed in a first frame; otherwise this socket's own, unless another is named.
+    """
+    @property
+    def content(self) -> google.protobuf.struct_pb2.Struct:
+        """What is answered.
+
+        As the question's schema wants it. Empty for an approval, and where it is declined.
+        """
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        outcome: runwire.v1.events_pb2.InputOutcome.ValueType = ...,
+        content: google.protobuf.struct_pb2.Struct | None = ...,
+        run_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["content", b"content"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["content", b"content", "outcome", b"outcome", "request_id", b"request_id", "run_id", b"run_id"]) -> None: ...
+
+Global___AnswerFrame: typing_extensions.TypeAlias = AnswerFrame

@@ -7,6 +7,7 @@ from google.adk.agents import Agent
 from google.adk.agents.readonly_context import ReadonlyContext
 from google.adk.models import BaseLlm, LlmRequest, LlmResponse
 from google.adk.models.lite_llm import LiteLlm
+from google.adk.tools import FunctionTool
 from google.genai import types
 
 model = LiteLlm(model="openai/scripted-1", num_retries=0)
@@ -27,6 +28,11 @@ def broken() -> str:
     raise ValueError("a secret of the tool's")
 
 
+def pay(amount: float, to: str) -> str:
+    """Pay somebody."""
+    return f"{amount:g} to {to}"
+
+
 def say(context: ReadonlyContext) -> str:
     state = context.state
     return f"parameters: {sorted(state)} {sorted(state['parameters'].items())}"
@@ -43,6 +49,7 @@ class Thinker(BaseLlm):
 
 
 forecast = Agent(name="forecast", model=model, tools=[weather, broken], description="Knows the weather.")
+careful = Agent(name="careful", model=model, tools=[FunctionTool(pay, require_confirmation=True)])
 shaped = Agent(name="shaped", model=model, output_schema=Report)
 secretive = Agent(name="secretive", model=model, instruction=say)
 thoughtful = Agent(name="thoughtful", model=Thinker(model="thinker"))

@@ -5,16 +5,16 @@ from typing import Any
 
 import pydantic
 from langchain.agents import create_agent
-from langchain.agents.middleware import dynamic_prompt
+from langchain.agents.middleware import HumanInTheLoopMiddleware, dynamic_prompt
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langgraph.config import get_config
 from langgraph.graph import MessagesState, StateGraph
-from langgraph.types import Send
+from langgraph.types import Send, interrupt
 
 model = ChatOpenAI(model="scripted-1", stream_usage=True, max_retries=0)
 
@@ -36,6 +36,18 @@ def broken() -> str:
     raise ValueError("a secret of the tool's")
 
 
+@tool
+def pay(amount: float, to: str) -> str:
+    """Pay somebody."""
+    return f"{amount:g} to {to}"
+
+
+def ask(_: MessagesState) -> dict[str, Any]:
+    who = interrupt("Who are you?")
+    order = interrupt({"message": "Which order?", "schema": {"order": {"type": "integer"}}})
+    return {"messages": [AIMessage(f"{who} wants order {order['order']}.")]}
+
+
 @dynamic_prompt
 def say(_: Any) -> str:
     config = get_config()["configurable"]
@@ -51,6 +63,8 @@ class Thinker(GenericFakeChatModel):
 
 
 forecast = create_agent(model, [weather, broken], name="forecast")
+careful = create_agent(model, [pay], middleware=[HumanInTheLoopMiddleware({"pay": True})])
+curious = StateGraph(MessagesState).add_node("ask", ask).set_entry_point("ask").compile()
 shaped = create_agent(model, [], response_format=ToolStrategy(Report))
 secretive = create_agent(model, [], middleware=[say])
 desk = StateGraph(MessagesState).add_node("researcher", forecast).set_entry_point("researcher").compile()

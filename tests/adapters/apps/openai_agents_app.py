@@ -37,6 +37,12 @@ def broken() -> str:
     raise ValueError("a secret of the tool's")
 
 
+@function_tool(needs_approval=True)
+def pay(amount: float, to: str) -> str:
+    """Pay somebody."""
+    return f"{amount:g} to {to}"
+
+
 def say(context: RunContextWrapper[dict[str, Any]], _: Agent[Any]) -> str:
     return f"parameters: {sorted(context.context)} {sorted(context.context['parameters'].items())}"
 
@@ -60,6 +66,7 @@ class Thinker(Model):
 
 
 forecast = Agent(name="forecast", model=model, tools=[weather, broken], handoff_description="Knows the weather.")
+careful = Agent(name="careful", model=model, tools=[pay])
 shaped = Agent(name="shaped", model=model, output_type=Report)
 researcher = Agent(name="researcher", model=model)
 desk = Agent(name="desk", model=model, handoffs=[researcher])

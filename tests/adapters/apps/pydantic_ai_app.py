@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pydantic
-from pydantic_ai import Agent, RunContext
+from pydantic_ai import Agent, RunContext, Tool
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models.function import AgentInfo, DeltaThinkingCalls, DeltaThinkingPart, FunctionModel
 from pydantic_ai.models.openai import OpenAIChatModel
@@ -25,7 +25,13 @@ def broken() -> str:
     raise ValueError("a secret of the tool's")
 
 
+def pay(amount: float, to: str) -> str:
+    """Pay somebody."""
+    return f"{amount:g} to {to}"
+
+
 forecast = Agent(OpenAIChatModel("scripted-1"), tools=[weather, broken], description="Knows the weather.")
+careful = Agent(OpenAIChatModel("scripted-1"), tools=[Tool(pay, requires_approval=True)])
 shaped = Agent(OpenAIChatModel("scripted-1"), output_type=Report)
 secretive = Agent(OpenAIChatModel("scripted-1"), deps_type=dict)
 

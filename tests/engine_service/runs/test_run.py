@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 import structlog
+from google.protobuf.struct_pb2 import Struct
 from runwire.v1 import events_pb2 as pb
 from runwire.v1.engine_pb2 import RunResponse
 
-from engine_service.runs.run import CANCELLED, MAX_NOTES, TIMED_OUT, Run
+from engine_service.clock import Clock
+from engine_service.runs.refusal import Code, Refusal
+from engine_service.runs.run import CANCELLED, MAX_NOTES, TIMED_OUT, Patience, Run
 from engine_service.wire import GRACE
 from engine_service.workers import KILLED, WorkerError
 from tests.support.workers import HandWorker, HandWorkers, work
@@ -19,7 +22,7 @@ LONG = 60.0
 async def begun(seconds: float = LONG, grace: float = GRACE) -> tuple[Run, HandWorker]:
     workers = HandWorkers()
     run = Run(work(), workers, max_event_bytes=1024)
-    await run.start(seconds, grace)
+    await run.start(LONG, Patience(seconds, grace))
     return run, workers.given[0]
 
 
@@ -99,13 +102,55 @@ async def test_stopped_before_it_has_a_worker() -> None:
     workers = HandWorkers()
     workers.may_start.clear()
     run = Run(work(), workers, max_event_bytes=1024)
-    starting = asyncio.create_task(run.start(LONG, 0.3))
+    starting = asyncio.create_task(run.start(LONG, Patience(LONG, 0.3)))
     await asyncio.sleep(0)
     run.stop(CANCELLED)
     workers.may_start.set()
     await starting
     assert workers.given[0].graces == [0.3]
     assert (await rest(run))[-1].HasField("agent_cancelled")
+    await run.close()
+
+
+async def test_time_that_stands_still() -> None:
+    """A run has its time besides that in which it waits for its user; its caller has no more patience than before."""
+    run, worker = await begun(seconds=LONG)
+    run._clock = Clock(0.2, asyncio.get_running_loop().time())
+    worker.ask("q")
+    worker.wait(is_waiting=True)
+    reading = asyncio.create_task(rest(run))
+    await asyncio.sleep(0.4)
+    assert not run.is_stopped
+    run.questions.answer("q", pb.INPUT_OUTCOME_ACCEPTED, Struct(), "alice")
+    assert [answered.request_id for answered in worker.told] == ["q"]
+    events = await reading  # it says no more, and its time goes on
+    assert events[-1].agent_failed.reason == pb.FAILURE_REASON_TIMEOUT
+    await run.close()
+
+
+async def test_a_question_that_is_none() -> None:
+    """What is asked twice, or without a name, or is too much, is no question: the stream is broken."""
+    for wrong in (["q", "q"], [""], [str(number) for number in range(65)]):
+        run, worker = await begun()
+        for request_id in wrong:
+            worker.ask(request_id)
+        events = await rest(run)
+        assert events[-1].agent_failed.reason == pb.FAILURE_REASON_CRASHED
+        await run.close()
+
+
+async def test_a_question_that_expires() -> None:
+    """Its agent is told, and then it is too late."""
+    run, worker = await begun()
+    worker.ask("q", seconds=0.05)
+    await run.next()
+    await asyncio.sleep(0.2)
+    assert [answered.outcome for answered in worker.told] == [pb.INPUT_OUTCOME_EXPIRED]
+    with pytest.raises(Refusal) as refused:
+        run.questions.answer("q", pb.INPUT_OUTCOME_ACCEPTED, Struct(), "alice")
+    assert refused.value.code is Code.FAILED_PRECONDITION
+    run.stop(CANCELLED)
+    await rest(run)
     await run.close()
 
 

@@ -25,7 +25,7 @@ def descriptors() -> int:
 
 
 def terms(*modules: str) -> Terms:
-    return Terms(modules, MIB, 512 * MIB, 60.0)
+    return Terms(modules, MIB, 512 * MIB, 60.0, 60.0)
 
 
 @asynccontextmanager

@@ -1,0 +1,140 @@
+"""What a run has asked its user, and what becomes of it: decided here, whatever the agent's process does meanwhile."""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError
+from google.protobuf.struct_pb2 import Struct
+from runwire.v1 import events_pb2 as pb
+
+from engine_service.runs.refusal import Code, Refusal, invalid
+from engine_service.schema import Schema, SchemaError
+from engine_service.wire import MAX_OPEN, MAX_QUESTION, NANOSECONDS
+from runwire.service import structs
+
+MAX_SETTLED = 256
+"""Questions of one run of which it is still known what became of them."""
+
+UNANSWERED = b""
+"""What was said of a question that nobody answered in time."""
+
+TOLD = {pb.INPUT_OUTCOME_ACCEPTED, pb.INPUT_OUTCOME_DECLINED}
+"""What a person can say."""
+
+ACCEPTED, APPROVAL = pb.INPUT_OUTCOME_ACCEPTED, pb.INPUT_REASON_TOOL_APPROVAL
+
+
+class QuestionError(Exception):
+    """What an agent's process sent is no question, or one too many."""
+
+
+class Open(NamedTuple):
+    """A question that waits for an answer."""
+
+    request: pb.InputRequested
+    schema: Schema | None
+    timer: asyncio.TimerHandle
+
+
+class Questions:
+    """One run's questions: those that are open, and what became of the newest others."""
+
+    def __init__(self, tell: Callable[[pb.InputAnswered], None]) -> None:
+        self._tell = tell
+        self._open: dict[str, Open] = {}
+        self._settled = OrderedDict[str, bytes]()  # what was answered, in short; nothing for what wasn't
+
+    @property
+    def open(self) -> list[pb.InputRequested]:
+        """Those that wait for an answer, oldest first."""
+        return [question.request for question in self._open.values()]
+
+    def ask(self, body: bytes) -> None:
+        """Take a question, as the event that asks it. Raises QuestionError."""
+        event = _read(body)
+        request = event.input_requested
+        if not request.request_id or request.request_id in self._open or request.request_id in self._settled:
+            raise QuestionError("a question whose id is none, or another's")
+        if len(self._open) >= MAX_OPEN or len(body) > MAX_QUESTION:
+            raise QuestionError("more, or larger, questions than a run may have open")
+        try:
+            schema = Schema(structs.struct(request.schema)) if request.HasField("schema") else None
+        except SchemaError as error:
+            raise QuestionError(str(error)) from error
+        # By the clock that wrote both: ours may be set meanwhile.
+        seconds = (request.expires_at.ToNanoseconds() - event.time.ToNanoseconds()) / NANOSECONDS
+        timer = asyncio.get_running_loop().call_later(seconds, self._expire, request.request_id)
+        self._open[request.request_id] = Open(request, schema, timer)
+
+    def answer(self, request_id: str, outcome: "pb.InputOutcome.ValueType", content: Struct, by: str) -> None:
+        """Settle a question; said again, nothing changes. Raises a Refusal, and then nothing has changed either."""
+        said = _digest(outcome, content)
+        if (question := self._open.get(request_id)) is None:
+            _check_again(self._settled.get(request_id), said)
+            return
+        if violations := _violations(question, outcome, structs.struct(content)):
+            raise invalid(violations)
+        self._settle(request_id, said)
+        self._tell(pb.InputAnswered(request_id=request_id, outcome=outcome, content=content, answered_by=by))
+
+    def withdraw(self, body: bytes) -> None:
+        """Hear that the agent's side has ended a question: it waits no longer. Raises QuestionError."""
+        self._settle(_read(body).input_answered.request_id, UNANSWERED)
+
+    def close(self) -> None:
+        """Hear that the run ends: nothing that is open will be answered any more."""
+        for request_id in tuple(self._open):
+            self._settle(request_id, UNANSWERED)
+        self._tell = _nothing  # nothing holds the run any more
+
+    def _expire(self, request_id: str) -> None:
+        self._settle(request_id, UNANSWERED)
+        self._tell(pb.InputAnswered(request_id=request_id, outcome=pb.INPUT_OUTCOME_EXPIRED))
+
+    def _settle(self, request_id: str, said: bytes) -> None:
+        if question := self._open.pop(request_id, None):
+            question.timer.cancel()
+            self._settled[request_id] = said
+            if len(self._settled) > MAX_SETTLED:
+                self._settled.popitem(last=False)
+
+
+def _nothing(_: pb.InputAnswered) -> None:
+    pass
+
+
+def _check_again(before: bytes | None, said: bytes) -> None:
+    """Look at an answer to a question that is not open. Raises a Refusal, unless it is what was said before."""
+    if before is None:
+        raise Refusal(Code.NOT_FOUND, "You have no such question.")
+    if before == UNANSWERED:
+        raise Refusal(Code.FAILED_PRECONDITION, "It is too late: nobody waits for that answer any more.")
+    if before != said:
+        raise Refusal(Code.ABORTED, "It was answered already, and otherwise.")
+
+
+def _violations(question: Open, outcome: "pb.InputOutcome.ValueType", content: dict[str, Any]) -> dict[str, str]:
+    """Say what is wrong with an answer."""
+    if outcome not in TOLD:
+        return {"outcome": "must be INPUT_OUTCOME_ACCEPTED or INPUT_OUTCOME_DECLINED"}
+    if content and question.request.reason == APPROVAL:
+        return {"content": "must be empty: what is approved is the call as it was asked for, or nothing"}
+    if outcome == ACCEPTED:
+        return question.schema.violations(content) if question.schema else {}
+    return {"content": "must be empty where nothing was accepted"} if content else {}
+
+
+def _digest(outcome: "pb.InputOutcome.ValueType", content: Struct) -> bytes:
+    """Return what two answers have in common if they are the same."""
+    said = pb.InputAnswered(outcome=outcome, content=content)
+    return hashlib.sha256(said.SerializeToString(deterministic=True)).digest()
+
+
+def _read(body: bytes) -> pb.Event:
+    try:
+        return pb.Event.FromString(body)
+    except DecodeError as error:
+        raise QuestionError("what is no event") from error

@@ -1,0 +1,197 @@
+"""Questions to a run's user, on the agent's side: asked, waited for, and told of when they are settled."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple
+
+from runwire.v1 import events_pb2 as pb
+
+from engine_service.clock import Clock
+from engine_service.runtime.event_writer import EventWriter
+from engine_service.runtime.open_calls import AROUND, OpenCalls
+from engine_service.runtime.plain import struct, text
+from engine_service.runtime.tool_calls import MAX_NAME
+from engine_service.schema import Schema
+from engine_service.wire import ASKED, MAX_OPEN, MAX_QUESTION, NANOSECONDS, WAITING, WITHDRAWN
+from runwire.service import structs
+
+LONGEST = 366 * 86_400.0
+"""Seconds that a question may wait."""
+
+Outcome = Literal["accepted", "declined", "expired"]
+OUTCOMES: dict["pb.InputOutcome.ValueType", Outcome] = {
+    pb.INPUT_OUTCOME_ACCEPTED: "accepted",
+    pb.INPUT_OUTCOME_DECLINED: "declined",
+    pb.INPUT_OUTCOME_EXPIRED: "expired",
+}
+
+
+class Reply(NamedTuple):
+    """What became of a question."""
+
+    outcome: Outcome
+    content: Mapping[str, Any] = {}
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the user answered, or approved."""
+        return self.outcome == "accepted"
+
+
+class Question(NamedTuple):
+    """One that is open."""
+
+    path: str
+    calls: frozenset[str]
+    """The calls of tools that wait for it."""
+    waiter: asyncio.Future[Reply]
+
+
+class Asking:
+    """One run's questions, and its sub-agents'. While it does nothing but wait for them, its time stands still."""
+
+    def __init__(
+        self,
+        writer: EventWriter,
+        calls: OpenCalls,
+        clock: Clock,
+        timeout: float,
+        on_clock: Callable[[], None] | None = None,
+    ) -> None:
+        self._writer = writer
+        self._calls = calls
+        self._clock = clock
+        self._timeout = timeout
+        self._on_clock = on_clock
+        self._room = asyncio.Semaphore(MAX_OPEN)
+        self._open: dict[str, Question] = {}
+        self._is_waiting = False
+        self._is_over = False
+        calls.on_change = self._look
+
+    async def ask(self, path: str, request: pb.InputRequested, seconds: float | None, *, is_halted: bool) -> Reply:
+        """Ask, and wait until the engine has settled it. Where as many are open as may be, wait for room first."""
+        seconds = self._timeout if seconds is None else seconds
+        if not 0 < seconds <= LONGEST:
+            raise ValueError("a question waits for some time, and for a year at most")
+        if request.ByteSize() > MAX_QUESTION - len(path) - ROOM:
+            raise ValueError(f"a question has at most {MAX_QUESTION} bytes, with its schema or arguments")
+        async with self._room:
+            request.request_id = uuid.uuid4().hex
+            request.expires_at.FromNanoseconds(time.time_ns() + int(seconds * NANOSECONDS))
+            self._writer.put(path, tag=ASKED, input_requested=request)
+            calls = self._calls.ids if is_halted else {request.call_id, *AROUND.get()}
+            waiter: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+            self._open[request.request_id] = Question(path, frozenset(calls), waiter)
+            self._look()
+            try:
+                await self._writer.drain()
+                return await waiter
+            finally:
+                self._withdraw(request.request_id)
+
+    def hear(self, body: bytes) -> None:
+        """Hear how the engine has settled a question, and tell it."""
+        answered = pb.InputAnswered.FromString(body)
+        if question := self._open.pop(answered.request_id, None):
+            with suppress(RuntimeError):  # the run has ended meanwhile
+                self._writer.put(question.path, bounded=False, input_answered=answered)
+            self._look()
+            _settle(question, Reply(OUTCOMES[answered.outcome], structs.struct(answered.content)))
+
+    def stop(self) -> None:
+        """Hear that the run is told to stop: its terminal event ends all questions."""
+        self._is_over = True
+
+    def end(self, path: str) -> None:
+        """Hear that a sub-agent ends: what it still asks, nobody waits for."""
+        for request_id, question in tuple(self._open.items()):
+            if question.path == path:
+                self._withdraw(request_id)
+
+    def _withdraw(self, request_id: str) -> None:
+        """End a question that nobody waits for any more."""
+        if (question := self._open.pop(request_id, None)) and not self._is_over:
+            expired = pb.InputAnswered(request_id=request_id, outcome=pb.INPUT_OUTCOME_EXPIRED)
+            with suppress(RuntimeError):  # the run has ended meanwhile
+                self._writer.put(question.path, tag=WITHDRAWN, bounded=False, input_answered=expired)
+            self._look()
+            _settle(question, Reply("expired"))
+
+    def _look(self) -> None:
+        """See whether anything is done but waiting for answers, and tell when that changes."""
+        asked_in = frozenset[str]().union(*(question.calls for question in tuple(self._open.values())))
+        is_waiting = bool(self._open) and self._calls.ids <= asked_in
+        if is_waiting == self._is_waiting:
+            return
+        self._is_waiting = is_waiting
+        if is_waiting:
+            self._clock.stand_still(time.monotonic())
+        else:
+            self._clock.go_on(time.monotonic())
+        self._writer.tell(WAITING, b"\1" if is_waiting else b"")
+        if self._on_clock:
+            self._on_clock()
+
+
+ROOM = 256
+"""Bytes that an event may have beside its question and its agent's path."""
+
+
+class Questions:
+    """Asks in the name of one agent."""
+
+    def __init__(self, path: str, asking: Asking) -> None:
+        self._path = path
+        self._asking = asking
+
+    async def ask(
+        self,
+        message: str,
+        schema: Mapping[str, Any] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - nobody waits here for the user alone
+        *,
+        is_halted: bool = False,
+    ) -> Reply:
+        """Ask for what the schema wants. `is_halted` says that no tool goes on meanwhile, whatever is open."""
+        request = pb.InputRequested(
+            reason=pb.INPUT_REASON_QUESTION,
+            message=_sentence(message),
+            call_id=AROUND.get()[-1] if AROUND.get() else "",
+            schema=None if schema is None else struct(Schema.of(schema).document),
+        )
+        return await self._asking.ask(self._path, request, timeout, is_halted=is_halted)
+
+    async def approval(
+        self, tool: str, arguments: Mapping[str, Any], call_id: str, message: str = "", *, is_halted: bool = False
+    ) -> Reply:
+        """Ask whether a tool may be called."""
+        request = pb.InputRequested(
+            reason=pb.INPUT_REASON_TOOL_APPROVAL,
+            message=_sentence(message or f"May {tool} be called?"),
+            call_id=text(call_id)[:MAX_NAME],
+            proposed=struct(arguments),
+            tool=text(tool)[:MAX_NAME],
+        )
+        return await self._asking.ask(self._path, request, None, is_halted=is_halted)
+
+
+def _sentence(message: str) -> str:
+    """Return what is asked, as a sentence that there is."""
+    if not message:
+        raise ValueError("a question needs a message")
+    return text(message)
+
+
+def _settle(question: Question, reply: Reply) -> None:
+    """Give the reply to whoever waits, on whatever loop that is."""
+
+    def settle() -> None:
+        if not question.waiter.done():
+            question.waiter.set_result(reply)
+
+    with suppress(RuntimeError):  # its loop is closed
+        question.waiter.get_loop().call_soon_threadsafe(settle)
