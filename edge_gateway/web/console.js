@@ -306,17 +306,17 @@ class Card {
 
   input_requested(event) {
     const what = event.tool ? `asks whether it may call ${event.tool}` : `asks: ${event.message}`;
-    this.add("question", event, what).dataset.question = event.requestId;
+    this.add("asks", event, what).dataset.question = event.requestId;
     const form = asForm(event, (said) => this.run.answer(event.requestId, said));
     this.part(".questions").append(form);
-    const nobodyWrites = [document.body, $("start"), this.element].includes(document.activeElement);
-    if (nobodyWrites) form.querySelector("input, select, button").focus();
+    const writes = document.activeElement?.matches("input, textarea, select");
+    if (!writes) form.querySelector("input, select, button").focus();
   }
 
   input_answered(event) {
     this.element.querySelector(`[data-request="${CSS.escape(event.requestId)}"]`)?.remove();
     const asked = this.element.querySelector(`[data-question="${CSS.escape(event.requestId)}"]`);
-    const entry = asked ?? this.add("question", event, "");
+    const entry = asked ?? this.add("asks", event, "");
     entry.append(text("p", "", settled(event)));
     if (Object.keys(event.content).length) entry.append(details("answer", event.content));
   }
@@ -487,6 +487,7 @@ $("afresh").addEventListener("click", () => {
 $("token").addEventListener("change", () => {
   sessionStorage.setItem("token", $("token").value);
   findAgents();
+  findRuns();
 });
 $("token").value = sessionStorage.getItem("token") ?? "";
 for (const asked of kept.read()) new Card(asked).join();

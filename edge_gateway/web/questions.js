@@ -54,7 +54,7 @@ export function inWords({ outcome, answeredBy, time }) {
 function proposal({ tool, proposed = {} }) {
   const list = element("dl", { className: "proposed" });
   list.append(element("dt", { textContent: tool }));
-  for (const [name, value] of Object.entries(proposed)) {
+  for (const [name, value] of Object.entries(proposed).sort()) {
     const shown = typeof value === "string" ? value : JSON.stringify(value);
     const entry = element("dd");
     entry.append(element("span", { textContent: `${name}: ` }), element("code", { textContent: shown }));

@@ -202,7 +202,8 @@ class Telling:
         calls = context.tool_calls
         if isinstance(message, ToolMessage):
             if message.status == "error":
-                calls.fail(message.tool_call_id, message.text if message.text in {DECLINED, EXPIRED} else FAILED)
+                why = next((each for each in (DECLINED, EXPIRED) if each in message.text), FAILED)
+                calls.fail(message.tool_call_id, why)
             else:
                 calls.end(message.tool_call_id, message.content)
         elif isinstance(message, AIMessage):

@@ -148,7 +148,7 @@ async def test_tools_that_have_to_be_approved_of(alice: Caller) -> None:
     ]
     assert [kind(event) for event in events].count("input_answered") == 2
     end = terminal(events).agent_completed
-    assert end.output.startswith("40 to alice and ")
+    assert "40 to alice" in end.output  # and why the other was not, in whatever order
     assert [model.requests for model in end.usage.models] == [2]
 
 
