@@ -56,17 +56,43 @@ def take_reconnecting(chrome: Browser, address: str) -> None:
     page.close()
 
 
+def take_asking(chrome: Browser, address: str) -> None:
+    """Take a picture of runs that ask: for an answer, for approval, and one that was answered."""
+    page = chrome.new_page(viewport=WIDE, color_scheme="light", device_scale_factor=1)
+    page.goto(f"http://{address}/")
+    page.wait_for_selector("#engine.up")
+    ask(page, "orders", "Where is it?")
+    page.get_by_label("order", exact=True).fill("17")
+    page.get_by_label("many").fill("2")
+    page.keyboard.press("Enter")
+    page.locator(".run.completed").wait_for()
+    ask(page, "orders", "And the other one?")
+    page.locator(".run .asked").wait_for()
+    page.select_option("#agent", "triage")
+    page.locator("#example button").click()
+    page.locator(".run .asked dt").wait_for()
+    page.screenshot(path=PICTURES / "asking.png")
+    page.close()
+
+
 def main() -> None:
     """Take them all."""
     executable = chromium()
     if executable is None:
         sys.exit("there is no Chromium on this machine")
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with both(AGENTS="tests.agents.rogues,tests.agents.probes") as (_, gateway), browser(executable) as chrome:
+    with (
+        both(AGENTS="tests.agents.asking,tests.agents.rogues,tests.agents.probes", MAX_RUNS_PER_USER="50") as (
+            _,
+            gateway,
+        ),
+        browser(executable) as chrome,
+    ):
         take(chrome, gateway.address, "light", "light", WIDE)
         take(chrome, gateway.address, "dark", "dark", WIDE)
         take(chrome, gateway.address, "narrow", "light", NARROW)
         take_reconnecting(chrome, gateway.address)
+        take_asking(chrome, gateway.address)
 
 
 if __name__ == "__main__":

@@ -309,12 +309,14 @@ class Card {
     this.add("asks", event, what).dataset.question = event.requestId;
     const form = asForm(event, (said) => this.run.answer(event.requestId, said));
     this.part(".questions").append(form);
+    this.show("running", "waits for you");
     const writes = document.activeElement?.matches("input, textarea, select");
     if (!writes) form.querySelector("input, select, button").focus();
   }
 
   input_answered(event) {
     this.element.querySelector(`[data-request="${CSS.escape(event.requestId)}"]`)?.remove();
+    if (!this.part(".questions").childElementCount) this.show("running", "running");
     const asked = this.element.querySelector(`[data-question="${CSS.escape(event.requestId)}"]`);
     const entry = asked ?? this.add("asks", event, "");
     entry.append(text("p", "", settled(event)));
@@ -396,7 +398,7 @@ class Card {
 
   showQuiet() {
     const quiet = performance.now() - this.heard;
-    this.part(".quiet").hidden = quiet < QUIET;
+    this.part(".quiet").hidden = quiet < QUIET || this.part(".questions").childElementCount > 0;
     this.part(".quiet").textContent = `${this.alive ? "still working" : "quiet"}, ${Math.round(quiet / 1000)} s`;
   }
 
