@@ -51,6 +51,7 @@ async def test_origins() -> None:
         assert await status(front.address) == 101
         # A name that was made to point here is not ours, though its page says the same name twice.
         assert await raw(front, b"Host: evil.example:1", b"Origin: http://evil.example:1") == 403
+        front.wait_for(lambda record: record["event"] == "handshake refused")
         assert {record["event"] for record in front.records} == {"serving", "handshake refused"}
         assert all(record["status"] == 403 for record in front.records if record["event"] != "serving")
 
