@@ -49,12 +49,22 @@ def develop(agents: list[str]) -> int:
     env = settings(agents)
     engine, gateway = env["RUNWIRE_ENGINE_LISTEN"], env["RUNWIRE_GATEWAY_LISTEN"]
     interrupted = threading.Event()
-    # Ctrl-C reaches the services too, since they share the terminal: they drain, and here they are waited for. Whoever
-    # asked them once more to stop would end them at once.
-    on(signal.SIGINT, interrupted.set)
+
+    def interrupt() -> None:
+        """Pass it on: a second one ends them at once."""
+        interrupted.set()
+        for service in services:
+            if service.poll() is None:
+                service.send_signal(signal.SIGINT)
+
     # A port that is taken is said by the service itself; but whoever has it must not be taken for ours.
     ours = is_free(engine) and is_free(gateway)
-    services = [subprocess.Popen([sys.executable, "-m", service], env=env) for service in SERVICES]  # noqa: S603 - our own
+    # In sessions of their own: Ctrl-C comes here alone, from a terminal as from anybody who sends it.
+    services = [
+        subprocess.Popen([sys.executable, "-m", service], env=env, start_new_session=True)  # noqa: S603 - our own
+        for service in SERVICES
+    ]
+    on(signal.SIGINT, interrupt)
     stopping = threading.Event()  # whoever is told twice ends at once
     on(signal.SIGTERM, lambda: stop(services, stopping))
     told = False

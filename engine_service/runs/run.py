@@ -191,6 +191,7 @@ class Run:
         for tag, body in heard:
             if tag == ASKED:
                 self.questions.ask(body)
+                self._log.info("question asked", open=len(self.questions.open))
             elif tag == WITHDRAWN:
                 self.questions.withdraw(body)
             else:
