@@ -20,14 +20,16 @@ async def bring(frame: AnswerFrame, engines: Sequence[Engine], said: Metadata) -
     request = AnswerRequest(
         run_id=frame.run_id, request_id=frame.request_id, outcome=frame.outcome, content=frame.content
     )
-    result = AnswerResult(request_id=frame.request_id, code=UNAVAILABLE.value[0], message=SENTENCES[UNAVAILABLE])
+    unknown = AnswerResult(request_id=frame.request_id, code=UNAVAILABLE.value[0], message=SENTENCES[UNAVAILABLE])
+    result, is_silent = unknown, False
     for engine in engines:
         try:
             with engine.held():
                 await engine.answer(request, said)
         except UnreachableError:
-            continue
+            is_silent = True
         except grpc.aio.AioRpcError as error:
+            is_silent |= error.code() in SILENT
             if error.code() not in SILENT:
                 result = _refused(frame, error)
             if error.code() not in {NOT_FOUND, *SILENT}:
@@ -35,6 +37,8 @@ async def bring(frame: AnswerFrame, engines: Sequence[Engine], said: Metadata) -
         else:
             result = AnswerResult(request_id=frame.request_id)
             break
+    if is_silent and result.code == NOT_FOUND.value[0]:
+        result = unknown  # the one that has the run may be the one that says nothing
     return RunResponse(run_id=frame.run_id, answers=[result]).SerializeToString()
 
 

@@ -130,6 +130,7 @@ class Ride:
         self._engines = engines
         self._all_engines = all_engines
         self._engine: Engine | None = None  # that we ask now
+        self._is_for_us = False  # whether it is known that we may
         self._stream: Stream | None = None
         self._first = first
         self._metadata = handshake.metadata(first, socket)
@@ -176,7 +177,9 @@ class Ride:
         if self._is_refused:
             return
         self._is_refused = len(self._later) >= LATER or sum(self._later.values()) + len(frame) > LATER_BYTES
-        task = asyncio.create_task(close(self._socket, TOO_MUCH) if self._is_refused else self._obey(frame))
+        before = next(reversed(self._later), None)  # in the order in which they came, one after the other
+        obeying = close(self._socket, TOO_MUCH) if self._is_refused else self._obey(frame, before)
+        task = asyncio.create_task(obeying)
         self._later[task] = len(frame)
         task.add_done_callback(self._later.pop)
 
@@ -185,8 +188,10 @@ class Ride:
         if self._later:
             await asyncio.wait(tuple(self._later), timeout=CHECK)
 
-    async def _obey(self, frame: str | bytes) -> None:
+    async def _obey(self, frame: str | bytes, before: asyncio.Task[None] | None) -> None:
         """Do what a later frame says. One that cannot be understood ends the socket; an answer never does."""
+        if before:
+            await asyncio.wait((before,))
         try:
             later = await self._codec.decode(frame)
             # The first frame's token may have expired: a run outlives it.
@@ -212,13 +217,13 @@ class Ride:
         await close(self._socket, end)
 
     async def _cancel(self, said: Metadata) -> None:
-        if self._engine and not self._is_cancelling:  # one is enough
+        if self._engine and self._is_for_us and not self._is_cancelling:  # one is enough
             self._is_cancelling = True
             await self._engine.cancel(self._run_id, said)
 
     async def _answer(self, frame: AnswerFrame, said: Metadata) -> None:
         """Bring an answer to this socket's run, or to another of the same user's, and tell what became of it."""
-        engines: Sequence[Engine] = [self._engine] if self._engine else []
+        engines: Sequence[Engine] = [self._engine] if self._engine and self._is_for_us else []
         if frame.run_id and frame.run_id != self._run_id:
             engines = await self._all_engines()
             if await refusal(self._guard, self._socket, engines, said):
@@ -271,6 +276,7 @@ class Ride:
         for engine in self._engines:
             try:
                 with engine.held():
+                    self._is_for_us = self._guard(self._socket) is None
                     self._engine, self._stream = engine, engine.open(self._first, self._metadata)
                     await self._read(self._stream)
             except UnreachableError as error:
@@ -291,6 +297,7 @@ class Ride:
         self._watch(SILENCE)
         try:
             await self._answered(stream)
+            self._is_for_us = True
             async for response in stream:
                 if not self._begun.is_set():
                     self._begun.set()
@@ -351,9 +358,10 @@ async def refusal(guard: Guard, socket: ServerConnection, engines: Sequence[Engi
     if (why := guard(socket)) is None:
         return None
     for engine in engines:
-        with suppress(grpc.aio.AioRpcError):
-            if DEVELOPMENT in tuple(await engine.list_agents(said).initial_metadata() or ()):
-                return why
+        call = engine.list_agents(said)
+        about = tuple(await call.initial_metadata() or ())
+        if DEVELOPMENT in about or await call.code() not in {grpc.StatusCode.OK, grpc.StatusCode.UNAUTHENTICATED}:
+            return why
     return None
 
 

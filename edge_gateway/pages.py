@@ -123,6 +123,8 @@ class Pages:
         if len(self._lists) > MAX_LISTS:
             self._lists.popitem(last=False)
         response = await asyncio.shield(asking)
+        if not fresh:
+            self._lists.pop(question, None)
         return Response(response.status_code, response.reason_phrase, response.headers.copy(), response.body)
 
     async def _ask(self, ask: Ask, said: Metadata, refusal: str | None) -> Response:

@@ -38,6 +38,9 @@ from runwire.service.signals import StoppedError, stop_signal, unless
 RESUMES_PER_RUN = 10
 """How many times as often as a run is started one may be resumed: on a bad network that is often."""
 
+QUESTIONS_PER_RUN = 20
+"""How many times as often as a run is started one may answer, or ask for one's runs."""
+
 SERVICES = (SERVICE, HEALTH, REFLECTION)
 
 OPTIONS = (
@@ -91,6 +94,7 @@ async def serve(settings: Settings) -> None:
             admission=admission,
             resumables=Resumables(admission, journals.open),
             resumes=Rates(RESUMES_PER_RUN * settings.runs_per_minute),
+            questions=Rates(QUESTIONS_PER_RUN * settings.runs_per_minute),
             make_run=make_run,
             run_timeout=settings.run_timeout,
             heartbeat=settings.heartbeat,

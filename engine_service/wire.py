@@ -44,6 +44,10 @@ MAX_OPEN = 64
 """Questions that one run may have open."""
 MAX_QUESTION = 64 * 1024
 """Bytes of a question, and of an answer."""
+MAX_QUESTIONS = 256 * 1024
+"""Bytes of all questions that one run has open."""
+LONGEST = 366 * 86_400.0
+"""Seconds that a question may wait."""
 
 TAGS = {EVENT, LAST, NOTE, USAGE, ASKED, WITHDRAWN, WAITING}
 

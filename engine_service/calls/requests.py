@@ -27,7 +27,7 @@ UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 NO_UUID = "must be a UUID, like 123e4567-e89b-42d3-a456-426614174000"
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 HISTORY, PARAMETERS = (pb.RunRequest.DESCRIPTOR.fields_by_name[name].number for name in ("history", "parameters"))
-STRUCT = shape_of(Struct.DESCRIPTOR)
+STRUCT, ANSWER = shape_of(Struct.DESCRIPTOR), shape_of(pb.AnswerRequest.DESCRIPTOR)
 
 
 class Asked(NamedTuple):
@@ -58,12 +58,15 @@ def read(data: bytes) -> Asked:
     return Asked(request, history, b"".join(data[field.content : field.end] for field in parameters))
 
 
-def read_answer(data: bytes) -> pb.AnswerRequest:
+async def read_answer(data: bytes) -> pb.AnswerRequest:
     """Read an AnswerRequest as it came. Raises INVALID_ARGUMENT."""
     if len(data) > MAX_QUESTION:
         raise invalid({"content": f"must be at most {MAX_QUESTION} bytes"})
     try:
+        await count(data, ANSWER)
         return pb.AnswerRequest.FromString(data)
+    except ValuesError as error:
+        raise invalid({"content": str(error)}) from error
     except DecodeError as error:
         raise invalid({"request": "cannot be read as an AnswerRequest"}) from error
 

@@ -44,6 +44,7 @@ class Servicer:
         admission: Admission,
         resumables: Resumables,
         resumes: Rates,
+        questions: Rates,
         make_run: Callable[[Work, str], Run],
         run_timeout: float,
         heartbeat: float,
@@ -55,6 +56,7 @@ class Servicer:
         self._admission = admission
         self._resumables = resumables
         self._resumes = resumes
+        self._questions = questions
         self._make_run = make_run
         self._run_timeout = run_timeout
         self._heartbeat = heartbeat
@@ -142,7 +144,8 @@ class Servicer:
         """Answer a question that one of the caller's own runs has asked."""
         async with self._answering(context):
             user_id = await self._identity.user(context)
-            request = read_answer(data)
+            self._rate(user_id)
+            request = await read_answer(data)
             run_id = checked_run_id(request.run_id)
             found = self._admission.find(user_id, run_id) or self._resumables.find(user_id, run_id)
             if found is None:
@@ -154,11 +157,20 @@ class Servicer:
         """List the caller's own runs: those that go on, and those that can still be read."""
         async with self._answering(context):
             user_id = await self._identity.user(context)
+            self._rate(user_id)
             going_on = {run_id: run.info() for run_id, run in self._admission.of(user_id).items()}
             lasting = {each.run_id: each.info() for each in self._resumables.of(user_id)}
             await context.send_initial_metadata(self._about)
         there = (info for run_id, info in (going_on | lasting).items() if run_id in lasting or not info.is_over)
         return pb.ListRunsResponse(runs=sorted(there, key=_began, reverse=True))
+
+    def _rate(self, user_id: str) -> None:
+        """Count a call about runs that there are. Raises a Refusal when there are too many."""
+        if wait := self._questions.take(user_id):
+            sentence = (
+                "You have answered, or asked for your runs, as often as one may in a minute. Try again in a moment."
+            )
+            raise too_many(sentence, "TOO_MANY_CALLS_PER_MINUTE", wait)
 
     async def cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
         """Stop one of the caller's own runs. Its stream says how it ended."""

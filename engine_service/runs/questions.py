@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
@@ -12,9 +12,13 @@ from runwire.v1 import events_pb2 as pb
 
 from engine_service.runs.refusal import Code, Refusal, invalid
 from engine_service.schema import Schema, SchemaError
-from engine_service.wire import MAX_OPEN, MAX_QUESTION, NANOSECONDS
+from engine_service.wire import LONGEST, MAX_OPEN, MAX_QUESTION, MAX_QUESTIONS, NANOSECONDS
 from runwire.service import structs
 
+MAX_ID = 64
+"""Characters of a question's id."""
+MAX_VIOLATIONS, MAX_WORDS = 16, 100
+"""Fields of an answer that are named as wrong, and characters of each name, and of why."""
 MAX_SETTLED = 256
 """Questions of one run of which it is still known what became of them."""
 
@@ -37,6 +41,7 @@ class Open(NamedTuple):
     request: pb.InputRequested
     schema: Schema | None
     timer: asyncio.TimerHandle
+    size: int
 
 
 class Questions:
@@ -56,18 +61,23 @@ class Questions:
         """Take a question, as the event that asks it. Raises QuestionError."""
         event = _read(body)
         request = event.input_requested
-        if not request.request_id or request.request_id in self._open or request.request_id in self._settled:
+        request_id = request.request_id
+        if not 0 < len(request_id) <= MAX_ID or request_id in self._open or request_id in self._settled:
             raise QuestionError("a question whose id is none, or another's")
-        if len(self._open) >= MAX_OPEN or len(body) > MAX_QUESTION:
+        together = len(body) + sum(question.size for question in self._open.values())
+        if len(self._open) >= MAX_OPEN or len(body) > MAX_QUESTION or together > MAX_QUESTIONS:
             raise QuestionError("more, or larger, questions than a run may have open")
         try:
             schema = Schema(structs.struct(request.schema)) if request.HasField("schema") else None
         except SchemaError as error:
             raise QuestionError(str(error)) from error
         # By the clock that wrote both: ours may be set meanwhile.
-        seconds = (request.expires_at.ToNanoseconds() - event.time.ToNanoseconds()) / NANOSECONDS
-        timer = asyncio.get_running_loop().call_later(seconds, self._expire, request.request_id)
-        self._open[request.request_id] = Open(request, schema, timer)
+        until, now = request.expires_at, event.time
+        seconds = until.seconds - now.seconds + (until.nanos - now.nanos) / NANOSECONDS
+        if not 0 < seconds <= LONGEST:
+            raise QuestionError("a question that waits for no time, or for ever")
+        timer = asyncio.get_running_loop().call_later(seconds, self._expire, request_id)
+        self._open[request_id] = Open(request, schema, timer, len(body))
 
     def answer(self, request_id: str, outcome: "pb.InputOutcome.ValueType", content: Struct, by: str) -> None:
         """Settle a question; said again, nothing changes. Raises a Refusal, and then nothing has changed either."""
@@ -75,8 +85,8 @@ class Questions:
         if (question := self._open.get(request_id)) is None:
             _check_again(self._settled.get(request_id), said)
             return
-        if violations := _violations(question, outcome, structs.struct(content)):
-            raise invalid(violations)
+        if violations := _violations(question, outcome, content):
+            raise invalid(_few(violations))
         self._settle(request_id, said)
         self._tell(pb.InputAnswered(request_id=request_id, outcome=outcome, content=content, answered_by=by))
 
@@ -116,15 +126,20 @@ def _check_again(before: bytes | None, said: bytes) -> None:
         raise Refusal(Code.ABORTED, "It was answered already, and otherwise.")
 
 
-def _violations(question: Open, outcome: "pb.InputOutcome.ValueType", content: dict[str, Any]) -> dict[str, str]:
+def _violations(question: Open, outcome: "pb.InputOutcome.ValueType", content: Struct) -> dict[str, str]:
     """Say what is wrong with an answer."""
     if outcome not in TOLD:
         return {"outcome": "must be INPUT_OUTCOME_ACCEPTED or INPUT_OUTCOME_DECLINED"}
-    if content and question.request.reason == APPROVAL:
+    if content.fields and question.request.reason == APPROVAL:
         return {"content": "must be empty: what is approved is the call as it was asked for, or nothing"}
     if outcome == ACCEPTED:
-        return question.schema.violations(content) if question.schema else {}
-    return {"content": "must be empty where nothing was accepted"} if content else {}
+        return question.schema.violations(structs.struct(content)) if question.schema else {}
+    return {"content": "must be empty where nothing was accepted"} if content.fields else {}
+
+
+def _few(violations: dict[str, str]) -> dict[str, str]:
+    """Return as many as fit into what a call's status may say."""
+    return {name[:MAX_WORDS]: sentence[:MAX_WORDS] for name, sentence in list(violations.items())[:MAX_VIOLATIONS]}
 
 
 def _digest(outcome: "pb.InputOutcome.ValueType", content: Struct) -> bytes:

@@ -18,6 +18,9 @@ from engine_service.workers import KILLED, Worker, WorkerError, Workers
 MAX_NOTES = 20
 """Tracebacks of one run that are logged."""
 
+MAX_TOLD = 200
+"""Lines about questions of one run that are logged."""
+
 TIMED_OUT = pb.AgentFailed(reason=pb.FAILURE_REASON_TIMEOUT, message="The run took longer than it may.", retryable=True)
 DRAINED = pb.AgentFailed(
     reason=pb.FAILURE_REASON_ENGINE_DRAINING, message="The engine is shutting down. Try again.", retryable=True
@@ -48,6 +51,7 @@ class Run:
         self._callers_timer: asyncio.TimerHandle | None = None
         self._leaving: asyncio.Task[str] | None = None
         self._notes = MAX_NOTES
+        self._told = MAX_TOLD
         self._started = datetime.datetime.now(datetime.UTC)
         self.questions = Questions(self._tell)
         """What the agent asks its user."""
@@ -92,6 +96,7 @@ class Run:
             events = self._take(self._worker, data)
             if events:
                 return events
+            await asyncio.sleep(0)  # one who says nothing but what is for us alone is not to keep others waiting
             if not data:
                 if not self._outcome.has_heard_all:
                     self._worker.stop(0)  # it closed its channel: whatever it still does, nobody will hear of it
@@ -191,12 +196,12 @@ class Run:
         for tag, body in heard:
             if tag == ASKED:
                 self.questions.ask(body)
-                self._log.info("question asked", open=len(self.questions.open))
+                self._tell_log("question asked", open=len(self.questions.open))
             elif tag == WITHDRAWN:
                 self.questions.withdraw(body)
             else:
                 self._says_it_waits = bool(body)
-            self._keep_time()
+        self._keep_time()
 
     def _lose_patience(self, grace: float) -> None:
         """Hear that the caller waits no longer, be the run told to stop already or not."""
@@ -208,10 +213,15 @@ class Run:
         """Tell the agent how a question was settled."""
         assert self._worker, "somebody asked"  # noqa: S101 - for the reader, and mypy
         self._worker.tell(answered.SerializeToString())
-        self._log.info(
-            "question settled", outcome=pb.InputOutcome.Name(answered.outcome).removeprefix("INPUT_OUTCOME_")
-        )
+        outcome = pb.InputOutcome.Name(answered.outcome).removeprefix("INPUT_OUTCOME_").lower()
+        self._tell_log("question settled", outcome=outcome)
         self._keep_time()
+
+    def _tell_log(self, event: str, **about: object) -> None:
+        """Log something of a question; of one run, so often and no more."""
+        if self._told:
+            self._told -= 1
+            self._log.info(event, **about)
 
     def _keep_time(self) -> None:
         """Let the run's time stand still while it waits for its user, and does nothing else."""

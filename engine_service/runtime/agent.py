@@ -1,6 +1,7 @@
 """What an agent is given and owes."""
 
 import asyncio
+import copy
 import datetime
 import inspect
 import re
@@ -19,8 +20,8 @@ from runwire.v1.engine_pb2 import ROLE_USER, RunRequest
 from engine_service.clock import Clock
 from engine_service.runtime.asking import Asking, Questions, Reply
 from engine_service.runtime.event_writer import EventTooLargeError, EventWriter, Speech
-from engine_service.runtime.open_calls import AROUND, OpenCalls
-from engine_service.runtime.plain import parameters, struct, text
+from engine_service.runtime.open_calls import AROUND, Around, OpenCalls
+from engine_service.runtime.plain import is_plain, parameters, struct, text
 from engine_service.runtime.sub_agents import SubAgents
 from engine_service.runtime.threads import in_thread
 from engine_service.runtime.tool_calls import MAX_NAME, ToolCalls, since
@@ -142,7 +143,7 @@ class RunContext:
         """Tells of tools that somebody else calls: a framework."""
         self.sub_agents = SubAgents(path, shared.writer, shared.asking, self._below)
         """Tells of sub-agents that somebody else runs."""
-        self.questions = Questions(path, shared.asking)
+        self.questions = Questions(path, shared.asking, self.tool_calls)
         """Asks for somebody else: a framework."""
         self._thinking = Speech(path, "agent_thinking")
         self._saying = Speech(path, "agent_message")
@@ -259,7 +260,8 @@ class RunContext:
 
     async def _call(self, call_id: str, tool: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         self.tool_calls.begin(_name(tool), arguments, call_id)
-        around = AROUND.set((*AROUND.get(), call_id))
+        [token] = self.tool_calls.tokens(call_id)
+        around = AROUND.set((*AROUND.get(), Around(call_id, token)))
         try:
             await self._writer.drain()
             result = await _invoke(tool, arguments)
@@ -288,17 +290,17 @@ class RunContext:
     async def approve(self, tool: Callable[..., Any], /, **arguments: Any) -> Any:
         """Call a tool if the user approves of exactly this call. Raises Declined and Expired.
 
-        What is approved is this one call, and serves no other.
+        What is approved is this one call, as it was asked for, and serves no other.
         """
-        call_id, name, proposed = self._shared.calls.name(), _name(tool), struct(arguments)
-        reply = await self.questions.approval(name, arguments, call_id)
+        if not is_plain(arguments):
+            raise ValueError("only plain values can be approved of: text, numbers, lists and dictionaries of them")
+        call_id, name, approved = self._shared.calls.name(), _name(tool), copy.deepcopy(arguments)
+        reply = await self.questions.approval(name, approved, call_id)
         if reply.outcome == "declined":
             raise Declined(f"The user did not approve of {name}.")
         if reply.outcome == "expired":
             raise Expired(f"Nobody approved of {name} in time.", retryable=True)
-        if struct(arguments) != proposed:
-            raise RuntimeError(f"the arguments of {name} have changed since the user was asked")
-        return await self._call(call_id, tool, arguments)
+        return await self._call(call_id, tool, approved)
 
     async def delegate(self, agent: str, input: str) -> str:
         """Run another agent inside this run, and return its answer. Its failure is raised as an AgentError."""
@@ -323,7 +325,7 @@ async def perform(agent: type[Agent], context: RunContext, input: str, shared: S
     root = "/" not in path
 
     def end(*, bounded: bool = False, **kind: pb.AgentCompleted | pb.AgentFailed | pb.AgentCancelled) -> None:
-        shared.asking.end(path)
+        shared.asking.end(context.questions)
         writer.put(path, tag=LAST if root else EVENT, bounded=bounded, **kind)
 
     started = time.monotonic_ns()

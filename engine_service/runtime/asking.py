@@ -7,19 +7,17 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
+from google.protobuf.struct_pb2 import Struct
 from runwire.v1 import events_pb2 as pb
 
 from engine_service.clock import Clock
 from engine_service.runtime.event_writer import EventWriter
 from engine_service.runtime.open_calls import AROUND, OpenCalls
 from engine_service.runtime.plain import struct, text
-from engine_service.runtime.tool_calls import MAX_NAME
+from engine_service.runtime.tool_calls import MAX_NAME, ToolCalls
 from engine_service.schema import Schema
-from engine_service.wire import ASKED, MAX_OPEN, MAX_QUESTION, NANOSECONDS, WAITING, WITHDRAWN
+from engine_service.wire import ASKED, LONGEST, MAX_OPEN, MAX_QUESTION, MAX_QUESTIONS, NANOSECONDS, WAITING, WITHDRAWN
 from runwire.service import structs
-
-LONGEST = 366 * 86_400.0
-"""Seconds that a question may wait."""
 
 Outcome = Literal["accepted", "declined", "expired"]
 OUTCOMES: dict["pb.InputOutcome.ValueType", Outcome] = {
@@ -44,9 +42,10 @@ class Reply(NamedTuple):
 class Question(NamedTuple):
     """One that is open."""
 
-    path: str
-    calls: frozenset[str]
+    asker: "Questions"
+    calls: frozenset[int]
     """The calls of tools that wait for it."""
+    size: int
     waiter: asyncio.Future[Reply]
 
 
@@ -72,20 +71,24 @@ class Asking:
         self._is_over = False
         calls.on_change = self._look
 
-    async def ask(self, path: str, request: pb.InputRequested, seconds: float | None, *, is_halted: bool) -> Reply:
+    async def ask(
+        self, asker: "Questions", request: pb.InputRequested, seconds: float | None, calls: frozenset[int]
+    ) -> Reply:
         """Ask, and wait until the engine has settled it. Where as many are open as may be, wait for room first."""
         seconds = self._timeout if seconds is None else seconds
         if not 0 < seconds <= LONGEST:
             raise ValueError("a question waits for some time, and for a year at most")
-        if request.ByteSize() > MAX_QUESTION - len(path) - ROOM:
+        size = request.ByteSize() + len(asker.path) + ROOM
+        if size > MAX_QUESTION:
             raise ValueError(f"a question has at most {MAX_QUESTION} bytes, with its schema or arguments")
         async with self._room:
+            if size + sum(question.size for question in self._open.values()) > MAX_QUESTIONS:
+                raise ValueError(f"the questions that are open have at most {MAX_QUESTIONS} bytes together")
             request.request_id = uuid.uuid4().hex
             request.expires_at.FromNanoseconds(time.time_ns() + int(seconds * NANOSECONDS))
-            self._writer.put(path, tag=ASKED, input_requested=request)
-            calls = self._calls.ids if is_halted else {request.call_id, *AROUND.get()}
+            self._writer.put(asker.path, tag=ASKED, input_requested=request)
             waiter: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-            self._open[request.request_id] = Question(path, frozenset(calls), waiter)
+            self._open[request.request_id] = Question(asker, calls, size, waiter)
             self._look()
             try:
                 await self._writer.drain()
@@ -93,12 +96,17 @@ class Asking:
             finally:
                 self._withdraw(request.request_id)
 
+    @property
+    def open_calls(self) -> frozenset[int]:
+        """The calls of tools that go on."""
+        return frozenset(self._calls.open)
+
     def hear(self, body: bytes) -> None:
         """Hear how the engine has settled a question, and tell it."""
         answered = pb.InputAnswered.FromString(body)
         if question := self._open.pop(answered.request_id, None):
             with suppress(RuntimeError):  # the run has ended meanwhile
-                self._writer.put(question.path, bounded=False, input_answered=answered)
+                self._writer.put(question.asker.path, bounded=False, input_answered=answered)
             self._look()
             _settle(question, Reply(OUTCOMES[answered.outcome], structs.struct(answered.content)))
 
@@ -106,10 +114,10 @@ class Asking:
         """Hear that the run is told to stop: its terminal event ends all questions."""
         self._is_over = True
 
-    def end(self, path: str) -> None:
-        """Hear that a sub-agent ends: what it still asks, nobody waits for."""
+    def end(self, asker: "Questions") -> None:
+        """Hear that an agent ends: what it still asks, nobody waits for."""
         for request_id, question in tuple(self._open.items()):
-            if question.path == path:
+            if question.asker is asker:
                 self._withdraw(request_id)
 
     def _withdraw(self, request_id: str) -> None:
@@ -117,14 +125,14 @@ class Asking:
         if (question := self._open.pop(request_id, None)) and not self._is_over:
             expired = pb.InputAnswered(request_id=request_id, outcome=pb.INPUT_OUTCOME_EXPIRED)
             with suppress(RuntimeError):  # the run has ended meanwhile
-                self._writer.put(question.path, tag=WITHDRAWN, bounded=False, input_answered=expired)
+                self._writer.put(question.asker.path, tag=WITHDRAWN, bounded=False, input_answered=expired)
             self._look()
             _settle(question, Reply("expired"))
 
     def _look(self) -> None:
         """See whether anything is done but waiting for answers, and tell when that changes."""
-        asked_in = frozenset[str]().union(*(question.calls for question in tuple(self._open.values())))
-        is_waiting = bool(self._open) and self._calls.ids <= asked_in
+        asked_in = frozenset[int]().union(*(question.calls for question in tuple(self._open.values())))
+        is_waiting = bool(self._open) and self._calls.open <= asked_in
         if is_waiting == self._is_waiting:
             return
         self._is_waiting = is_waiting
@@ -144,9 +152,10 @@ ROOM = 256
 class Questions:
     """Asks in the name of one agent."""
 
-    def __init__(self, path: str, asking: Asking) -> None:
-        self._path = path
+    def __init__(self, path: str, asking: Asking, tool_calls: ToolCalls) -> None:
+        self.path = path
         self._asking = asking
+        self._tool_calls = tool_calls
 
     async def ask(
         self,
@@ -157,13 +166,14 @@ class Questions:
         is_halted: bool = False,
     ) -> Reply:
         """Ask for what the schema wants. `is_halted` says that no tool goes on meanwhile, whatever is open."""
+        around = AROUND.get()
         request = pb.InputRequested(
             reason=pb.INPUT_REASON_QUESTION,
             message=_sentence(message),
-            call_id=AROUND.get()[-1] if AROUND.get() else "",
-            schema=None if schema is None else struct(Schema.of(schema).document),
+            call_id=around[-1].call_id if around else "",
+            schema=None if schema is None else _travelling(schema),
         )
-        return await self._asking.ask(self._path, request, timeout, is_halted=is_halted)
+        return await self._asking.ask(self, request, timeout, self._halted(is_halted=is_halted))
 
     async def approval(
         self, tool: str, arguments: Mapping[str, Any], call_id: str, message: str = "", *, is_halted: bool = False
@@ -176,7 +186,19 @@ class Questions:
             proposed=struct(arguments),
             tool=text(tool)[:MAX_NAME],
         )
-        return await self._asking.ask(self._path, request, None, is_halted=is_halted)
+        calls = self._halted(is_halted=is_halted) | self._tool_calls.tokens(call_id)
+        return await self._asking.ask(self, request, None, calls)
+
+    def _halted(self, *, is_halted: bool) -> frozenset[int]:
+        """Return the calls of tools that wait meanwhile: those that we are in, or all that are open."""
+        return self._asking.open_calls if is_halted else frozenset(call.token for call in AROUND.get())
+
+
+def _travelling(schema: Mapping[str, Any]) -> Struct:
+    """Return a schema as it travels. Raises SchemaError, also where it would be another one then."""
+    document = struct(Schema.of(schema).document)
+    Schema(structs.struct(document))
+    return document
 
 
 def _sentence(message: str) -> str:

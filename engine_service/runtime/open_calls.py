@@ -3,30 +3,41 @@
 import itertools
 from collections.abc import Callable
 from contextvars import ContextVar
+from typing import NamedTuple
 
-AROUND: ContextVar[tuple[str, ...]] = ContextVar("AROUND", default=())
+
+class Around(NamedTuple):
+    """A call that we are in."""
+
+    call_id: str
+    token: int
+
+
+AROUND: ContextVar[tuple[Around, ...]] = ContextVar("AROUND", default=())
 """The calls that we are in, the innermost last."""
 
 
 class OpenCalls:
-    """Their ids, and names for new ones."""
+    """What is open, by tokens: the ids of two agents' calls may be the same, where their models chose them."""
 
     def __init__(self) -> None:
-        self._numbers = itertools.count(1)
-        self.ids = set[str]()
+        self._names, self._tokens = itertools.count(1), itertools.count(1)
+        self.open = set[int]()
         self.on_change: Callable[[], None] = lambda: None
         """Called when one begins, or ends."""
 
     def name(self) -> str:
-        """Return an id that no other call of the run has."""
-        return f"call-{next(self._numbers)}"
+        """Return an id that no other call of the run has that was named here."""
+        return f"call-{next(self._names)}"
 
-    def begin(self, call_id: str) -> None:
-        """Hear that a tool is called."""
-        self.ids.add(call_id)
+    def begin(self) -> int:
+        """Hear that a tool is called, and return the call's token."""
+        token = next(self._tokens)
+        self.open.add(token)
         self.on_change()
+        return token
 
-    def end(self, call_id: str) -> None:
+    def end(self, token: int) -> None:
         """Hear that a call is over."""
-        self.ids.discard(call_id)
+        self.open.discard(token)
         self.on_change()

@@ -51,3 +51,14 @@ def plain(anything: Any, depth: int = MAX_DEPTH) -> Any:
     if depth and isinstance(anything, list | tuple | AbstractSet):
         return [plain(inner, depth - 1) for inner in cast("list[Any]", anything)]
     return text(anything)
+
+
+def is_plain(anything: Any, depth: int = MAX_DEPTH) -> bool:
+    """Tell whether something is shown as what it is: nothing of it would become text, or less."""
+    if isinstance(anything, Mapping):
+        items = cast("Any", anything).items()
+        return depth > 0 and all(isinstance(key, str) and is_plain(inner, depth - 1) for key, inner in items)
+    if isinstance(anything, list | tuple):
+        return depth > 0 and all(is_plain(inner, depth - 1) for inner in cast("list[Any]", anything))
+    same = plain(anything)
+    return type(same) is type(anything) and same == anything and (not isinstance(same, str) or text(same) == same)

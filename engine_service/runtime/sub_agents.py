@@ -66,6 +66,6 @@ class SubAgents:
     def _over(self, context: "RunContext", end: pb.Event) -> None:
         context.sub_agents.close(OVER)
         context.tool_calls.close(OVER)
-        self._asking.end(context.agent)
+        self._asking.end(context.questions)
         self._writer.put_event(end, bounded=False)
         del self._open[context.agent]

@@ -22,7 +22,7 @@ class ToolCalls:
         self._path = path
         self._writer = writer
         self._calls = calls
-        self._open: dict[str, tuple[pb.ToolExecuting, int]] = {}
+        self._open: dict[str, tuple[pb.ToolExecuting, int, int]] = {}  # each with when it began, and its token
         self._told: dict[str, int] = {}
 
     def begin(self, tool: str, arguments: Mapping[str, Any], call_id: str = "") -> str:
@@ -33,14 +33,17 @@ class ToolCalls:
             unique = text(key)[:MAX_NAME] + (f"#{again}" if again > 1 else "")
             call = pb.ToolExecuting(call_id=unique, tool=text(tool)[:MAX_NAME], arguments=struct(arguments))
             self._writer.put(self._path, tool_executing=call)
-            self._open[key] = call, time.monotonic_ns()
-            self._calls.begin(unique)
+            self._open[key] = call, time.monotonic_ns(), self._calls.begin()
         return key
+
+    def tokens(self, call_id: str) -> frozenset[int]:
+        """Return by what an open call is known to all agents of a run; nothing if there is none of that id."""
+        return frozenset({self._open[call_id][2]} if call_id in self._open else ())
 
     def find(self, tool: str, arguments: Mapping[str, Any]) -> str:
         """Return the id of an open call that is known by what is called; nothing if there is none."""
         like = pb.ToolExecuting(tool=text(tool)[:MAX_NAME], arguments=struct(arguments))
-        found = (call for call, _ in self._open.values() if (call.tool, call.arguments) == (like.tool, like.arguments))
+        found = (call for call, *_ in self._open.values() if (call.tool, call.arguments) == (like.tool, like.arguments))
         return next((call.call_id for call in found), "")
 
     def end(self, call_id: str, result: Any) -> None:
@@ -61,10 +64,10 @@ class ToolCalls:
             self.fail(call_id, error)
 
     def _tell(self, call_id: str, *, bounded: bool = True, **outcome: Any) -> None:
-        call, started = self._open[call_id]
+        call, started, token = self._open[call_id]
         completed = pb.ToolCompleted(call_id=call.call_id, tool=call.tool, elapsed=since(started), **outcome)
         self._writer.put(self._path, bounded=bounded, tool_completed=completed)
-        self._calls.end(call.call_id)
+        self._calls.end(token)
 
 
 def since(started: int) -> Duration:

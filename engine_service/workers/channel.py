@@ -10,7 +10,7 @@ import sys
 import termios
 from contextlib import suppress
 
-from engine_service.wire import ANSWER, WORK, Work, word
+from engine_service.wire import ANSWER, MAX_OPEN, MAX_QUESTION, WORK, Work, word
 
 CHUNK = 64 * 1024
 """Bytes that are read at once: what the child has said since, in one piece."""
@@ -57,10 +57,15 @@ class Channel:
         await self._loop.sock_sendall(self._work, word(WORK, pickle.dumps(work)))
 
     def tell(self, answered: bytes) -> None:
-        """Send how a question was settled, when there is room. As many wait as questions may be open, and no more."""
+        """Send how a question was settled, when there is room."""
         if not self._is_closed:
             self._unsent += word(ANSWER, answered)
             self._send()
+
+    @property
+    def is_overfull(self) -> bool:
+        """Whether more waits to be taken than the questions that may be open have for answers."""
+        return len(self._unsent) > MAX_OPEN * MAX_QUESTION
 
     def stop(self) -> None:
         """Tell the agent to stop."""

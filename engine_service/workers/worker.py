@@ -61,8 +61,13 @@ class ProcessWorker:
         return await self._channel.read()
 
     def tell(self, answered: bytes) -> None:
-        """Tell the agent how a question was settled. One that computes hears of it when it waits again."""
+        """Tell the agent how a question was settled. One that computes hears of it when it waits again.
+
+        One that only ever asks, and hears nothing, is none.
+        """
         self._channel.tell(answered)
+        if self._channel.is_overfull:
+            self.kill()
 
     def stop(self, grace: float) -> None:
         """Tell the agent to stop. Kill it `grace` seconds later, or as soon as was said before."""

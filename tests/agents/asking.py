@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine_service import Agent, Answer, Declined, Reply, RunContext
+from engine_service.wire import WAITING
 
 ORDER = {"order": {"type": "string", "minLength": 2}, "many": {"type": "integer", "minimum": 1}}
 
@@ -77,6 +78,55 @@ class Changing(Agent):
         await context.approve(pay, amount=40, to=to)
         await changing
         return "paid"
+
+
+class Opaque(Agent):
+    """Wants something approved of that nobody can read."""
+
+    async def run(self, context: RunContext, input: str) -> str:
+        await context.approve(pay, amount=40, to=object())
+        return "paid"
+
+
+class Twins(Agent):
+    """Has two of one kind ask at once."""
+
+    async def run(self, context: RunContext, input: str) -> Answer:
+        one, two = await asyncio.gather(*(context.delegate("asked", name) for name in "ab"))
+        return Answer("both", {"a": one, "b": two})
+
+
+class Asked(Agent):
+    """Asks what it was asked."""
+
+    public = False
+
+    async def run(self, context: RunContext, input: str) -> str:
+        return (await context.ask(input)).outcome
+
+
+class Colliding(Agent):
+    """Asks while a tool goes on whose id is that of another, which asks."""
+
+    async def run(self, context: RunContext, input: str) -> str:
+        below = context.sub_agents.begin("below")
+        context.tool_calls.begin("goes_on", {}, "call_0")
+        below.tool_calls.begin("pay", {}, "call_0")
+        await below.questions.approval("pay", {}, "call_0")
+        return "done"
+
+
+class Chatty(Agent):
+    """Tells the engine something that is for nobody else, as fast as it can, for two seconds."""
+
+    async def run(self, context: RunContext, input: str) -> str:
+        await context.say("begun")
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            for _ in range(1000):
+                context._writer.tell(WAITING, b"")
+            await context._writer.drain()
+        return "done"
 
 
 class Impatient(Agent):

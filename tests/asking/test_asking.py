@@ -13,9 +13,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from runwire.v1 import events_pb2 as pb
-from runwire.v1.engine_pb2 import ListRunsRequest
+from runwire.v1.engine_pb2 import ListAgentsRequest, ListRunsRequest
 
-from tests.support.clients import caller, kind, kinds, taken, terminal
+from engine_service import Agent, RunContext, testing
+from tests.support.clients import caller, frames, kind, kinds, opening, socket, taken, terminal
 from tests.support.doors import DOORS, Visit, visit
 from tests.support.services import Service, engine, gateway
 
@@ -274,14 +275,92 @@ async def test_a_gateway_that_is_killed(services: tuple[Service, Service]) -> No
         assert terminal(await taken(alice.resume(seen.run_id))).agent_completed.output == "ordered"
 
 
-async def test_changed_meanwhile() -> None:
-    """What has changed since it was approved of is not called."""
-    with engine(agents=AGENTS) as back, gateway(back.address) as front:
-        async with visit("grpc", back, front, "changing") as seen:
-            [asked] = await seen.wait_for("input_requested")
-            await seen.answer(asked.input_requested.request_id)
-            assert kind(await seen.end()) == "agent_failed"
-            assert "tool_executing" not in kinds(seen.events)
+async def test_changed_meanwhile(services: tuple[Service, Service]) -> None:
+    """What is called is what was approved of, whatever became of it meanwhile."""
+    async with visit("grpc", *services, "changing") as seen:
+        [asked] = await seen.wait_for("input_requested")
+        await seen.answer(asked.input_requested.request_id)
+        assert kind(await seen.end()) == "agent_completed"
+        [called] = await seen.wait_for("tool_executing")
+        assert MessageToDict(called.tool_executing.arguments) == {"amount": 40, "to": ["alice"]}
+        [completed] = await seen.wait_for("tool_completed")
+        assert completed.tool_completed.result.string_value == "40 to ['alice']"
+
+
+async def test_what_nobody_can_read(services: tuple[Service, Service]) -> None:
+    """What can't be shown as it is can't be approved of."""
+    async with visit("grpc", *services, "opaque") as seen:
+        assert kind(await seen.end()) == "agent_failed"
+        assert kinds(seen.events) == ["agent_started", "agent_failed"]
+
+
+async def test_twins(services: tuple[Service, Service]) -> None:
+    """Two sub-agents of one name ask for themselves: the end of one leaves the other's question open."""
+    async with visit("grpc", *services, "twins") as seen:
+        first, second = await seen.asked(2)
+        assert (await seen.answer(first)).code == OK
+        await seen.wait_for("agent_completed")
+        assert (await seen.answer(second, "declined")).code == OK
+        await seen.end()
+        assert sorted(seen.data.values()) == ["accepted", "declined"]
+
+
+async def test_an_answer_that_is_wrong_in_many_ways(services: tuple[Service, Service], door: str) -> None:
+    """However much is wrong, it is said that it is, and of some of it why."""
+    async with visit(door, *services, "orders") as seen:
+        [request_id] = await seen.asked()
+        code, wrong = await seen.answer(request_id, content={f"{number:04}" * 20: 1 for number in range(400)})
+        assert (code, len(wrong)) == (INVALID, 16)
+        assert (await seen.answer(request_id, content={"order": "17", "many": 1})).code == OK
+
+
+@pytest.mark.parametrize("about", [{"maximum": 2**63 - 1}, {"minimum": float("-inf")}, {"enum": [1, 2**60 + 1]}])
+async def test_a_form_that_does_not_travel(about: dict[str, Any]) -> None:
+    """What would be another form where it arrives is the agent's mistake, and told so."""
+
+    class Odd(Agent):
+        """Asks for what no JSON can say."""
+
+        async def run(self, context: RunContext, input: str) -> str:
+            await context.ask("How many?", schema={"it": {"type": "integer", **about}})
+            return "asked"
+
+    ran = await testing.run(Odd)
+    assert ran.end.agent_failed.reason == pb.FAILURE_REASON_AGENT_ERROR
+    assert "input_requested" not in ran.kinds
+
+
+async def test_in_the_order_in_which_it_was_said(services: tuple[Service, Service]) -> None:
+    """What is said first on a socket counts first, however long it takes to read."""
+    async with visit("runwire.v1.json", *services, "asker") as seen:
+        [request_id] = await seen.asked()
+        long = {f"field {number}": number for number in range(1500)}
+        first = asyncio.create_task(seen.answer(request_id, content=long))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(seen.answer(request_id, "declined"))
+        assert [each.code for each in await asyncio.gather(first, second)] == [OK, ABORTED]
+
+
+async def test_a_socket_that_says_too_much(services: tuple[Service, Service]) -> None:
+    """As many frames wait as may, and then the socket is closed."""
+    async with socket(services[1].address) as flooding:
+        await flooding.send(opening("runwire.v1.json", "asker"))
+        await flooding.recv()
+        for _ in range(100):
+            await flooding.send('{"answer": {"requestId": "x", "content": {"y": "' + "z" * 10_000 + '"}}}')
+        await frames(flooding)
+        assert flooding.close_code == 4008
+
+
+async def test_who_floods_the_engine_keeps_nobody_waiting(services: tuple[Service, Service], isolation: str) -> None:
+    """What a process has to say to the engine alone is not all that this listens to."""
+    async with visit("grpc", *services, "chatty") as seen, caller(services[0].address) as bob:
+        await seen.wait_for("agent_message")
+        for _ in range(5):
+            begun = time.monotonic()
+            await bob.stub.ListAgents(ListAgentsRequest(), metadata=bob.metadata)
+            assert time.monotonic() - begun < (0.5 if isolation == "process" else 3)
+        assert kind(await seen.end()) == "agent_completed"
 
 
 async def test_an_agent_that_dies() -> None:
@@ -305,7 +384,7 @@ async def test_an_agent_that_computes() -> None:
             assert seen.data == {"outcome": "accepted", "content": {"a": 1}}
         async with visit("grpc", back, front, "occupied", parameters=struct(timeout=0.2)) as seen:
             [request_id] = await seen.asked()
-            back.wait_for(lambda record: record["event"] == "question settled" and record["outcome"] == "EXPIRED", 1.5)
+            back.wait_for(lambda record: record["event"] == "question settled" and record["outcome"] == "expired", 1.5)
             assert (await seen.answer(request_id)).code == LATE
 
 
@@ -346,6 +425,14 @@ async def test_time_stands_still(isolation: str) -> None:
             await asyncio.sleep(2)
             await seen.answer(request_id)
             assert kind(await seen.end()) == "agent_completed"
+
+
+async def test_time_goes_on_beside_a_tool_of_the_same_id() -> None:
+    """Two agents' calls may have the same id, which their models chose: time stands still for neither's sake."""
+    with engine(agents=AGENTS, RUN_TIMEOUT="1") as back, gateway(back.address) as front:
+        async with visit("grpc", back, front, "colliding") as seen:
+            await seen.asked()
+            assert (await seen.end()).agent_failed.reason == pb.FAILURE_REASON_TIMEOUT
 
 
 async def test_a_callers_deadline_goes_on() -> None:

@@ -1,14 +1,20 @@
 """Development mode is explicit, loud, and never public."""
 
 import asyncio
+import json
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from runwire.v1.engine_pb2 import ListRunsRequest
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from tests.support import visible
-from tests.support.clients import JSON, PROTO, caller, events_of, frames, opening, socket, terminal
+from tests.support.clients import JSON, PROTO, caller, events_of, frames, opening, socket, taken, terminal
 from tests.support.services import Service, http_status, looks_inside, until
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
@@ -207,3 +213,25 @@ async def test_what_gateway_and_engine_say_of_heartbeats() -> None:
         async with socket(front.address, PROTO) as connection:
             await connection.send(opening(PROTO, "echo", "hi"))
             assert terminal(events_of(await frames(connection))).agent_completed.output == "hi"
+
+
+@pytest.mark.parametrize("first", ["resume", "run", "answer"])
+async def test_nothing_is_answered_for_the_public(first: str) -> None:
+    """Neither the first frame nor one that comes at once after it reaches an engine that believes everybody."""
+    with start_engine(agents="tests.agents.asking") as back, start_gateway(back.address) as front:
+        async with caller(back.address) as alice:
+            run_id = str(uuid.uuid4())
+            call = alice.call("asker", run_id=run_id, resume_window=Duration(seconds=60))
+            [_, asked] = await taken(call, 2)
+            request_id = asked.input_requested.request_id
+            answer = {"requestId": request_id, "outcome": "INPUT_OUTCOME_ACCEPTED", "runId": run_id}
+            begins = {"resume": {"runId": run_id}, "run": {"agent": "asker"}, "answer": answer}
+            async with socket(front.address, additional_headers={"X-Forwarded-For": "203.0.113.7"}) as public:
+                await public.send(json.dumps({"accessToken": "dev:alice", first: begins[first]}))
+                with suppress(ConnectionClosed):
+                    await public.send(json.dumps({"answer": answer}))
+                assert all(json.loads(frame)["answers"][0]["code"] for frame in await frames(public))
+                assert public.close_code == 4009
+            runs = (await alice.stub.ListRuns(ListRunsRequest(), metadata=alice.metadata)).runs
+            assert [len(run.questions) for run in runs if run.run_id == run_id] == [1]
+            call.cancel()

@@ -130,10 +130,11 @@ async def test_time_that_stands_still() -> None:
 
 async def test_a_question_that_is_none() -> None:
     """What is asked twice, or without a name, or is too much, is no question: the stream is broken."""
-    for wrong in (["q", "q"], [""], [str(number) for number in range(65)]):
+    wrong = [("q", 60.0), ("q", 60.0)], [("", 60.0)], [(str(number), 60.0) for number in range(65)], [("q" * 65, 60.0)]
+    for asked in (*wrong, [("q", 0.0)], [("q", -5.0)], [("q", 1e10)]):
         run, worker = await begun()
-        for request_id in wrong:
-            worker.ask(request_id)
+        for request_id, seconds in asked:
+            worker.ask(request_id, seconds)
         events = await rest(run)
         assert events[-1].agent_failed.reason == pb.FAILURE_REASON_CRASHED
         await run.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engine_service.wire import MAX_OPEN, MAX_QUESTION
 from engine_service.workers import sooner
 from engine_service.workers.worker import ProcessWorker
 from tests.support.times import PATIENCE
@@ -46,6 +47,22 @@ async def test_a_second_word_gives_no_more_time() -> None:
     try:
         worker.stop(0.1)
         worker.stop(60)
+        assert await asyncio.to_thread(child.wait, PATIENCE) == -signal.SIGKILL
+    finally:
+        worker.discard()
+
+
+async def test_one_that_hears_nothing() -> None:
+    """A process that asks for ever, and takes no answer, is ended before these fill the engine's memory."""
+    child = subprocess.Popen(["sleep", "60"])
+    worker = ProcessWorker()
+    worker.born(child.pid, os.pidfd_open(child.pid), lambda: None)
+    try:
+        for _ in range(MAX_OPEN):
+            worker.tell(b"x" * (MAX_QUESTION - 16))
+        assert child.poll() is None
+        for _ in range(MAX_OPEN):
+            worker.tell(b"x" * (MAX_QUESTION - 16))
         assert await asyncio.to_thread(child.wait, PATIENCE) == -signal.SIGKILL
     finally:
         worker.discard()
