@@ -21,6 +21,9 @@ MAX_NOTES = 20
 MAX_TOLD = 200
 """Lines about questions of one run that are logged."""
 
+MUCH, PAUSE = 4 * 1024, 0.05
+"""Bytes without an event, after which a run is not read for a moment, and that moment in seconds."""
+
 TIMED_OUT = pb.AgentFailed(reason=pb.FAILURE_REASON_TIMEOUT, message="The run took longer than it may.", retryable=True)
 DRAINED = pb.AgentFailed(
     reason=pb.FAILURE_REASON_ENGINE_DRAINING, message="The engine is shutting down. Try again.", retryable=True
@@ -96,7 +99,8 @@ class Run:
             events = self._take(self._worker, data)
             if events:
                 return events
-            await asyncio.sleep(0)  # one who says nothing but what is for us alone is not to keep others waiting
+            # One who says nothing but what is for us alone, and much of it, is not to keep others waiting.
+            await asyncio.sleep(PAUSE if len(data) > MUCH else 0)
             if not data:
                 if not self._outcome.has_heard_all:
                     self._worker.stop(0)  # it closed its channel: whatever it still does, nobody will hear of it
