@@ -93,7 +93,7 @@ export async function runs({ url, token } = {}) {
   const address = new URL(url ?? "/v1/stream", globalThis.location?.href);
   address.protocol = address.protocol.replace("ws", "http");
   address.pathname = address.pathname.replace(/stream$/, "runs");
-  const accessToken = await said(token);
+  const accessToken = typeof token === "function" ? await token() : token;
   const headers = accessToken ? { Authorization: `Bearer ${accessToken}` } : {};
   const response = await fetch(address, { headers });
   if (!response.ok) throw new RunwireError(response.status, (await response.text()).trim());
@@ -263,7 +263,7 @@ class Run {
 
 /** Opens a socket, and sends its first frame. */
 async function connected(first, { url, token, WebSocket, buffer }, { onopen, onfull, isPushed } = {}) {
-  const accessToken = await said(token);
+  const accessToken = typeof token === "function" ? await token() : token;
   const address = url ?? new URL("/v1/stream", location.href.replace(/^http/, "ws"));
   const pushed = isPushed || WebSocket || !globalThis.WebSocketStream;
   const socket = pushed ? new Pushed(address, { WebSocket, buffer, onfull }) : new Pulled(address);
@@ -290,11 +290,6 @@ async function refused(frame, options) {
   } finally {
     socket.close(NORMAL);
   }
-}
-
-/** A token, or what a function says that it is. */
-function said(token) {
-  return typeof token === "function" ? token() : token;
 }
 
 /** Milliseconds until something is tried again. */
