@@ -134,7 +134,8 @@ class Ride:
         self._stream: Stream | None = None
         self._first = first
         self._metadata = handshake.metadata(first, socket)
-        self._later = dict[asyncio.Task[None], int]()  # frames that are being obeyed, and their sizes
+        self._later = dict[asyncio.Task[None], int]()  # frames that are to be obeyed, and their sizes
+        self._obeying = asyncio.Lock()  # one after the other, in the order in which they came
         self._is_cancelling = False
         self._run_id = first.run.run_id or first.resume.run_id
         self._begun = asyncio.Event()
@@ -177,8 +178,7 @@ class Ride:
         if self._is_refused:
             return
         self._is_refused = len(self._later) >= LATER or sum(self._later.values()) + len(frame) > LATER_BYTES
-        before = next(reversed(self._later), None)  # in the order in which they came, one after the other
-        obeying = close(self._socket, TOO_MUCH) if self._is_refused else self._obey(frame, before)
+        obeying = close(self._socket, TOO_MUCH) if self._is_refused else self._obey(frame)
         task = asyncio.create_task(obeying)
         self._later[task] = len(frame)
         task.add_done_callback(self._later.pop)
@@ -188,21 +188,11 @@ class Ride:
         if self._later:
             await asyncio.wait(tuple(self._later), timeout=CHECK)
 
-    async def _obey(self, frame: str | bytes, before: asyncio.Task[None] | None) -> None:
+    async def _obey(self, frame: str | bytes) -> None:
         """Do what a later frame says. One that cannot be understood ends the socket; an answer never does."""
-        if before:
-            await asyncio.wait((before,))
         try:
-            later = await self._codec.decode(frame)
-            # The first frame's token may have expired: a run outlives it.
-            said = handshake.metadata(later, self._socket) if later.access_token else self._metadata
-            await self._begun.wait()  # what the engine doesn't know yet can be neither cancelled nor answered
-            if later.HasField("answer"):
-                await self._answer(later.answer, said)
-            elif later.HasField("cancel"):
-                await self._cancel(said)
-            else:
-                raise FrameError("Only answer and cancel can follow the first frame.")  # noqa: TRY301 - it is refused as others are
+            async with self._obeying:
+                end = await self._do(await self._codec.decode(frame))
         except ConnectionClosed:
             return
         except FrameError as error:
@@ -211,10 +201,24 @@ class Ride:
             end = closing(error.code(), statuses.sentence(error))
         except Exception:  # noqa: BLE001 - a cancel that got lost must not look as if it had worked
             end = self._broken()
+        if end:
+            self._hang_up()
+            await close(self._socket, end)
+
+    async def _do(self, later: ClientFrame) -> Closing | None:
+        """Do what a later frame says, and return how the socket is to end, if it is. Raises FrameError, and others."""
+        # The first frame's token may have expired: a run outlives it.
+        said = handshake.metadata(later, self._socket) if later.access_token else self._metadata
+        await self._begun.wait()  # what the engine doesn't know yet can be neither cancelled nor answered
+        if later.HasField("answer"):
+            await self._answer(later.answer, said)
+        elif later.HasField("cancel"):
+            await self._cancel(said)
+        elif later.HasField("leave"):
+            return closing(grpc.StatusCode.OK)
         else:
-            return
-        self._hang_up()
-        await close(self._socket, end)
+            raise FrameError("Only answer, cancel and leave can follow the first frame.")
+        return None
 
     async def _cancel(self, said: Metadata) -> None:
         if self._engine and self._is_for_us and not self._is_cancelling:  # one is enough

@@ -169,7 +169,7 @@ class Run {
           if (!open) this.#tell("open");
           if (!open && this.#cancelling) this.cancel();
           open = true;
-          if (!frame.events && !frame.answers) this.#options.onheartbeat?.();
+          if (!frame.events) this.#options.onheartbeat?.();
           for (const raw of frame.events ?? []) {
             signal?.throwIfAborted();
             const event = shaped(raw);
@@ -214,13 +214,24 @@ class Run {
 
   async #open(resuming) {
     const position = this.#position;
-    const { asked, runId, seq } = position;
-    const resume = { runId, afterSeq: this.#socket?.heard ?? seq };
-    this.#socket = await this.#connect(resuming ? { resume } : { run: asked }, {
+    this.#socket = await this.#connect(resuming ? { resume: this.#last() } : { run: position.asked }, {
       onopen: () => (position.unsure ||= !position.begun && position.window > 0),
-      onfull: () => this.#lookIn(),
+      onfull: () => this.#overflow(),
     });
     return this.#socket;
+  }
+
+  /** Where to read on: after the last that was heard, given or not. */
+  #last() {
+    const { runId, seq } = this.#position;
+    return { runId, afterSeq: this.#socket?.heard ?? seq };
+  }
+
+  /** Takes no more for now. With a window it leaves: all that comes until the gateway closes is still heard. */
+  #overflow() {
+    if (!this.#position.window) return this.#socket.close(CUT, "full");
+    this.#socket.leave();
+    this.#lookIn();
   }
 
   #connect(first, heard) {
@@ -229,15 +240,13 @@ class Run {
 
   /** Looks in on a run now and then while the loop takes what waits: nobody is at it, and its window would pass. */
   #lookIn() {
-    const { runId, window } = this.#position;
-    if (!window) return;
-    const resume = { runId, afterSeq: this.#socket.heard };
     const look = async () => {
-      const visit = (this.#visit = await this.#connect({ resume }));
-      if (this.#looking) await visit.read(); // or it would come too late, and take the run over
-      visit.close(NORMAL);
+      const visit = (this.#visit = await this.#connect({ resume: this.#last() }));
+      visit.opened.then(() => visit.leave()); // right behind its first frame: next to nothing comes
+      while (this.#looking && (await visit.read()) !== undefined);
+      visit.close(NORMAL); // or it would come too late, and take the run over
     };
-    this.#looking = setInterval(() => look().catch(() => {}), (window * 1000) / 3);
+    this.#looking = setInterval(() => look().catch(() => {}), (this.#position.window * 1000) / 3);
   }
 
   #stopLooking() {
@@ -332,6 +341,7 @@ class Pushed {
   #waiting = [];
   #size = 0; // characters that wait
   #closed = false;
+  #isLeft = false; // nobody may hear any more what is sent
   #wake = () => {};
 
   constructor(url, { WebSocket = globalThis.WebSocket, buffer = BUFFER, onfull }) {
@@ -342,24 +352,24 @@ class Pushed {
     });
     socket.addEventListener("message", ({ data }) => {
       if (this.#closed) return;
-      this.isFull = this.#size > buffer; // without this one: a frame may be larger than all that may wait
+      const isFull = this.#size > buffer; // without this one: a frame may be larger than all that may wait
       this.#waiting.push(data);
       this.#size += data.length;
       this.#wake();
-      if (!this.isFull) return;
+      if (!isFull || this.isFull) return;
+      this.isFull = true;
       this.end = FULL;
-      this.close(CUT, "full");
       onfull?.();
     });
     socket.addEventListener("close", ({ code, reason }) => {
-      if (!this.#closed) this.end = [code === CUT ? LOST : code, reason];
+      if (!this.#closed && !this.isFull) this.end = [code === CUT ? LOST : code, reason];
       this.#closed = true;
       this.#wake();
     });
   }
 
   get isOpen() {
-    return !this.#closed && this.#socket.readyState === OPEN;
+    return !this.#closed && !this.#isLeft && this.#socket.readyState === OPEN;
   }
 
   /** The position of the last event that waits. */
@@ -370,6 +380,12 @@ class Pushed {
 
   send(frame) {
     if (this.isOpen) this.#socket.send(JSON.stringify(frame));
+  }
+
+  /** Lets the gateway close it. A browser that is told to close reads on for a while, and says that all of it arrived. */
+  leave() {
+    this.send({ leave: {} });
+    this.#isLeft = true;
   }
 
   close(code, reason) {

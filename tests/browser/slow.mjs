@@ -15,11 +15,25 @@ export const checks = (runwire, url) => ({
     same([states.filter((state) => state === "open").length > 3, states.includes("waiting")], [true, false]);
   },
 
+  async "nor when a browser closes its sockets long after it was told to, and reads on in the meantime"() {
+    class Late extends WebSocket {
+      close(...end) {
+        setTimeout(() => super.close(...end), 500);
+      }
+    }
+    const seqs = [];
+    for await (const { seq } of runwire.run(long(20_000, 60), { url, buffer: SMALL, WebSocket: Late })) {
+      seqs.push(seq);
+      if (seq % 1000 === 0) await pause(50);
+    }
+    whole(seqs, 20_002);
+  },
+
   async "nor when what waits takes longer than the window"() {
     const seqs = [];
-    for await (const { seq } of runwire.run(long(1000, 1), { url, buffer: 4 * SMALL })) {
+    for await (const { seq } of runwire.run(long(1000, 3), { url, buffer: 4 * SMALL })) {
       seqs.push(seq);
-      await pause(4);
+      await pause(9); // some four seconds for what waits
     }
     whole(seqs, 1002);
   },

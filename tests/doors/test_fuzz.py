@@ -34,6 +34,7 @@ VALID = [
     b'{"accessToken": "dev:eve", "run": {"agent": "triage", "parameters": {"pace": 0}, "threadId": "t"}}',
     b'{"resume": {"runId": "123e4567-e89b-42d3-a456-426614174000", "afterSeq": 17}}',
     b'{"cancel": {}}',
+    b'{"leave": {}}',
 ]
 BINARY = [
     ClientFrame(access_token="dev:eve", run=RunRequest(agent="echo", input="hi")).SerializeToString(),

@@ -68,6 +68,7 @@ async def test_normal_end(services: tuple[Service, Service]) -> None:
         ({"run": {"agent": "echo", "threadId": "x" * 300}}, 4003, "thread_id"),
         ({"run": {"agent": "echo"}, "accessToken": "nonsense"}, 4016, "not signed in"),
         ({"cancel": {}}, 4003, "first frame"),
+        ({"leave": {}}, 4003, "first frame"),
         ({"nonsense": {}}, 4003, "ClientFrame"),
         ({}, 4003, "first frame"),
     ],

@@ -81,8 +81,33 @@ async def test_a_new_socket_takes_over() -> None:
             assert [event["seq"] for event in events] == list(range(seen + 1, 63))
 
 
-async def test_cancel_and_leave() -> None:
-    """Leaving lets go of a resumable run, and saying cancel before ends it, also at once and after a resume."""
+async def test_left_by_a_frame() -> None:
+    """A socket that is asked to leave closes behind all that was sent: a run with a window goes on, another ends."""
+    with both(AGENTS=AGENTS) as (_, front):
+        for window in ("60s", None):
+            run_id = str(uuid.uuid4())
+            async with socket(front.address) as connection:
+                await connection.send(json.dumps({"run": {"agent": "flood", "runId": run_id, "resumeWindow": window}}))
+                events = await read(connection, 2)
+                await connection.send('{"leave": {}}')
+                events += await rest(connection)
+                assert connection.close_code == 1000
+            seqs = [event["seq"] for event in events]
+            assert seqs == list(range(1, len(seqs) + 1))
+            pid = int(events[1]["agentMessage"]["delta"])
+            if not window:
+                await until(lambda pid=pid: is_gone(pid))  # type: ignore[misc]
+                continue
+            assert not is_gone(pid)
+            async with socket(front.address) as connection:
+                await join(connection, run_id, seqs[-1])
+                assert (await read(connection, seqs[-1] + 1))[0]["seq"] == seqs[-1] + 1
+                await connection.send('{"cancel": {}}')
+            await until(lambda pid=pid: is_gone(pid))  # type: ignore[misc]
+
+
+async def test_cancel_and_close() -> None:
+    """Closing lets go of a resumable run, and saying cancel before ends it, also at once and after a resume."""
     with both(AGENTS=AGENTS) as (back, front):
         for resumed in (False, True):
             run_id = str(uuid.uuid4())

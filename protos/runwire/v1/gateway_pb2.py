@@ -27,7 +27,7 @@ from runwire.v1 import engine_pb2 as runwire_dot_v1_dot_engine__pb2
 from runwire.v1 import events_pb2 as runwire_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18runwire/v1/gateway.proto\x12\nrunwire.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17runwire/v1/engine.proto\x1a\x17runwire/v1/events.proto\"\xeb\x01\n\x0b\x43lientFrame\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x13\n\x0btraceparent\x18\x02 \x01(\t\x12%\n\x03run\x18\n \x01(\x0b\x32\x16.runwire.v1.RunRequestH\x00\x12+\n\x06resume\x18\x0b \x01(\x0b\x32\x19.runwire.v1.ResumeRequestH\x00\x12)\n\x06\x63\x61ncel\x18\x0c \x01(\x0b\x32\x17.runwire.v1.CancelFrameH\x00\x12)\n\x06\x61nswer\x18\r \x01(\x0b\x32\x17.runwire.v1.AnswerFrameH\x00\x42\x07\n\x05\x66rame\"\r\n\x0b\x43\x61ncelFrame\"\x86\x01\n\x0b\x41nswerFrame\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x07outcome\x18\x02 \x01(\x0e\x32\x18.runwire.v1.InputOutcome\x12(\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06run_id\x18\x04 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18runwire/v1/gateway.proto\x12\nrunwire.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17runwire/v1/engine.proto\x1a\x17runwire/v1/events.proto\"\x94\x02\n\x0b\x43lientFrame\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x13\n\x0btraceparent\x18\x02 \x01(\t\x12%\n\x03run\x18\n \x01(\x0b\x32\x16.runwire.v1.RunRequestH\x00\x12+\n\x06resume\x18\x0b \x01(\x0b\x32\x19.runwire.v1.ResumeRequestH\x00\x12)\n\x06\x63\x61ncel\x18\x0c \x01(\x0b\x32\x17.runwire.v1.CancelFrameH\x00\x12)\n\x06\x61nswer\x18\r \x01(\x0b\x32\x17.runwire.v1.AnswerFrameH\x00\x12\'\n\x05leave\x18\x0e \x01(\x0b\x32\x16.runwire.v1.LeaveFrameH\x00\x42\x07\n\x05\x66rame\"\r\n\x0b\x43\x61ncelFrame\"\x0c\n\nLeaveFrame\"\x86\x01\n\x0b\x41nswerFrame\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x07outcome\x18\x02 \x01(\x0e\x32\x18.runwire.v1.InputOutcome\x12(\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06run_id\x18\x04 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,9 +35,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runwire.v1.gateway_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CLIENTFRAME']._serialized_start=121
-  _globals['_CLIENTFRAME']._serialized_end=356
-  _globals['_CANCELFRAME']._serialized_start=358
-  _globals['_CANCELFRAME']._serialized_end=371
-  _globals['_ANSWERFRAME']._serialized_start=374
-  _globals['_ANSWERFRAME']._serialized_end=508
+  _globals['_CLIENTFRAME']._serialized_end=397
+  _globals['_CANCELFRAME']._serialized_start=399
+  _globals['_CANCELFRAME']._serialized_end=412
+  _globals['_LEAVEFRAME']._serialized_start=414
+  _globals['_LEAVEFRAME']._serialized_end=426
+  _globals['_ANSWERFRAME']._serialized_start=429
+  _globals['_ANSWERFRAME']._serialized_end=563
 # @@protoc_insertion_point(module_scope)

@@ -23,7 +23,7 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 class ClientFrame(google.protobuf.message.Message):
     """One frame from a browser.
 
-    The first opens a run, resumes one, or answers a question of one; later ones are `answer` and `cancel`.
+    The first opens a run, resumes one, or answers a question of one; later ones are `answer`, `cancel` and `leave`.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -34,6 +34,7 @@ class ClientFrame(google.protobuf.message.Message):
     RESUME_FIELD_NUMBER: builtins.int
     CANCEL_FIELD_NUMBER: builtins.int
     ANSWER_FIELD_NUMBER: builtins.int
+    LEAVE_FIELD_NUMBER: builtins.int
     access_token: builtins.str
     """Who is calling, as a token that the engine verifies.
 
@@ -72,6 +73,13 @@ class ClientFrame(google.protobuf.message.Message):
         As the first frame, it joins no run: the socket gets an AnswerResult, and closes.
         """
 
+    @property
+    def leave(self) -> Global___LeaveFrame:
+        """Leaves the run.
+
+        Never the first frame.
+        """
+
     def __init__(
         self,
         *,
@@ -81,10 +89,11 @@ class ClientFrame(google.protobuf.message.Message):
         resume: runwire.v1.engine_pb2.ResumeRequest | None = ...,
         cancel: Global___CancelFrame | None = ...,
         answer: Global___AnswerFrame | None = ...,
+        leave: Global___LeaveFrame | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["answer", b"answer", "cancel", b"cancel", "frame", b"frame", "resume", b"resume", "run", b"run"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["access_token", b"access_token", "answer", b"answer", "cancel", b"cancel", "frame", b"frame", "resume", b"resume", "run", b"run", "traceparent", b"traceparent"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["frame", b"frame"]) -> typing.Literal["run", "resume", "cancel", "answer"] | None: ...
+    def HasField(self, field_name: typing.Literal["answer", b"answer", "cancel", b"cancel", "frame", b"frame", "leave", b"leave", "resume", b"resume", "run", b"run"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["access_token", b"access_token", "answer", b"answer", "cancel", b"cancel", "frame", b"frame", "leave", b"leave", "resume", b"resume", "run", b"run", "traceparent", b"traceparent"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["frame", b"frame"]) -> typing.Literal["run", "resume", "cancel", "answer", "leave"] | None: ...
 
 Global___ClientFrame: typing_extensions.TypeAlias = ClientFrame
 
@@ -102,6 +111,22 @@ class CancelFrame(google.protobuf.message.Message):
     ) -> None: ...
 
 Global___CancelFrame: typing_extensions.TypeAlias = CancelFrame
+
+@typing.final
+class LeaveFrame(google.protobuf.message.Message):
+    """Leaves the run.
+
+    Nothing more is sent, and the socket closes with 1000, behind what was sent before: a browser that closes it itself
+    never sees that. A run with a resume_window goes on; another ends.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___LeaveFrame: typing_extensions.TypeAlias = LeaveFrame
 
 @typing.final
 class AnswerFrame(google.protobuf.message.Message):
