@@ -12,18 +12,15 @@ from runwire.v1.engine_pb2 import ROLE_ASSISTANT, ROLE_USER, RunRequest, RunResp
 from runwire.v1.engine_pb2 import Message as Said
 from runwire.v1.events_pb2 import Event, InputAnswered, InputRequested
 
-from engine_service.clock import Clock
 from engine_service.runs.outcome import Outcome
 from engine_service.runtime import objects, registry
-from engine_service.runtime.agent import Agent, AgentError, Message, RunContext, Shared, perform
+from engine_service.runtime.agent import Agent, AgentError, Message, Shared, perform
 from engine_service.runtime.asking import OUTCOMES, Asking, Reply
-from engine_service.runtime.event_writer import EventWriter
 from engine_service.schema import Schema
-from engine_service.wire import ASKED, FrameSplitter, Work
+from engine_service.wire import ASKED, FrameSplitter, Terms, Work
 from runwire.service import structs
 
-MAX_EVENT_BYTES = 1024 * 1024
-LONG = 3600.0
+TERMS = Terms(modules=(), max_event_bytes=1024 * 1024, memory=0, seconds=3600, ask_timeout=3600)
 
 
 class Ran(NamedTuple):
@@ -87,12 +84,11 @@ async def run(
         parameters=sent.SerializeToString(),
     )
     kept = _Kept(answer or _nobody)
-    writer = EventWriter(kept, MAX_EVENT_BYTES)
-    shared = Shared.of(work, writer, {each.name: each for each in (root, *rest)}, Clock(LONG, 0), LONG)
+    shared = Shared.of(work, kept, {each.name: each for each in (root, *rest)}, TERMS)
     kept.asking = shared.asking
     with suppress(AgentError):  # its terminal event has been said
-        await perform(root, RunContext(shared, root.name), input, shared)
-    told = Outcome(root.name, MAX_EVENT_BYTES).take(bytes(kept.frames))
+        await perform(root, root.name, input, shared)
+    told = Outcome(root.name, TERMS.max_event_bytes).take(bytes(kept.frames))
     if kept.wrong:
         raise AssertionError(kept.wrong)
     return Ran(list(RunResponse.FromString(told).events))
@@ -126,7 +122,7 @@ class _Kept:
         """Take a frame."""
         self.frames += frame
         if frame[0] == ASKED:
-            splitter = FrameSplitter(MAX_EVENT_BYTES)
+            splitter = FrameSplitter(TERMS.max_event_bytes)
             splitter.cut(frame)
             request = Event.FromString(splitter.heard[0][1]).input_requested
             self._loop.call_soon_threadsafe(self._settle, request)

@@ -48,14 +48,18 @@ def develop(agents: list[str]) -> int:
         return 2
     env = settings(agents)
     engine, gateway = env["RUNWIRE_ENGINE_LISTEN"], env["RUNWIRE_GATEWAY_LISTEN"]
-    interrupted = threading.Event()
+    interrupted, stopping = threading.Event(), threading.Event()
 
     def interrupt() -> None:
         """Pass it on: a second one ends them at once."""
         interrupted.set()
-        for service in services:
-            if service.poll() is None:
-                service.send_signal(signal.SIGINT)
+        send(signal.SIGINT, services)
+
+    def stop() -> None:
+        """Ask them to stop, once: whoever is told twice ends at once."""
+        if not stopping.is_set():
+            stopping.set()
+            send(signal.SIGTERM, services)
 
     # A port that is taken is said by the service itself; but whoever has it must not be taken for ours.
     ours = is_free(engine) and is_free(gateway)
@@ -65,8 +69,7 @@ def develop(agents: list[str]) -> int:
         for service in SERVICES
     ]
     on(signal.SIGINT, interrupt)
-    stopping = threading.Event()  # whoever is told twice ends at once
-    on(signal.SIGTERM, lambda: stop(services, stopping))
+    on(signal.SIGTERM, stop)
     told = False
     while not interrupted.wait(1 if told else 0.1) and all(service.poll() is None for service in services):
         if ours and not told and is_ready(gateway):
@@ -75,7 +78,7 @@ def develop(agents: list[str]) -> int:
     if interrupted.is_set():
         say("stopping: runs have a moment to finish; Ctrl-C again ends them at once")
     else:
-        stop(services, stopping)  # one ended by itself, and said why
+        stop()  # one ended by itself, and said why
     return max(abs(service.wait()) for service in services)
 
 
@@ -111,13 +114,11 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def stop(services: Processes, stopping: threading.Event) -> None:
-    """Ask those that still run to stop, once."""
-    if not stopping.is_set():
-        stopping.set()
-        for service in services:
-            if service.poll() is None:
-                service.terminate()
+def send(number: signal.Signals, services: Processes) -> None:
+    """Send a signal to those that still run."""
+    for service in services:
+        if service.poll() is None:
+            service.send_signal(number)
 
 
 def is_free(address: str) -> bool:

@@ -124,9 +124,7 @@ class Servicer:
         async with self._answering(context) as caller:
             user_id = caller.user_id = await self._identity.user(context)
             run_id = checked_run_id(request.run_id)
-            if wait := self._resumes.take(user_id):
-                sentence = "You have resumed runs as often as one may in a minute. Try again in a moment."
-                raise too_many(sentence, "TOO_MANY_RESUMES_PER_MINUTE", wait)
+            _take(self._resumes, user_id, "resumed runs", "TOO_MANY_RESUMES_PER_MINUTE")
             self._admission.check_resume(user_id)
             resumable = self._resumables.find(user_id, run_id)
             if resumable is None:
@@ -144,7 +142,7 @@ class Servicer:
         """Answer a question that one of the caller's own runs has asked."""
         async with self._answering(context):
             user_id = await self._identity.user(context)
-            self._rate(user_id)
+            _take(self._questions, user_id, "answered, or asked for your runs,", "TOO_MANY_CALLS_PER_MINUTE")
             request = await read_answer(data)
             run_id = checked_run_id(request.run_id)
             found = self._admission.find(user_id, run_id) or self._resumables.find(user_id, run_id)
@@ -157,20 +155,12 @@ class Servicer:
         """List the caller's own runs: those that go on, and those that can still be read."""
         async with self._answering(context):
             user_id = await self._identity.user(context)
-            self._rate(user_id)
+            _take(self._questions, user_id, "answered, or asked for your runs,", "TOO_MANY_CALLS_PER_MINUTE")
             going_on = {run_id: run.info() for run_id, run in self._admission.of(user_id).items()}
             lasting = {each.run_id: each.info() for each in self._resumables.of(user_id)}
             await context.send_initial_metadata(self._about)
         there = (info for run_id, info in (going_on | lasting).items() if run_id in lasting or not info.is_over)
         return pb.ListRunsResponse(runs=sorted(there, key=_began, reverse=True))
-
-    def _rate(self, user_id: str) -> None:
-        """Count a call about runs that there are. Raises a Refusal when there are too many."""
-        if wait := self._questions.take(user_id):
-            sentence = (
-                "You have answered, or asked for your runs, as often as one may in a minute. Try again in a moment."
-            )
-            raise too_many(sentence, "TOO_MANY_CALLS_PER_MINUTE", wait)
 
     async def cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
         """Stop one of the caller's own runs. Its stream says how it ended."""
@@ -246,6 +236,12 @@ class _Caller:
     """Who is answered, once that is known."""
 
     user_id: str = ""
+
+
+def _take(rates: Rates, user_id: str, done: str, reason: str) -> None:
+    """Count a call of a user's. Raises a Refusal when there are too many."""
+    if wait := rates.take(user_id):
+        raise too_many(f"You have {done} as often as one may in a minute. Try again in a moment.", reason, wait)
 
 
 def _no_such_run() -> Refusal:

@@ -19,14 +19,14 @@ from runwire.v1.engine_pb2 import ROLE_USER, RunRequest
 
 from engine_service.clock import Clock
 from engine_service.runtime.asking import Asking, Questions, Reply
-from engine_service.runtime.event_writer import EventTooLargeError, EventWriter, Speech
+from engine_service.runtime.event_writer import EventTooLargeError, EventWriter, Sink, Speech
 from engine_service.runtime.open_calls import AROUND, Around, OpenCalls
 from engine_service.runtime.plain import is_plain, parameters, struct, text
 from engine_service.runtime.sub_agents import SubAgents
 from engine_service.runtime.threads import in_thread
 from engine_service.runtime.tool_calls import MAX_NAME, ToolCalls, since
 from engine_service.runtime.usage import MOST, Meter
-from engine_service.wire import EVENT, LAST, NANOSECONDS, USAGE, Isolation, Work
+from engine_service.wire import EVENT, LAST, NANOSECONDS, USAGE, Isolation, Terms, Work
 
 T = TypeVar("T")
 INCIDENT = "_runwire_incident"
@@ -120,24 +120,24 @@ class Shared(NamedTuple):
     def of(
         cls,
         work: Work,
-        writer: EventWriter,
+        sink: Sink,
         agents: Mapping[str, type[Agent]],
-        clock: Clock,
-        ask_timeout: float,
-        on_clock: Callable[[], None] | None = None,
+        terms: Terms,
+        on_clock: Callable[[Clock], None] | None = None,
     ) -> "Shared":
-        """Make what a new run needs."""
-        calls = OpenCalls()
-        return cls(work, writer, agents, calls, clock, Asking(writer, calls, clock, ask_timeout, on_clock))
+        """Make what a new run needs, whose time begins now."""
+        writer, calls = EventWriter(sink, terms.max_event_bytes), OpenCalls()
+        clock = Clock(terms.seconds, time.monotonic())
+        return cls(work, writer, agents, calls, clock, Asking(writer, calls, clock, terms.ask_timeout, on_clock))
 
 
 class RunContext:
     """What an agent is given: who asks, and the means to say what happens. Every `await` here is back-pressure."""
 
-    def __init__(self, shared: Shared, path: str, meter: Meter | None = None) -> None:
+    def __init__(self, shared: Shared, path: str, meter: Meter) -> None:
         self._shared = shared
         self._work, self._writer, self._agents = shared.work, shared.writer, shared.agents
-        self._meter = meter or Meter()
+        self._meter = meter
         self._path = path
         self.tool_calls = ToolCalls(path, shared.writer, shared.calls)
         """Tells of tools that somebody else calls: a framework."""
@@ -310,18 +310,18 @@ class RunContext:
                 f"there is no agent named {agent!r} to delegate to; there are {there}, "
                 "and one with `fork = False` is there for its like alone"
             )
-        return await perform(self._agents[agent], self._below(f"{self._path}/{agent}"), input, self._shared)
+        return await perform(self._agents[agent], f"{self._path}/{agent}", input, self._shared, self._meter)
 
     def _below(self, path: str) -> "RunContext":
         return RunContext(self._shared, path, Meter(self._meter))
 
 
-async def perform(agent: type[Agent], context: RunContext, input: str, shared: Shared) -> str:
+async def perform(agent: type[Agent], path: str, input: str, shared: Shared, above: Meter | None = None) -> str:
     """Run an agent from its `agent_started` to its terminal event, and return its answer.
 
     Raises AgentError when it failed, CancelledError when it was told to stop; both have been told as events by then.
     """
-    path, writer = context.agent, shared.writer
+    context, writer = RunContext(shared, path, Meter(above)), shared.writer
     root = "/" not in path
 
     def end(*, bounded: bool = False, **kind: pb.AgentCompleted | pb.AgentFailed | pb.AgentCancelled) -> None:

@@ -19,6 +19,9 @@ from engine_service.schema import Schema
 from engine_service.wire import ASKED, LONGEST, MAX_OPEN, MAX_QUESTION, MAX_QUESTIONS, NANOSECONDS, WAITING, WITHDRAWN
 from runwire.service import structs
 
+ROOM = 256
+"""Bytes that an event may have beside its question and its agent's path."""
+
 Outcome = Literal["accepted", "declined", "expired"]
 OUTCOMES: dict["pb.InputOutcome.ValueType", Outcome] = {
     pb.INPUT_OUTCOME_ACCEPTED: "accepted",
@@ -58,7 +61,7 @@ class Asking:
         calls: OpenCalls,
         clock: Clock,
         timeout: float,
-        on_clock: Callable[[], None] | None = None,
+        on_clock: Callable[[Clock], None] | None = None,
     ) -> None:
         self._writer = writer
         self._calls = calls
@@ -142,11 +145,7 @@ class Asking:
             self._clock.go_on(time.monotonic())
         self._writer.tell(WAITING, b"\1" if is_waiting else b"")
         if self._on_clock:
-            self._on_clock()
-
-
-ROOM = 256
-"""Bytes that an event may have beside its question and its agent's path."""
+            self._on_clock(self._clock)
 
 
 class Questions:

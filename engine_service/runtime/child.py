@@ -18,9 +18,8 @@ from types import FrameType
 from typing import NoReturn
 
 from engine_service.clock import Clock
-from engine_service.runtime.agent import Agent, AgentError, RunContext, Shared, perform
+from engine_service.runtime.agent import Agent, AgentError, Shared, perform
 from engine_service.runtime.asking import Asking
-from engine_service.runtime.event_writer import EventWriter
 from engine_service.runtime.inheritance import run_exit_functions
 from engine_service.wire import ANSWER, GRACE, WORK, Terms, Words, Work
 
@@ -107,22 +106,20 @@ async def do_run(engine: socket.socket, sink: "PipeSink", agents: Mapping[str, t
     if work is None:
         return False
     is_rehearsal = not work.agent
-    clock = Clock(terms.seconds, time.monotonic())
-
-    def set_alarm() -> None:
-        signal.alarm(math.ceil(clock.end - time.monotonic() + 2 * GRACE))
-
-    set_alarm()
-    writer = EventWriter(sink, terms.max_event_bytes)
-    shared = Shared.of(work, writer, agents, clock, terms.ask_timeout, set_alarm)
-    context = RunContext(shared, work.agent)
-    task = asyncio.create_task(perform(agents[work.agent], context, work.input, shared))
+    shared = Shared.of(work, sink, agents, terms, _set_alarm)
+    _set_alarm(shared.clock)
+    task = asyncio.create_task(perform(agents[work.agent], work.agent, work.input, shared))
     asyncio.get_running_loop().add_reader(engine, _hear, engine, words, task, shared.asking)
     await asyncio.wait((task,))
     if not task.cancelled() and (error := task.exception()) and not isinstance(error, AgentError):
         raise error  # an AgentError has been told as an event
     await sink.drain()
     return not is_rehearsal  # what it says at its end is of no run
+
+
+def _set_alarm(clock: Clock) -> None:
+    """Let the kernel end a run whose time is long over."""
+    signal.alarm(math.ceil(clock.end - time.monotonic() + 2 * GRACE))
 
 
 async def _receive(engine: socket.socket, words: Words) -> Work | None:

@@ -7,20 +7,16 @@ import os
 import pickle
 import signal
 import socket
-import time
 from collections.abc import Iterable
 
-from engine_service.clock import Clock
 from engine_service.runtime import leftovers
 from engine_service.runtime.agent import Agent, RunContext, Shared, perform
 from engine_service.runtime.child import PipeSink, do_run
-from engine_service.runtime.event_writer import EventWriter
 from engine_service.wire import FIRST, WORK, RegistryError, Terms, word
 
 TIMES = 20
 """Runs until nothing changes any more. See decision 8."""
-MAX_EVENT_BYTES = 1024 * 1024
-TERMS = Terms(modules=(), max_event_bytes=1024, memory=0, seconds=60, ask_timeout=60)
+TERMS = Terms(modules=(), max_event_bytes=1024 * 1024, memory=0, seconds=60, ask_timeout=60)
 """Those of a rehearsal."""
 
 
@@ -87,9 +83,7 @@ def warm_up(agent: type[Agent]) -> list[str]:
 
 async def rehearsed(agent: type[Agent], input: str) -> str:
     """Do a run whose events go nowhere, and return its answer. Raises AgentError."""
-    writer = EventWriter(_Nowhere(), MAX_EVENT_BYTES)
-    shared = Shared.of(FIRST, writer, {}, Clock(TERMS.seconds, time.monotonic()), TERMS.ask_timeout)
-    return await perform(agent, RunContext(shared, agent.name), input, shared)
+    return await perform(agent, agent.name, input, Shared.of(FIRST, _Nowhere(), {}, TERMS))
 
 
 class _Nowhere:

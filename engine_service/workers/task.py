@@ -3,17 +3,14 @@
 import asyncio
 import contextvars
 import threading
-import time
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
 from structlog.contextvars import bind_contextvars
 
-from engine_service.clock import Clock
-from engine_service.runtime.agent import Agent, AgentError, RunContext, Shared, perform
+from engine_service.runtime.agent import Agent, AgentError, Shared, perform
 from engine_service.runtime.asking import Asking
-from engine_service.runtime.event_writer import EventWriter
 from engine_service.wire import GRACE, Terms, Work
 from engine_service.workers import sooner
 
@@ -33,9 +30,7 @@ class TaskWorkers:
     async def start(self, work: Work) -> "TaskWorker":
         """Start an agent."""
         worker = TaskWorker()
-        writer = EventWriter(worker.pipe, self._terms.max_event_bytes)
-        clock = Clock(self._terms.seconds, time.monotonic())
-        shared = Shared.of(work, writer, self._agents, clock, self._terms.ask_timeout)
+        shared = Shared.of(work, worker.pipe, self._agents, self._terms)
         context = contextvars.Context()
         context.run(self._worker.set, worker)
         context.run(bind_contextvars, **work.labels())  # what libraries log is told as this run's
@@ -44,7 +39,7 @@ class TaskWorkers:
 
     async def _perform(self, work: Work, shared: Shared) -> None:
         with suppress(AgentError):  # its terminal event has been said
-            await perform(self._agents[work.agent], RunContext(shared, work.agent), work.input, shared)
+            await perform(self._agents[work.agent], work.agent, work.input, shared)
 
     def _new_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
         """Make a task, and remember whose it is: what an agent starts and forgets ends with its run."""

@@ -1,7 +1,5 @@
 """Whatever is done to runs that ask, in whatever order: each question ends once, as the first right answer says."""
 
-import asyncio
-import os
 import uuid
 from typing import Any
 
@@ -10,16 +8,14 @@ import grpc.aio
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule, run_state_machine_as_test
+from hypothesis.stateful import Bundle, consumes, rule
 from runwire.v1.engine_pb2 import AnswerRequest
 from runwire.v1.events_pb2 import INPUT_OUTCOME_ACCEPTED, INPUT_OUTCOME_DECLINED, INPUT_OUTCOME_EXPIRED, Event
 
 from tests.support.clients import Caller, kind, taken, terminal
-from tests.support.services import Service, engine
+from tests.support.model import Machine, run_machine
 
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "12"))
 OK, NOT_FOUND, LATE, ABORTED = 0, 5, 9, 10
 SAID = st.sampled_from([(INPUT_OUTCOME_ACCEPTED, 1), (INPUT_OUTCOME_ACCEPTED, 2), (INPUT_OUTCOME_DECLINED, None)])
 
@@ -67,21 +63,15 @@ class Model:
             assert len(ids) == self.many
 
 
-class Callers(RuleBasedStateMachine):
+class Callers(Machine):
     """What a user does to runs that ask."""
 
-    service: Service
-    loop: asyncio.AbstractEventLoop
-    channel: grpc.aio.Channel
     runs: Bundle[Model] = Bundle("runs")
 
     def __init__(self) -> None:
         super().__init__()
         self.alice, self.bob = Caller(self.channel, "alice"), Caller(self.channel, "bob")
         self.made: list[Model] = []
-
-    def do(self, awaitable: Any) -> Any:
-        return self.loop.run_until_complete(asyncio.wait_for(awaitable, 30))
 
     @rule(target=runs, many=st.integers(1, 4), expires=st.integers(0, 5))
     def begin(self, many: int, expires: int) -> Model:
@@ -165,19 +155,6 @@ async def _nothing() -> None:
     pass
 
 
-async def _channel(address: str) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(address)
-
-
 @pytest.mark.timeout(240)
 def test_askers() -> None:
-    with engine(agents="tests.agents.asking", MAX_RUNS_PER_USER="64") as service, asyncio.Runner() as runner:
-        Callers.service, Callers.loop = service, runner.get_loop()
-        Callers.channel = runner.run(_channel(service.address))
-        run_state_machine_as_test(
-            Callers,
-            settings=settings(
-                max_examples=EXAMPLES, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-            ),
-        )
-        runner.run(Callers.channel.close())
+    run_machine(Callers, agents="tests.agents.asking")

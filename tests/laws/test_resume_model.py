@@ -1,7 +1,6 @@
 """Whatever callers do to resumable runs, in whatever order: events are exactly 1 … n, for each of them."""
 
 import asyncio
-import os
 import uuid
 from typing import Any
 
@@ -9,16 +8,14 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import Bundle, consumes, precondition, rule
 from runwire.v1.events_pb2 import Event
 
 from tests.support.clients import Caller, kind, status, taken
-from tests.support.services import Service, engine
+from tests.support.model import Machine, run_machine
 
 StatusCode = grpc.StatusCode
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "12"))
 USERS = ("alice", "bob")
 LONG, SHORT = Duration(seconds=60), Duration(nanos=200_000_000)
 
@@ -67,12 +64,9 @@ class Model:
             assert len(self.seen) == (self.numbers or 0) + 2
 
 
-class Callers(RuleBasedStateMachine):
+class Callers(Machine):
     """Two users, and what they do to their runs."""
 
-    service: Service
-    loop: asyncio.AbstractEventLoop
-    channel: grpc.aio.Channel
     runs: Bundle[Model] = Bundle("runs")
 
     def __init__(self) -> None:
@@ -80,9 +74,6 @@ class Callers(RuleBasedStateMachine):
         self.callers = {user: Caller(self.channel, user) for user in USERS}
         self.made: list[Model] = []
         self.passed = False
-
-    def do(self, awaitable: Any) -> Any:
-        return self.loop.run_until_complete(asyncio.wait_for(awaitable, 30))
 
     @rule(target=runs, user=st.sampled_from(USERS), numbers=st.sampled_from([None, 0, 1, 30, 3000]))
     def run(self, user: str, numbers: int | None) -> Model:
@@ -196,19 +187,6 @@ class Callers(RuleBasedStateMachine):
             self.finish(model)
 
 
-async def _channel(address: str) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(address)
-
-
 @pytest.mark.timeout(240)
 def test_callers() -> None:
-    with engine(MAX_RUNS_PER_USER="64") as service, asyncio.Runner() as runner:
-        Callers.service, Callers.loop = service, runner.get_loop()
-        Callers.channel = runner.run(_channel(service.address))
-        run_state_machine_as_test(
-            Callers,
-            settings=settings(
-                max_examples=EXAMPLES, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-            ),
-        )
-        runner.run(Callers.channel.close())
+    run_machine(Callers)

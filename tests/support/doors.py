@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import grpc.aio
 from google.protobuf.json_format import MessageToDict, MessageToJson, Parse
 from google.rpc.error_details_pb2 import BadRequest
-from google.rpc.status_pb2 import Status
+from grpc_status.rpc_status import from_call
 from runwire.v1.engine_pb2 import AnswerRequest, AnswerResult, RunRequest, RunResponse
 from runwire.v1.events_pb2 import INPUT_OUTCOME_ACCEPTED, INPUT_OUTCOME_DECLINED, Event
 from runwire.v1.gateway_pb2 import AnswerFrame, CancelFrame, ClientFrame
@@ -192,10 +192,9 @@ def verdict(result: AnswerResult) -> Verdict:
 
 
 def violations_of(error: grpc.aio.AioRpcError) -> dict[str, str]:
-    trailers: Any = error.trailing_metadata() or ()
-    encoded = next((value for key, value in trailers if key == "grpc-status-details-bin"), b"")
     found = BadRequest()
-    for detail in Status.FromString(encoded).details:
+    status = from_call(error)  # type: ignore[arg-type]
+    for detail in status.details if status else ():
         detail.Unpack(found)
     return {violation.field: violation.description for violation in found.field_violations}
 

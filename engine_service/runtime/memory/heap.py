@@ -5,10 +5,10 @@ As with those, what a child puts into them is beside what is shared, and a page 
 
 import ctypes
 
+from engine_service.runtime.memory.holes import MOST
+
 SIZES = (32_768, 16_384, 8_192, 4_096, 2_048, 1_024, 768, 640, 560, 528, 256, 128, 64, 24)
 """Bytes of what is put into them, one after the other: the largest places first."""
-MOST = 64 * 1024 * 1024
-"""Bytes of one size that are tried. Whoever has more holes than that keeps them."""
 
 
 def fill() -> None:

@@ -8,10 +8,11 @@ from google.rpc.error_details_pb2 import BadRequest
 from runwire.v1.engine_pb2 import ROLE_ASSISTANT, ROLE_USER, Message, RunRequest
 
 from engine_service.calls.requests import MAX_TEXT, read, trace_of, work_of
-from engine_service.clock import Clock
 from engine_service.runs.refusal import Code, Refusal
 from engine_service.runtime.agent import Message as Said
 from engine_service.runtime.agent import RunContext, Shared
+from engine_service.runtime.usage import Meter
+from engine_service.testing import TERMS
 
 
 def test_the_trace_is_found() -> None:
@@ -39,7 +40,7 @@ async def test_a_request_becomes_work() -> None:
     request.parameters["deep"] = {"list": [1, "two", None]}
     work = await work_of(read(request.SerializeToString()), "alice")
     assert (work.user_id, work.agent, work.input, work.thread_id) == ("alice", "a", "i", "t")
-    context: Any = RunContext(Shared.of(work, cast("Any", None), {}, Clock(1, 0), 1), "a")
+    context: Any = RunContext(Shared.of(work, cast("Any", None), {}, TERMS), "a", Meter())
     assert context.history == (Said("user", "hi"), Said("assistant", "hello"))
     assert context.parameters == {"deep": {"list": [1, "two", None]}}
 
