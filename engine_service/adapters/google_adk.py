@@ -1,7 +1,9 @@
 """Agents of Google's Agent Development Kit."""
 
 import asyncio
+import importlib
 import json
+import sys
 from collections.abc import AsyncGenerator
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -15,7 +17,7 @@ from google.adk.plugins.base_plugin import BasePlugin
 from google.adk.runners import InMemoryRunner
 from google.genai import types
 
-from engine_service.adapters import rehearsal
+from engine_service.adapters import elicitation, rehearsal
 from engine_service.adapters.rehearsal import rehearse
 from engine_service.adapters.telling import FAILED, Cast, answer, refusal
 from engine_service.runtime import failures
@@ -49,6 +51,8 @@ class AdkAgent(Agent):
     async def run(self, context: RunContext, input: str) -> Answer:
         """Run it, and tell what it does."""
         telling = Telling(context, self.target.name)
+        if context.is_alone:
+            _reach(telling, self.target)
         app = App(name=APP, root_agent=self.target, plugins=[Metered(telling)])
         runner = InMemoryRunner(app=app)
         # The user is the verified one, and the thread is theirs, whatever the caller calls it.
@@ -204,6 +208,30 @@ class Scripted(BaseLlm):
         for word in rehearsal.WORDS:
             yield _said(types.Part(text=word), partial=True)
         yield _said(types.Part(text="".join(rehearsal.WORDS)))
+
+
+def _reach(telling: Telling, agent: BaseAgent) -> None:
+    """Let servers of tools ask the run's user. Those whose author has said whom to ask, ask as they were told."""
+    servers = sys.modules.get("google.adk.tools.mcp_tool.mcp_toolset")  # nobody has any whose module was not imported
+    for toolset in getattr(agent, "tools", ()) if servers else ():
+        if isinstance(toolset, servers.McpToolset) and toolset._elicitation_callback is None:  # noqa: SLF001 - it cannot be said later
+            toolset._mcp_session_manager._elicitation_callback = _Asked(telling, agent.name)  # noqa: SLF001
+    for below in agent.sub_agents:
+        _reach(telling, below)
+
+
+class _Asked:
+    """Asks in the name of one agent."""
+
+    def __init__(self, telling: Telling, name: str) -> None:
+        self._telling = telling
+        self._name = name
+
+    async def __call__(self, _: object, params: Any) -> Any:
+        try:
+            return await elicitation.settle(self._telling.context(self._name), params)
+        except ValueError as error:
+            return importlib.import_module("mcp.types").ErrorData(code=-32602, message=str(error))
 
 
 def _hint(hint: str) -> str:

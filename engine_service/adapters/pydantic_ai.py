@@ -5,7 +5,8 @@ import importlib
 import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter
 from pydantic_ai import Agent as PydanticAgents
@@ -35,9 +36,10 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import Model
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults
+from pydantic_ai.toolsets import AbstractToolset, WrapperToolset
 from pydantic_ai.usage import RequestUsage
 
-from engine_service.adapters import rehearsal
+from engine_service.adapters import elicitation, rehearsal
 from engine_service.adapters.rehearsal import openai_clients, rehearse
 from engine_service.adapters.telling import FAILED, RESULT, answer, refusal
 from engine_service.runtime import failures
@@ -47,6 +49,7 @@ from engine_service.runtime.objects import made
 from engine_service.wire import RegistryError
 
 T = TypeVar("T")
+CALLBACK = "elicitation_callback"
 RETRIED = "It was called in a way that it does not take; the model is to call it anew."
 
 
@@ -83,7 +86,7 @@ class PydanticAgent(Agent):
             input,
             message_history=_history(context),
             deps=_deps(self.target.deps_type, context.parameters),
-            capabilities=[metered, HandleDeferredToolCalls(_Asking(context).settle)],
+            capabilities=[metered, HandleDeferredToolCalls(_Asking(context).settle), Reached(context)],
         )
         try:
             async with running as events:
@@ -152,6 +155,50 @@ class Metered(AbstractCapability[Any]):
                 cached_input_tokens=usage.cache_read_tokens,
             )
         return response
+
+
+class Reached(AbstractCapability[Any]):
+    """Lets servers of tools ask the run's user."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+
+    def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any] | None:
+        """Wrap the run's tools."""
+        servers = sys.modules.get("pydantic_ai.mcp")  # nobody has any whose module was not imported
+        return Servers(toolset, self._context, servers.MCPToolset) if servers and self._context.is_alone else None
+
+
+@dataclass
+class Servers(WrapperToolset[Any]):
+    """A run's tools, those of servers among them."""
+
+    context: RunContext
+    kind: type[Any]
+    told: list[dict[str, Any]] = field(default_factory=list)
+
+    async def __aenter__(self) -> Self:
+        """Connect them, once they are told whom to ask."""
+        self.wrapped.apply(self._tell)
+        return await super().__aenter__()
+
+    async def __aexit__(self, *args: object) -> bool | None:
+        """Let go of them."""
+        for options in self.told:
+            del options[CALLBACK]
+        self.told.clear()
+        return await super().__aexit__(*args)
+
+    def _tell(self, toolset: AbstractToolset[Any]) -> None:
+        """Tell a server's client, unless its author has."""
+        if isinstance(toolset, self.kind):
+            options = getattr(toolset.client, "_session_kwargs", {})
+            if options.get(CALLBACK) is None:
+                toolset.client.set_elicitation_callback(self._settle)
+                self.told.append(options)
+
+    async def _settle(self, _: str, __: object, params: Any, ___: object) -> Any:
+        return await elicitation.settle(self.context, params)
 
 
 class _Asking:

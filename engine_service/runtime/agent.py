@@ -115,6 +115,8 @@ class Shared(NamedTuple):
     calls: OpenCalls
     clock: Clock
     asking: Asking
+    is_alone: bool
+    """Whether no other run is in this process."""
 
     @classmethod
     def of(
@@ -124,11 +126,14 @@ class Shared(NamedTuple):
         agents: Mapping[str, type[Agent]],
         terms: Terms,
         on_clock: Callable[[Clock], None] | None = None,
+        *,
+        is_alone: bool = True,
     ) -> "Shared":
         """Make what a new run needs, whose time begins now."""
         writer, calls = EventWriter(sink, terms.max_event_bytes), OpenCalls()
         clock = Clock(terms.seconds, time.monotonic())
-        return cls(work, writer, agents, calls, clock, Asking(writer, calls, clock, terms.ask_timeout, on_clock))
+        asking = Asking(writer, calls, clock, terms.ask_timeout, on_clock)
+        return cls(work, writer, agents, calls, clock, asking, is_alone)
 
 
 class RunContext:
@@ -167,6 +172,11 @@ class RunContext:
     def agent(self) -> str:
         """This agent's path: `triage`, or `triage/resolver` for a sub-agent."""
         return self._path
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other run is in this process."""
+        return self._shared.is_alone
 
     @property
     def history(self) -> tuple[Message, ...]:

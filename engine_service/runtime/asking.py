@@ -156,6 +156,11 @@ class Questions:
         self._asking = asking
         self._tool_calls = tool_calls
 
+    @property
+    def is_in_one_call(self) -> bool:
+        """Whether exactly one tool is being called: then whatever asks is that one."""
+        return len(self._asking.open_calls) == 1
+
     async def ask(
         self,
         message: str,

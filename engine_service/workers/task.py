@@ -30,7 +30,7 @@ class TaskWorkers:
     async def start(self, work: Work) -> "TaskWorker":
         """Start an agent."""
         worker = TaskWorker()
-        shared = Shared.of(work, worker.pipe, self._agents, self._terms)
+        shared = Shared.of(work, worker.pipe, self._agents, self._terms, is_alone=False)
         context = contextvars.Context()
         context.run(self._worker.set, worker)
         context.run(bind_contextvars, **work.labels())  # what libraries log is told as this run's

@@ -179,6 +179,40 @@ async def test_a_graph_that_asks(framework: str, alice: Caller) -> None:
     )
 
 
+async def test_a_tool_that_a_person_is(framework: str, alice: Caller) -> None:
+    """What nobody but a person can do is asked of the run's user; one who declines makes it a tool that failed."""
+    if framework != "pydantic_ai":
+        pytest.skip("there is nothing like it")
+    for given, outcome in (({**YES, "content": struct(result="20 g")}, "20 g"), (NO, "did not")):
+        events = await answered(alice, "postmaster", "weigh it", given)
+        [asked] = [event.input_requested for event in events if kind(event) == "input_requested"]
+        assert asked.message == 'What does weigh return for {"what": "a letter"}?'
+        [(_, arguments, _, said)] = tools(events)
+        assert arguments == {"what": "a letter"}
+        assert outcome in said
+        assert kind(terminal(events)) == "agent_completed"
+
+
+async def test_a_server_of_tools_that_asks(framework: str, alice: Caller) -> None:
+    """What an MCP server asks for is asked of the run's user, and what was answered is what it gets."""
+    if framework not in {"google_adk", "pydantic_ai"}:
+        pytest.skip("there is nothing like it")
+    four = {**YES, "content": struct(seats=4, window=True)}
+    for given, result in ((four, "accept Wish(seats=4, window=True, name=None)"), (NO, "decline")):
+        events = await answered(alice, "host", "book a table", given)
+        [asked] = [event.input_requested for event in events if kind(event) == "input_requested"]
+        assert asked.message == "For how many?"
+        schema = MessageToDict(asked.schema)
+        assert schema["required"] == ["seats"]
+        assert schema["properties"]["seats"] == {"type": "integer", "title": "Seats", "minimum": 1, "maximum": 8}
+        assert schema["properties"]["name"] == {"type": "string", "title": "Name"}
+        assert result in terminal(events).agent_completed.output
+    events = await answered(alice, "host", "pay a deposit", YES)
+    [asked] = [event.input_requested for event in events if kind(event) == "input_requested"]
+    assert asked.message == "Pay the deposit.\nhttps://example.com/pay"
+    assert "accept" in terminal(events).agent_completed.output
+
+
 def struct(**fields: Any) -> Struct:
     made = Struct()
     made.update(fields)

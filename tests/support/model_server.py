@@ -21,6 +21,9 @@ CALLS: dict[str, list[tuple[str, Document]]] = {
     "two tools": [("weather", {"city": "Oslo"}), ("weather", {"city": "Rome"})],
     "pay twice": [("pay", {"amount": 40, "to": "alice"}), ("pay", {"amount": 41, "to": "bob"})],
     "pay": [("pay", {"amount": 40, "to": "alice"})],
+    "book a table": [("book", {})],
+    "pay a deposit": [("pay", {})],
+    "weigh it": [("weigh", {"what": "a letter"})],
     "a tool that fails": [("broken", {})],
     "a tool in the wrong way": [("weather", {"town": "Oslo"})],
 }

@@ -1,5 +1,6 @@
 """The conformance suite's agents, as users of the Agent Development Kit write them."""
 
+import sys
 from collections.abc import AsyncGenerator
 
 import pydantic
@@ -8,7 +9,9 @@ from google.adk.agents.readonly_context import ReadonlyContext
 from google.adk.models import BaseLlm, LlmRequest, LlmResponse
 from google.adk.models.lite_llm import LiteLlm
 from google.adk.tools import FunctionTool
+from google.adk.tools.mcp_tool import McpToolset, StdioConnectionParams
 from google.genai import types
+from mcp import StdioServerParameters
 
 model = LiteLlm(model="openai/scripted-1", num_retries=0)
 
@@ -50,6 +53,12 @@ class Thinker(BaseLlm):
 
 forecast = Agent(name="forecast", model=model, tools=[weather, broken], description="Knows the weather.")
 careful = Agent(name="careful", model=model, tools=[FunctionTool(pay, require_confirmation=True)])
+tables = StdioServerParameters(command=sys.executable, args=["-m", "tests.adapters.apps.tables"])
+host = Agent(
+    name="host",
+    model=model,
+    tools=[McpToolset(connection_params=StdioConnectionParams(server_params=tables, timeout=60))],
+)
 shaped = Agent(name="shaped", model=model, output_schema=Report)
 secretive = Agent(name="secretive", model=model, instruction=say)
 thoughtful = Agent(name="thoughtful", model=Thinker(model="thinker"))
