@@ -21,25 +21,23 @@ from engine_service.calls.reflection import GuardedReflection
 from engine_service.calls.servicer import SERVICE, Servicer
 from engine_service.calls.transport import CertificateError, Certificates
 from engine_service.runs.admission import Admission
-from engine_service.runs.journal import MemoryJournals
+from engine_service.runs.quota import Quota, What
 from engine_service.runs.resumable import Resumables
 from engine_service.runs.run import DRAINED, Run
 from engine_service.runtime import registry
 from engine_service.settings import BootError, Settings
+from engine_service.stores.memory import MemoryJournals, MemoryStore
+from engine_service.stores.store import Store
 from engine_service.wire import GRACE, Description, Terms, Work
 from engine_service.workers import Workers
 from engine_service.workers.cgroups import Cgroups
 from engine_service.workers.process import ProcessWorkers
 from engine_service.workers.task import TaskWorkers
 from runwire.service import kernel
-from runwire.service.rates import Rates
 from runwire.service.signals import StoppedError, stop_signal, unless
 
-RESUMES_PER_RUN = 10
-"""How many times as often as a run is started one may be resumed: on a bad network that is often."""
-
-QUESTIONS_PER_RUN = 20
-"""How many times as often as a run is started one may answer, or ask for one's runs."""
+PER_RUN: dict[What, int] = {"runs": 1, "resumes": 10, "calls": 20}
+"""How often one may do what, for each run that one may start: on a bad network runs are resumed often."""
 
 SERVICES = (SERVICE, HEALTH, REFLECTION)
 
@@ -79,7 +77,7 @@ async def serve(settings: Settings) -> None:
         except StoppedError:
             return
         isolations: dict[str, Workers] = {"process": processes, **_tasks(terms, processes.agents)}
-        admission = Admission(settings.max_runs, settings.max_runs_per_user, Rates(settings.runs_per_minute))
+        admission = Admission(settings.max_runs, settings.max_runs_per_user)
 
         def make_run(work: Work, isolation: str) -> Run:
             return Run(work, isolations[isolation], max_event_bytes=settings.max_event_bytes)
@@ -87,14 +85,16 @@ async def serve(settings: Settings) -> None:
         # What one user's runs leave behind is bounded by what they could hold at once: it takes no other's room.
         per_user = settings.max_runs_per_user * settings.resume_buffer
         journals = MemoryJournals(settings.resume_buffer, per_user, settings.resume_memory)
+        per_minute: dict[str, int] = {what: many * settings.runs_per_minute for what, many in PER_RUN.items()}
+        store: Store = MemoryStore(journals, per_minute)
+        quota = Quota(store, settings.max_runs_per_user)
 
         servicer = Servicer(
             agents=lambda: processes.agents,
             identity=identity,
             admission=admission,
-            resumables=Resumables(admission, journals.open),
-            resumes=Rates(RESUMES_PER_RUN * settings.runs_per_minute),
-            questions=Rates(QUESTIONS_PER_RUN * settings.runs_per_minute),
+            resumables=Resumables(admission, quota, store.open),
+            quota=quota,
             make_run=make_run,
             run_timeout=settings.run_timeout,
             heartbeat=settings.heartbeat,

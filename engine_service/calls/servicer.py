@@ -3,7 +3,7 @@
 import datetime
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,12 +17,12 @@ from engine_service.calls.reply import Reply, StalledError
 from engine_service.calls.requests import checked_run_id, read, read_answer, trace_of, window_of, work_of
 from engine_service.calls.status import status_of
 from engine_service.runs.admission import Admission
+from engine_service.runs.quota import Quota
 from engine_service.runs.refusal import Code, Refusal, exists, too_many, unavailable
 from engine_service.runs.resumable import Resumable, Resumables
 from engine_service.runs.run import CANCELLED, Patience, Run
 from engine_service.wire import Description, Work
 from engine_service.workers import WorkerError
-from runwire.service.rates import Rates
 
 SERVICE = pb.DESCRIPTOR.services_by_name["EngineService"].full_name
 
@@ -43,8 +43,7 @@ class Servicer:
         identity: Identity,
         admission: Admission,
         resumables: Resumables,
-        resumes: Rates,
-        questions: Rates,
+        quota: Quota,
         make_run: Callable[[Work, str], Run],
         run_timeout: float,
         heartbeat: float,
@@ -55,8 +54,7 @@ class Servicer:
         self._identity = identity
         self._admission = admission
         self._resumables = resumables
-        self._resumes = resumes
-        self._questions = questions
+        self._quota = quota
         self._make_run = make_run
         self._run_timeout = run_timeout
         self._heartbeat = heartbeat
@@ -87,7 +85,7 @@ class Servicer:
         async with self._answering(context) as caller:
             # What is cheap is looked at first, and whatever is asked counts: refusing it must cost next to nothing.
             user_id = caller.user_id = await self._identity.user(context)
-            self._admission.count(user_id)
+            await self._quota.take("runs", user_id)
             asked = read(data)
             request = asked.request
             isolation = self._check(user_id, request)
@@ -110,7 +108,9 @@ class Servicer:
                     reply, await self._resumables.begin(run, window, self._run_timeout), after=0
                 )
                 return
-            with self._admission.admit(run):
+            async with AsyncExitStack() as stack:
+                stack.enter_context(self._admission.admit(run))
+                await stack.enter_async_context(self._quota.placed(run))
                 run.on_stop = reply.hurry
                 try:
                     await run.start(self._run_timeout, patience)
@@ -124,7 +124,7 @@ class Servicer:
         async with self._answering(context) as caller:
             user_id = caller.user_id = await self._identity.user(context)
             run_id = checked_run_id(request.run_id)
-            _take(self._resumes, user_id, "resumed runs", "TOO_MANY_RESUMES_PER_MINUTE")
+            await self._quota.take("resumes", user_id)
             self._admission.check_resume(user_id)
             resumable = self._resumables.find(user_id, run_id)
             if resumable is None:
@@ -142,7 +142,7 @@ class Servicer:
         """Answer a question that one of the caller's own runs has asked."""
         async with self._answering(context):
             user_id = await self._identity.user(context)
-            _take(self._questions, user_id, "answered, or asked for your runs,", "TOO_MANY_CALLS_PER_MINUTE")
+            await self._quota.take("calls", user_id)
             request = await read_answer(data)
             run_id = checked_run_id(request.run_id)
             found = self._admission.find(user_id, run_id) or self._resumables.find(user_id, run_id)
@@ -155,7 +155,7 @@ class Servicer:
         """List the caller's own runs: those that go on, and those that can still be read."""
         async with self._answering(context):
             user_id = await self._identity.user(context)
-            _take(self._questions, user_id, "answered, or asked for your runs,", "TOO_MANY_CALLS_PER_MINUTE")
+            await self._quota.take("calls", user_id)
             going_on = {run_id: run.info() for run_id, run in self._admission.of(user_id).items()}
             lasting = {each.run_id: each.info() for each in self._resumables.of(user_id)}
             await context.send_initial_metadata(self._about)
@@ -236,12 +236,6 @@ class _Caller:
     """Who is answered, once that is known."""
 
     user_id: str = ""
-
-
-def _take(rates: Rates, user_id: str, done: str, reason: str) -> None:
-    """Count a call of a user's. Raises a Refusal when there are too many."""
-    if wait := rates.take(user_id):
-        raise too_many(f"You have {done} as often as one may in a minute. Try again in a moment.", reason, wait)
 
 
 def _no_such_run() -> Refusal:

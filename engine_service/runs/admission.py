@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
-from engine_service.runs.refusal import exists, too_many, unavailable
+from engine_service.runs.refusal import exists, too_many, too_many_runs, unavailable
 from engine_service.runs.run import Run
 from engine_service.runs.tally import Tally
-from runwire.service.rates import Rates
 
 UNREAD = 4
 """How many calls one user may have whose end was not read yet, for each run that they may have at once."""
@@ -16,8 +15,7 @@ UNREAD = 4
 class Admission:
     """Lets runs in as long as there are places, and gives each place back exactly once."""
 
-    def __init__(self, max_runs: int, max_runs_per_user: int, rates: Rates) -> None:
-        self._rates = rates
+    def __init__(self, max_runs: int, max_runs_per_user: int) -> None:
         self._max_runs = max_runs
         self._max_runs_per_user = max_runs_per_user
         self._runs: dict[str, dict[str, Run]] = {}  # by user, and id
@@ -32,12 +30,6 @@ class Admission:
         self._empty = asyncio.Event()
         self._empty.set()
 
-    def count(self, user_id: str) -> None:
-        """Count that a user asks for a run, whatever becomes of it. Raises a Refusal when that is too often."""
-        if wait := self._rates.take(user_id):
-            sentence = "You have asked for as many runs as one may in a minute. Try again in a moment."
-            raise too_many(sentence, "TOO_MANY_RUNS_PER_MINUTE", wait)
-
     def check(self, user_id: str, run_id: str) -> None:
         """Raise the reason why a user cannot have another run, if there is one."""
         if self.find(user_id, run_id):  # before all else: a caller who lost it is to hear that it is there
@@ -45,8 +37,7 @@ class Admission:
         if self._closed:
             raise unavailable("The engine is shutting down. Try again.", "DRAINING")
         if len(self.of(user_id)) + self.unread[user_id] >= self._max_runs_per_user:
-            sentence = f"You have {self._max_runs_per_user} runs already, which is as many as one may have."
-            raise too_many(sentence, "TOO_MANY_RUNS_OF_USER")
+            raise too_many_runs(self._max_runs_per_user)
         if self._count >= self._max_runs:
             raise too_many("The engine is busy. Try again in a moment.", "TOO_MANY_RUNS")
 

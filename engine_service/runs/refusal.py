@@ -52,6 +52,11 @@ def too_many(message: str, reason: str, retry_after: float = 1.0) -> Refusal:
     return Refusal(Code.RESOURCE_EXHAUSTED, message, _info(reason), _retry(retry_after))
 
 
+def too_many_runs(most: int) -> Refusal:
+    """Say that a user has as many runs as one may have."""
+    return too_many(f"You have {most} runs already, which is as many as one may have.", "TOO_MANY_RUNS_OF_USER")
+
+
 def unavailable(message: str, reason: str, retry_after: float = 1.0) -> Refusal:
     """Say that the engine cannot serve right now, and when to come back."""
     return Refusal(Code.UNAVAILABLE, message, _info(reason), _retry(retry_after))

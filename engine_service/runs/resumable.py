@@ -8,10 +8,11 @@ import structlog
 from runwire.v1 import events_pb2 as pb
 
 from engine_service.runs.admission import Admission
-from engine_service.runs.journal import FullError, GoneError, Journal, OpenJournal
 from engine_service.runs.outcome import Verdict
+from engine_service.runs.quota import Quota
 from engine_service.runs.refusal import Code, Refusal, too_many
 from engine_service.runs.run import Run
+from engine_service.stores.store import FullError, GoneError, Journal, OpenJournal
 
 EXPIRED = pb.AgentCancelled(reason="Its caller was gone for longer than it may be.")
 
@@ -169,8 +170,9 @@ def _has_reader(resumable: Resumable) -> bool:
 class Resumables:
     """The resumable runs there are: those that go on, and those that can still be read."""
 
-    def __init__(self, admission: Admission, open_journal: OpenJournal) -> None:
+    def __init__(self, admission: Admission, quota: Quota, open_journal: OpenJournal) -> None:
         self._admission = admission
+        self._quota = quota
         self._open_journal = open_journal
         self._users = dict[str, dict[str, Resumable]]()
         self._living = set[asyncio.Task[None]]()
@@ -179,6 +181,7 @@ class Resumables:
         """Start a run that lasts. Raises a Refusal or a WorkerError, and then nothing has begun."""
         async with AsyncExitStack() as stack:
             stack.enter_context(self._admission.admit(run))
+            await stack.enter_async_context(self._quota.placed(run, window))
             stack.push_async_callback(run.close)
             journal = self._open(run.work.user_id, run.work.run_id)
             try:

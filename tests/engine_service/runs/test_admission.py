@@ -7,12 +7,11 @@ import pytest
 from engine_service.runs.admission import UNREAD, Admission
 from engine_service.runs.refusal import Code, Refusal
 from engine_service.runs.run import Run
-from runwire.service.rates import Rates
 from tests.support.workers import HandWorkers, work
 
 
-def admission(runs: int = 3, per_user: int = 2, per_minute: int = 100) -> Admission:
-    return Admission(runs, per_user, Rates(per_minute))
+def admission(runs: int = 3, per_user: int = 2) -> Admission:
+    return Admission(runs, per_user)
 
 
 def run(user_id: str = "alice", run_id: str = "1") -> Run:
@@ -65,19 +64,6 @@ async def test_found_by_its_user_alone() -> None:
         assert book.find("bob", "1") is None
         assert book.runs() == (mine,)
     assert book.find("alice", "1") is None
-
-
-async def test_how_often() -> None:
-    """A user asks so often in a minute; whoever asks more often hears when to come back."""
-    book = admission(per_minute=2)
-    book.count("alice")
-    book.count("alice")
-    with pytest.raises(Refusal) as raised:
-        book.count("alice")
-    assert raised.value.code == Code.RESOURCE_EXHAUSTED
-    retry = raised.value.details[1]
-    assert 25 < retry.retry_delay.seconds <= 30  # type: ignore[attr-defined]
-    book.count("bob")
 
 
 async def test_unread_calls_take_places() -> None:

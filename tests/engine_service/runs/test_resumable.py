@@ -10,12 +10,12 @@ from runwire.v1 import events_pb2 as pb
 from runwire.v1.engine_pb2 import RunResponse
 
 from engine_service.runs.admission import Admission
-from engine_service.runs.journal import MemoryJournals
+from engine_service.runs.quota import Quota
 from engine_service.runs.refusal import Code, Refusal
 from engine_service.runs.resumable import FIRST, MAX_KEPT, MOST, Resumable, Resumables
 from engine_service.runs.run import CANCELLED, Run
+from engine_service.stores.memory import MemoryJournals, MemoryStore
 from engine_service.workers import WorkerError
-from runwire.service.rates import Rates
 from tests.support.services import until
 from tests.support.times import PATIENCE
 from tests.support.workers import HandWorker, HandWorkers, work
@@ -29,8 +29,9 @@ class House:
 
     def __init__(self, per_run: int = MIB, per_user: int = 4 * MIB, together: int = 8 * MIB) -> None:
         self.workers = HandWorkers()
-        self.admission = Admission(1000, 1000, Rates(1_000_000))
-        self.resumables = Resumables(self.admission, MemoryJournals(per_run, per_user, together).open)
+        self.admission = Admission(1000, 1000)
+        store = MemoryStore(MemoryJournals(per_run, per_user, together), {})
+        self.resumables = Resumables(self.admission, Quota(store, 1000), store.open)
 
     async def begin(
         self, run_id: str = "1", user_id: str = "alice", window: float = LONG, seconds: float = LONG

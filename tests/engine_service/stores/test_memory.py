@@ -17,7 +17,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from engine_service.runs.journal import GRAIN, FullError, GoneError, MemoryJournal, MemoryJournals
+from engine_service.stores.memory import GRAIN, MemoryJournal, MemoryJournals
+from engine_service.stores.store import FullError, GoneError
 from engine_service.wire import EVENT, frame
 
 RUN, USER, ALL = 20_000, 45_000, 70_000

@@ -1,84 +1,21 @@
-"""What a resumable run has said, and for how long it can be said again."""
+"""What one engine has for itself: journals in its own memory, and nobody to share them with."""
 
 import asyncio
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain, islice
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
+from runwire.v1.engine_pb2 import RunInfo
+
+from engine_service.stores.store import AwayError, FullError, GoneError, Hear, Journal, Message, Place, Tail
 from engine_service.wire import ends
+from runwire.service.rates import Rates
 
 GRAIN = 4 * 1024
 """Bytes between two positions at which a journal can be cut without looking at its events, or more."""
-
-
-class GoneError(Exception):
-    """What was asked for is not in the journal: no longer, or not yet."""
-
-
-class FullError(Exception):
-    """There is no room for another journal: none of a user's, or none at all."""
-
-    def __init__(self, user_id: str = "") -> None:
-        super().__init__(user_id)
-        self.user_id = user_id
-
-
-class Journal(Protocol):
-    """One run's events, in the order of their numbers: the same bytes that go out."""
-
-    @property
-    def last(self) -> int:
-        """The number of the newest event."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """How many bytes are kept."""
-        ...
-
-    async def append(self, events: bytes, last: int) -> None:
-        """Write down event frames, the newest of which has this number. Waits for room.
-
-        Cancelling the wait leaves nothing of them behind.
-        """
-        ...
-
-    def put(self, events: bytes, last: int) -> None:
-        """Write down event frames for which there has to be room: the end of a run."""
-        ...
-
-    def seal(self) -> None:
-        """Say that there will be no more."""
-        ...
-
-    def check(self, after: int) -> None:
-        """Raise GoneError if one cannot read on from here."""
-        ...
-
-    def acknowledge(self, after: int) -> None:
-        """Hear that all up to a position was delivered: that may be pushed out now, and nothing else.
-
-        Raises GoneError.
-        """
-        ...
-
-    async def read(self, after: int, most: int) -> tuple[bytes, int]:
-        """Wait for what follows a position, and return it with its own; nothing once there will be no more.
-
-        It is so many bytes at most, or a single event. Raises GoneError. Cancelling the wait loses nothing.
-        """
-        ...
-
-    def forget(self) -> None:
-        """Let go of everything."""
-        ...
-
-
-OpenJournal = Callable[[str, str], Journal]
-"""Opens a journal for a user's run, by the ids of both. Raises FullError."""
 
 
 class Mark(NamedTuple):
@@ -115,6 +52,50 @@ class Shelf:
             break
 
 
+class MemoryStore:
+    """What an engine has that shares nothing."""
+
+    engine = ""
+
+    def __init__(self, journals: "MemoryJournals", per_minute: Mapping[str, int]) -> None:
+        self._journals = journals
+        self._rates = {what: Rates(many) for what, many in per_minute.items()}
+
+    async def begin(self, hear: Hear) -> None:
+        """There is nowhere to go."""
+
+    async def close(self) -> None:
+        """There is nothing to leave."""
+
+    async def take(self, what: str, user_id: str) -> float:
+        """Return 0 when a user may do something once more, and otherwise the seconds after which they may."""
+        return self._rates[what].take(user_id)
+
+    async def place(self, user_id: str, info: RunInfo, window: float) -> Callable[[], None]:  # noqa: ARG002
+        """Hold no place: the engine's own book is all there is."""
+        return _nothing
+
+    def open(self, user_id: str, run_id: str) -> Journal:
+        """Begin a journal. Raises FullError."""
+        return self._journals.open(user_id, run_id)
+
+    async def where(self, user_id: str, run_id: str) -> Place | None:  # noqa: ARG002
+        """Tell that there are no others."""
+        return None
+
+    async def elsewhere(self, user_id: str) -> Mapping[str, Place]:  # noqa: ARG002
+        """Tell that there are no others."""
+        return {}
+
+    def tail(self, user_id: str, run_id: str) -> Tail:
+        """Read nothing: there are no others."""
+        raise NotImplementedError
+
+    async def ask(self, engine: str, message: Message) -> Message:  # noqa: ARG002
+        """Ask nobody."""
+        raise AwayError
+
+
 class MemoryJournals:
     """Keeps journals in memory: so many bytes a run, so many a user, and so many all together."""
 
@@ -124,8 +105,12 @@ class MemoryJournals:
         self._users = WeakValueDictionary[str, Shelf]()  # each is there as long as one of its journals is
         self._all = Shelf(together)
 
-    def open(self, user_id: str, _: str) -> "MemoryJournal":
-        """Begin a journal."""
+    def open(self, user_id: str, _: str = "") -> "MemoryJournal":
+        """Begin a journal. Raises FullError."""
+        return MemoryJournal(*self.room(user_id))
+
+    def room(self, user_id: str) -> "tuple[tuple[Shelf, ...], int]":
+        """Return where a journal of a user's is kept, and how much of what was sent. Raises FullError."""
         user = self._users.get(user_id) or Shelf(self._per_user)
         if not user.fits(1):
             raise FullError(user_id)
@@ -133,7 +118,7 @@ class MemoryJournals:
             raise FullError
         self._users[user_id] = user
         # What was sent may not have arrived. Half of the room is for that, if the run has said so much.
-        return MemoryJournal((Shelf(self._per_run), user, self._all), self._per_run // 2)
+        return (Shelf(self._per_run), user, self._all), self._per_run // 2
 
 
 class MemoryJournal:
@@ -146,6 +131,7 @@ class MemoryJournal:
         self._marks = deque[Mark]()  # where it can be cut, oldest first; the last one is the end
         self._start = Mark(0, 0)  # what came up to here was pushed out
         self._end = Mark(0, 0)
+        self._shown = Mark(0, 0)  # up to where it can be read
         self._read = Mark(0, 0)  # where the reader went on last: found without looking for it
         self._sent = Mark(0, 0)
         self._is_sealed = self._forgotten = False
@@ -192,6 +178,14 @@ class MemoryJournal:
         self._marks.append(self._end)
         for shelf in self._shelves:
             shelf.held += len(events)
+        self._publish()
+
+    def _publish(self) -> None:
+        """Let what was written be read."""
+        self._show(self._end)
+
+    def _show(self, mark: Mark) -> None:
+        self._shown = mark
         self._news.set()
 
     def seal(self) -> None:
@@ -207,7 +201,7 @@ class MemoryJournal:
 
     def check(self, after: int) -> None:
         """Raise GoneError if one cannot read on from here."""
-        if self._forgotten or not self._start.seq <= after <= self._end.seq:
+        if self._forgotten or not self._start.seq <= after <= self._shown.seq:
             raise GoneError
 
     def acknowledge(self, after: int) -> None:
@@ -223,11 +217,11 @@ class MemoryJournal:
         """Wait for what follows a position, and return it with its own; nothing once there will be no more."""
         self.check(after)
         begin = self._find(after)
-        while after == self.last and not self._is_sealed:
+        while after == self._shown.seq and not (self._is_sealed and self._shown == self._end):
             self._news.clear()
             await self._news.wait()
             self.check(after)
-        self._read = end = self._cut(Mark(after, begin), most)
+        self._read = end = self._cut(Mark(after, begin), self._shown, most)
         return bytes(self._data[begin - self._start.at : end.at - self._start.at]), end.seq
 
     def push_out(self, size: int) -> None:
@@ -280,20 +274,24 @@ class MemoryJournal:
         found = islice(ends(self._data, mark.at - self._start.at), after - mark.seq - 1, None)
         return self._start.at + next(found)
 
-    def _cut(self, begin: Mark, most: int) -> Mark:
-        """Return where to stop reading that begins here."""
+    def _cut(self, begin: Mark, end: Mark, most: int) -> Mark:
+        """Return where to stop reading that begins here, and goes up to there at most."""
         enough = begin.at + most
-        if self._end.at <= enough:
-            return self._end
+        if end.at <= enough:
+            return end
         near = bisect_right(self._marks, enough, key=_at)
         if near and self._marks[near - 1].seq > begin.seq:
             return self._marks[near - 1]
         cut = begin
-        for end in ends(self._data, begin.at - self._start.at):
-            if cut is not begin and self._start.at + end > enough:
+        for at in ends(self._data, begin.at - self._start.at):
+            if cut is not begin and self._start.at + at > enough:
                 break
-            cut = Mark(cut.seq + 1, self._start.at + end)
+            cut = Mark(cut.seq + 1, self._start.at + at)
         return cut
+
+
+def _nothing() -> None:
+    pass
 
 
 def _seq(mark: Mark) -> int:

@@ -1,0 +1,1 @@
+"""What engines share, or one has for itself."""

@@ -1,0 +1,156 @@
+"""What engines share, as one of them sees it: runs' journals, where runs are, how many a user has, and how often."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from runwire.v1.engine_pb2 import RunInfo
+
+
+class GoneError(Exception):
+    """What was asked for is not in the journal: no longer, or not yet."""
+
+
+class FullError(Exception):
+    """There is no room for another journal: none of a user's, or none at all."""
+
+    def __init__(self, user_id: str = "") -> None:
+        super().__init__(user_id)
+        self.user_id = user_id
+
+
+class Journal(Protocol):
+    """One run's events, in the order of their numbers: the same bytes that go out."""
+
+    @property
+    def last(self) -> int:
+        """The number of the newest event."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many bytes are kept."""
+        ...
+
+    async def append(self, events: bytes, last: int) -> None:
+        """Write down event frames, the newest of which has this number. Waits for room.
+
+        Cancelling the wait leaves nothing of them behind.
+        """
+        ...
+
+    def put(self, events: bytes, last: int) -> None:
+        """Write down event frames for which there has to be room: the end of a run."""
+        ...
+
+    def seal(self) -> None:
+        """Say that there will be no more."""
+        ...
+
+    def check(self, after: int) -> None:
+        """Raise GoneError if one cannot read on from here."""
+        ...
+
+    def acknowledge(self, after: int) -> None:
+        """Hear that all up to a position was delivered: that may be pushed out now, and nothing else.
+
+        Raises GoneError.
+        """
+        ...
+
+    async def read(self, after: int, most: int) -> tuple[bytes, int]:
+        """Wait for what follows a position, and return it with its own; nothing once there will be no more.
+
+        It is so many bytes at most, or a single event. Raises GoneError. Cancelling the wait loses nothing.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+OpenJournal = Callable[[str, str], Journal]
+"""Opens a journal for a user's run, by the ids of both. Raises FullError."""
+Message = Mapping[str, Any]
+"""What one engine says to another: what JSON holds."""
+Hear = Callable[[Message], Awaitable[Message]]
+"""Answers another engine."""
+
+
+class AwayError(Exception):
+    """The store, or whoever was asked through it, cannot be reached."""
+
+
+class LostError(GoneError):
+    """The run is another engine's by now."""
+
+
+class TakenError(Exception):
+    """There is a run of that id, or there are as many of a user's as there may be."""
+
+    def __init__(self, *, exists: bool) -> None:
+        super().__init__()
+        self.exists = exists
+
+
+class Place(NamedTuple):
+    """Where a run is."""
+
+    engine: str
+    """That has it; nothing when that is gone."""
+    info: RunInfo
+    """What was known of it when it began, or ended."""
+
+
+class Tail(Protocol):
+    """A journal that another engine writes."""
+
+    async def read(self, after: int, most: int) -> tuple[bytes, int]:
+        """Wait for what follows a position, as a journal's `read` does. Raises GoneError, and AwayError."""
+        ...
+
+
+class Store(Protocol):
+    """What engines share."""
+
+    engine: str
+    """By what this engine is known in it."""
+
+    async def begin(self, hear: Hear) -> None:
+        """Go to it. Raises AwayError, with what an operator is to do."""
+        ...
+
+    async def close(self) -> None:
+        """Leave it: what is kept for others stays."""
+        ...
+
+    async def take(self, what: str, user_id: str) -> float:
+        """Return 0 when a user may do something once more, and otherwise the seconds after which they may."""
+        ...
+
+    async def place(self, user_id: str, info: RunInfo, window: float) -> Callable[[], None]:
+        """Hold a place for a run, and return what gives it back.
+
+        Raises TakenError, and for one that is resumable AwayError.
+        """
+        ...
+
+    def open(self, user_id: str, run_id: str) -> Journal:
+        """Begin the journal of a resumable run that has a place. Raises FullError."""
+        ...
+
+    async def where(self, user_id: str, run_id: str) -> Place | None:
+        """Tell where a user's run is, if it is at another engine. Raises AwayError."""
+        ...
+
+    async def elsewhere(self, user_id: str) -> Mapping[str, Place]:
+        """Tell where a user's runs are that are at other engines, by their ids. Raises AwayError."""
+        ...
+
+    def tail(self, user_id: str, run_id: str) -> Tail:
+        """Read the journal of a run at another engine."""
+        ...
+
+    async def ask(self, engine: str, message: Message) -> Message:
+        """Ask another engine, and wait for what it says. Raises AwayError."""
+        ...
