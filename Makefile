@@ -23,7 +23,7 @@ setup: $(VENV)/.ready ## install everything into .venv (the other commands do it
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "setting up $(VENV) with $(PYTHON), once …"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv --clear $(VENV)   # perhaps it was another Python's
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 

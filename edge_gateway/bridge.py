@@ -145,6 +145,7 @@ class Ride:
         self._watching: asyncio.TimerHandle | None = None
         self._is_silent = False
         self._is_refused = False
+        self._end: Closing | None = None  # as the stream ended
 
     async def go(self) -> None:
         """Carry the stream until the socket is closed.
@@ -209,13 +210,16 @@ class Ride:
         """Do what a later frame says, and return how the socket is to end, if it is. Raises FrameError, and others."""
         # The first frame's token may have expired: a run outlives it.
         said = handshake.metadata(later, self._socket) if later.access_token else self._metadata
-        await self._begun.wait()  # what the engine doesn't know yet can be neither cancelled nor answered
+        # What the engine doesn't know yet can be neither cancelled nor answered; an engine that hangs can be left.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CHECK if later.HasField("leave") else None):
+                await self._begun.wait()
         if later.HasField("answer"):
             await self._answer(later.answer, said)
         elif later.HasField("cancel"):
             await self._cancel(said)
         elif later.HasField("leave"):
-            return closing(grpc.StatusCode.OK)
+            return self._end or closing(grpc.StatusCode.OK)
         else:
             raise FrameError("Only answer, cancel and leave can follow the first frame.")
         return None
@@ -260,6 +264,7 @@ class Ride:
             end = closing(UNAVAILABLE, "The engine does not answer. Try again in a moment.")
         except Exception:  # noqa: BLE001 - whatever it is: nobody is to wait for what will not come
             end = self._broken()
+        self._end = end
         self._begun.set()
         await self._obeyed()  # the answer that ended the run is told of, too
         await close(self._socket, end)

@@ -68,7 +68,8 @@ async def run(
     """Run an agent as the engine would, in this process: a class, a function, or a framework's object.
 
     `others` are those that it delegates to; `answer` says what its user replies to a question, which expires at once
-    without it. What the agent raises is told as an event, as to a caller.
+    without it. What the agent raises is told as an event, as to a caller. Runs that share a server of tools (MCP) which
+    may ask go one after the other.
     """
     root, *rest = [_agent(each) for each in (agent, *others)]
     said = [Said(role=ROLE_USER if role == "user" else ROLE_ASSISTANT, text=text) for role, text in history]
@@ -84,7 +85,7 @@ async def run(
         parameters=sent.SerializeToString(),
     )
     kept = _Kept(answer or _nobody)
-    shared = Shared.of(work, kept, {each.name: each for each in (root, *rest)}, TERMS)
+    shared = Shared.of(work, kept, {each.name: each for each in (root, *rest)}, TERMS, is_alone=True)
     kept.asking = shared.asking
     with suppress(AgentError):  # its terminal event has been said
         await perform(root, root.name, input, shared)

@@ -1,10 +1,10 @@
 """Agents of Google's Agent Development Kit."""
 
 import asyncio
-import importlib
 import json
 import sys
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -83,6 +83,7 @@ class AdkAgent(Agent):
                 raise failure from error
             raise
         finally:
+            telling.leave()
             await telling.close()
         return Answer(telling.output) if data is None else answer(data)
 
@@ -99,7 +100,24 @@ class Telling(Cast):
         self._error: str | None = None
         self._waiting: list[tuple[RunContext, types.FunctionCall]] = []
         self._refused: dict[str | None, str] = {}
+        self._reached: list[tuple[elicitation.Asker, partial[RunContext]]] = []
         self.output = ""
+
+    def reach(self, name: str, manager: Any) -> None:
+        """Let a server of an agent's tools ask, by whoever keeps its sessions: nobody else knows who is asked."""
+        if f"_{elicitation.CALLBACK}" in (options := vars(manager) if manager else {}):
+            about = getattr(manager, "_connection_params", None)
+            patience = getattr(about, "sse_read_timeout", None) or getattr(about, "timeout", None)
+            said = {elicitation.CALLBACK: options[f"_{elicitation.CALLBACK}"]}
+            if asker := elicitation.reach(said, patience):
+                options[f"_{elicitation.CALLBACK}"] = asker
+                asker.begin(user := partial(self.context, name))
+                self._reached.append((asker, user))
+
+    def leave(self) -> None:
+        """Ask no more."""
+        for asker, user in self._reached:
+            asker.end(user)
 
     async def hear(self, event: Event) -> None:
         """Take in what happened."""
@@ -211,27 +229,13 @@ class Scripted(BaseLlm):
 
 
 def _reach(telling: Telling, agent: BaseAgent) -> None:
-    """Let servers of tools ask the run's user. Those whose author has said whom to ask, ask as they were told."""
+    """Let servers of tools ask the run's user."""
     servers = sys.modules.get("google.adk.tools.mcp_tool.mcp_toolset")  # nobody has any whose module was not imported
     for toolset in getattr(agent, "tools", ()) if servers else ():
-        if isinstance(toolset, servers.McpToolset) and toolset._elicitation_callback is None:  # noqa: SLF001 - it cannot be said later
-            toolset._mcp_session_manager._elicitation_callback = _Asked(telling, agent.name)  # noqa: SLF001
+        if isinstance(toolset, servers.McpToolset):
+            telling.reach(agent.name, getattr(toolset, "_mcp_session_manager", None))
     for below in agent.sub_agents:
         _reach(telling, below)
-
-
-class _Asked:
-    """Asks in the name of one agent."""
-
-    def __init__(self, telling: Telling, name: str) -> None:
-        self._telling = telling
-        self._name = name
-
-    async def __call__(self, _: object, params: Any) -> Any:
-        try:
-            return await elicitation.settle(self._telling.context(self._name), params)
-        except ValueError as error:
-            return importlib.import_module("mcp.types").ErrorData(code=-32602, message=str(error))
 
 
 def _hint(hint: str) -> str:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter
@@ -49,7 +50,6 @@ from engine_service.runtime.objects import made
 from engine_service.wire import RegistryError
 
 T = TypeVar("T")
-CALLBACK = "elicitation_callback"
 RETRIED = "It was called in a way that it does not take; the model is to call it anew."
 
 
@@ -166,7 +166,8 @@ class Reached(AbstractCapability[Any]):
     def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any] | None:
         """Wrap the run's tools."""
         servers = sys.modules.get("pydantic_ai.mcp")  # nobody has any whose module was not imported
-        return Servers(toolset, self._context, servers.MCPToolset) if servers and self._context.is_alone else None
+        kind = getattr(servers, "MCPToolset", None)
+        return Servers(toolset, self._context, kind) if kind and self._context.is_alone else None
 
 
 @dataclass
@@ -175,30 +176,38 @@ class Servers(WrapperToolset[Any]):
 
     context: RunContext
     kind: type[Any]
-    told: list[dict[str, Any]] = field(default_factory=list)
+    askers: list[elicitation.Asker] = field(default_factory=list)
 
     async def __aenter__(self) -> Self:
-        """Connect them, once they are told whom to ask."""
-        self.wrapped.apply(self._tell)
-        return await super().__aenter__()
+        """Connect them, once they know whom to ask."""
+        self.wrapped.apply(self._reach)
+        try:
+            return await super().__aenter__()
+        except BaseException:
+            self._leave()
+            raise
 
     async def __aexit__(self, *args: object) -> bool | None:
         """Let go of them."""
-        for options in self.told:
-            del options[CALLBACK]
-        self.told.clear()
+        self._leave()
         return await super().__aexit__(*args)
 
-    def _tell(self, toolset: AbstractToolset[Any]) -> None:
-        """Tell a server's client, unless its author has."""
+    def _reach(self, toolset: AbstractToolset[Any]) -> None:
         if isinstance(toolset, self.kind):
             options = getattr(toolset.client, "_session_kwargs", {})
-            if options.get(CALLBACK) is None:
-                toolset.client.set_elicitation_callback(self._settle)
-                self.told.append(options)
+            patience = options.get("read_timeout_seconds")
+            seconds = patience.total_seconds() if isinstance(patience, timedelta) else patience
+            if asker := elicitation.reach(options, seconds):
+                asker.begin(self._user)
+                self.askers.append(asker)
 
-    async def _settle(self, _: str, __: object, params: Any, ___: object) -> Any:
-        return await elicitation.settle(self.context, params)
+    def _leave(self) -> None:
+        for asker in self.askers:
+            asker.end(self._user)
+        self.askers.clear()
+
+    def _user(self) -> RunContext:
+        return self.context
 
 
 class _Asking:

@@ -127,7 +127,7 @@ class Shared(NamedTuple):
         terms: Terms,
         on_clock: Callable[[Clock], None] | None = None,
         *,
-        is_alone: bool = True,
+        is_alone: bool,
     ) -> "Shared":
         """Make what a new run needs, whose time begins now."""
         writer, calls = EventWriter(sink, terms.max_event_bytes), OpenCalls()

@@ -1,6 +1,7 @@
 """Questions to a run's user, on the agent's side: asked, waited for, and told of when they are settled."""
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -47,7 +48,9 @@ class Question(NamedTuple):
 
     asker: "Questions"
     calls: frozenset[int]
-    """The calls of tools that wait for it."""
+    """The calls of tools that wait for it; of those that may, one, where it is not known which."""
+    is_known: bool
+    """Whether it is."""
     size: int
     waiter: asyncio.Future[Reply]
 
@@ -66,7 +69,8 @@ class Asking:
         self._writer = writer
         self._calls = calls
         self._clock = clock
-        self._timeout = timeout
+        self.timeout = timeout
+        """Seconds that a question waits that doesn't say."""
         self._on_clock = on_clock
         self._room = asyncio.Semaphore(MAX_OPEN)
         self._open: dict[str, Question] = {}
@@ -75,10 +79,16 @@ class Asking:
         calls.on_change = self._look
 
     async def ask(
-        self, asker: "Questions", request: pb.InputRequested, seconds: float | None, calls: frozenset[int]
+        self,
+        asker: "Questions",
+        request: pb.InputRequested,
+        seconds: float | None,
+        calls: frozenset[int],
+        *,
+        is_known: bool = True,
     ) -> Reply:
         """Ask, and wait until the engine has settled it. Where as many are open as may be, wait for room first."""
-        seconds = self._timeout if seconds is None else seconds
+        seconds = self.timeout if seconds is None else seconds
         if not 0 < seconds <= LONGEST:
             raise ValueError("a question waits for some time, and for a year at most")
         size = request.ByteSize() + len(asker.path) + ROOM
@@ -91,7 +101,7 @@ class Asking:
             request.expires_at.FromNanoseconds(time.time_ns() + int(seconds * NANOSECONDS))
             self._writer.put(asker.path, tag=ASKED, input_requested=request)
             waiter: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-            self._open[request.request_id] = Question(asker, calls, size, waiter)
+            self._open[request.request_id] = Question(asker, calls, is_known, size, waiter)
             self._look()
             try:
                 await self._writer.drain()
@@ -134,8 +144,15 @@ class Asking:
 
     def _look(self) -> None:
         """See whether anything is done but waiting for answers, and tell when that changes."""
-        asked_in = frozenset[int]().union(*(question.calls for question in tuple(self._open.values())))
-        is_waiting = bool(self._open) and self._calls.open <= asked_in
+        questions, going_on = tuple(self._open.items()), frozenset(self._calls.open)
+        for request_id, question in questions:
+            if not question.is_known and question.calls and not question.calls & going_on:
+                self._withdraw(request_id)  # whatever asked is over, and looks again
+                return
+        known = [question.calls for _, question in questions if question.is_known]
+        unknown = sum(1 for _, question in questions if not question.is_known and question.calls)
+        left = going_on.difference(*known)
+        is_waiting = bool(known or unknown) and len(left) <= unknown
         if is_waiting == self._is_waiting:
             return
         self._is_waiting = is_waiting
@@ -156,11 +173,6 @@ class Questions:
         self._asking = asking
         self._tool_calls = tool_calls
 
-    @property
-    def is_in_one_call(self) -> bool:
-        """Whether exactly one tool is being called: then whatever asks is that one."""
-        return len(self._asking.open_calls) == 1
-
     async def ask(
         self,
         message: str,
@@ -178,6 +190,16 @@ class Questions:
             schema=None if schema is None else _travelling(schema),
         )
         return await self._asking.ask(self, request, timeout, self._halted(is_halted=is_halted))
+
+    async def ask_for_a_tool(self, message: str, schema: Mapping[str, Any] | None, most: float | None) -> Reply:
+        """Ask in the middle of a call of this agent's, whichever that is; it waits for so many seconds at most."""
+        request = pb.InputRequested(
+            reason=pb.INPUT_REASON_QUESTION,
+            message=_sentence(message),
+            schema=None if schema is None else _travelling(schema),
+        )
+        seconds = min(most or math.inf, self._asking.timeout)
+        return await self._asking.ask(self, request, seconds, self._tool_calls.open, is_known=False)
 
     async def approval(
         self, tool: str, arguments: Mapping[str, Any], call_id: str, message: str = "", *, is_halted: bool = False

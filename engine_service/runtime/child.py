@@ -106,7 +106,7 @@ async def do_run(engine: socket.socket, sink: "PipeSink", agents: Mapping[str, t
     if work is None:
         return False
     is_rehearsal = not work.agent
-    shared = Shared.of(work, sink, agents, terms, _set_alarm)
+    shared = Shared.of(work, sink, agents, terms, _set_alarm, is_alone=True)
     _set_alarm(shared.clock)
     task = asyncio.create_task(perform(agents[work.agent], work.agent, work.input, shared))
     asyncio.get_running_loop().add_reader(engine, _hear, engine, words, task, shared.asking)

@@ -36,6 +36,11 @@ class ToolCalls:
             self._open[key] = call, time.monotonic_ns(), self._calls.begin()
         return key
 
+    @property
+    def open(self) -> frozenset[int]:
+        """By what those that are open are known to all agents of a run."""
+        return frozenset(token for *_, token in self._open.values())
+
     def tokens(self, call_id: str) -> frozenset[int]:
         """Return by what an open call is known to all agents of a run; nothing if there is none of that id."""
         return frozenset({self._open[call_id][2]} if call_id in self._open else ())

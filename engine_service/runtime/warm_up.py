@@ -83,7 +83,7 @@ def warm_up(agent: type[Agent]) -> list[str]:
 
 async def rehearsed(agent: type[Agent], input: str) -> str:
     """Do a run whose events go nowhere, and return its answer. Raises AgentError."""
-    return await perform(agent, agent.name, input, Shared.of(FIRST, _Nowhere(), {}, TERMS))
+    return await perform(agent, agent.name, input, Shared.of(FIRST, _Nowhere(), {}, TERMS, is_alone=True))
 
 
 class _Nowhere:

@@ -207,6 +207,9 @@ async def test_a_server_of_tools_that_asks(framework: str, alice: Caller) -> Non
         assert schema["properties"]["seats"] == {"type": "integer", "title": "Seats", "minimum": 1, "maximum": 8}
         assert schema["properties"]["name"] == {"type": "string", "title": "Name"}
         assert result in terminal(events).agent_completed.output
+    events = await answered(alice, "host", "book two tables", four, NO)
+    assert sorted("decline" in str(result) for *_, result in tools(events)) == [False, True]
+    assert len([event for event in events if kind(event) == "input_answered"]) == 2
     events = await answered(alice, "host", "pay a deposit", YES)
     [asked] = [event.input_requested for event in events if kind(event) == "input_requested"]
     assert asked.message == "Pay the deposit.\nhttps://example.com/pay"

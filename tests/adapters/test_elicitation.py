@@ -4,17 +4,17 @@ from typing import Any
 
 import pytest
 
-from engine_service.adapters.elicitation import form
+from engine_service.adapters.elicitation import shown
 from engine_service.schema import Schema, SchemaError
 
 
 def fields(required: list[str] | None = None, **properties: Any) -> Any:
     schema = {"$schema": "x", "type": "object", "properties": properties, "additionalProperties": False}
-    return Schema(form(schema | ({} if required is None else {"required": required}))).document["properties"]
+    return Schema(shown(schema | ({} if required is None else {"required": required}))).document["properties"]
 
 
 @pytest.mark.parametrize(
-    ("field", "shown"),
+    ("field", "form"),
     [
         ({"type": "string", "format": "email", "pattern": "@"}, {"type": "string", "format": "email"}),
         ({"type": "integer", "minimum": 1, "exclusiveMaximum": 9}, {"type": "integer", "minimum": 1}),
@@ -28,12 +28,13 @@ def fields(required: list[str] | None = None, **properties: Any) -> Any:
             {"type": "string", "oneOf": [{"const": "s", "title": "small"}, {"const": "m", "title": "medium"}]},
             {"type": "string", "enum": ["s", "m"]},
         ),
+        ({"type": ["string", "null"], "maxLength": 3}, {"type": "string", "maxLength": 3}),
         ({"anyOf": [{"type": "number"}, {"type": "null"}], "title": "Tip"}, {"type": "number", "title": "Tip"}),
     ],
 )
-def test_a_field(field: dict[str, Any], shown: dict[str, Any]) -> None:
+def test_a_field(field: dict[str, Any], form: dict[str, Any]) -> None:
     """A form has what a form can have; the rest is the server's to check."""
-    assert fields(x=field) == {"x": shown}
+    assert fields(x=field) == {"x": form}
 
 
 def test_what_no_form_has() -> None:
@@ -41,6 +42,7 @@ def test_what_no_form_has() -> None:
     many = {"type": "array", "items": {"type": "string"}}
     either = {"anyOf": [{"type": "number"}, {"type": "string"}]}
     assert fields(many=many, either=either, one={"type": "string"}) == {"one": {"type": "string"}}
-    for wanted in (many, either):
+    odd: Any = True
+    for wanted in (many, either, odd, {"oneOf": [{"title": "no value"}]}, {"type": ["string", "number"]}):
         with pytest.raises(SchemaError):
             fields(["wanted"], wanted=wanted)

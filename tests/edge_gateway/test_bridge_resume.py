@@ -106,6 +106,36 @@ async def test_left_by_a_frame() -> None:
             await until(lambda pid=pid: is_gone(pid))  # type: ignore[misc]
 
 
+async def test_left_before_it_is_refused() -> None:
+    """A call that is refused closes with its own code, also where one wants to leave at once."""
+    with both(AGENTS=AGENTS) as (_, front):
+        for first, code in (
+            ({"run": {"agent": "nobody"}}, 4005),
+            ({"run": {"agent": "echo", "threadId": "x" * 300}}, 4003),
+            ({"resume": {"runId": str(uuid.uuid4())}}, 4005),
+            ({"run": {"agent": "echo"}, "accessToken": "nonsense"}, 4016),
+        ):
+            async with socket(front.address) as connection:
+                await connection.send(json.dumps(first))
+                await connection.send('{"leave": {}}')
+                await frames(connection)
+                assert connection.close_code == code
+
+
+async def test_an_engine_that_hangs_is_left() -> None:
+    """Whoever leaves before an engine has answered does not wait for it."""
+    with both(AGENTS=AGENTS) as (back, front):
+        async with socket(front.address) as connection:
+            back.pause()
+            try:
+                await connection.send(json.dumps({"run": {"agent": "echo"}}))
+                await connection.send('{"leave": {}}')
+                await frames(connection)
+            finally:
+                back.go_on()
+            assert connection.close_code == 1000
+
+
 async def test_cancel_and_close() -> None:
     """Closing lets go of a resumable run, and saying cancel before ends it, also at once and after a resume."""
     with both(AGENTS=AGENTS) as (back, front):

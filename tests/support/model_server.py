@@ -22,6 +22,7 @@ CALLS: dict[str, list[tuple[str, Document]]] = {
     "pay twice": [("pay", {"amount": 40, "to": "alice"}), ("pay", {"amount": 41, "to": "bob"})],
     "pay": [("pay", {"amount": 40, "to": "alice"})],
     "book a table": [("book", {})],
+    "book two tables": [("book", {}), ("book", {})],
     "pay a deposit": [("pay", {})],
     "weigh it": [("weigh", {"what": "a letter"})],
     "a tool that fails": [("broken", {})],

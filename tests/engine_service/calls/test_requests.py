@@ -40,7 +40,7 @@ async def test_a_request_becomes_work() -> None:
     request.parameters["deep"] = {"list": [1, "two", None]}
     work = await work_of(read(request.SerializeToString()), "alice")
     assert (work.user_id, work.agent, work.input, work.thread_id) == ("alice", "a", "i", "t")
-    context: Any = RunContext(Shared.of(work, cast("Any", None), {}, TERMS), "a", Meter())
+    context: Any = RunContext(Shared.of(work, cast("Any", None), {}, TERMS, is_alone=True), "a", Meter())
     assert context.history == (Said("user", "hi"), Said("assistant", "hello"))
     assert context.parameters == {"deep": {"list": [1, "two", None]}}
 
