@@ -34,6 +34,9 @@ async def bring(frame: AnswerFrame, engines: Sequence[Engine], said: Metadata) -
                 result = _refused(frame, error)
             if error.code() not in {NOT_FOUND, *SILENT}:
                 break
+            if statuses.reason(error) == statuses.NOWHERE:
+                is_silent = False
+                break
         else:
             result = AnswerResult(request_id=frame.request_id)
             break

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import grpc
@@ -26,6 +26,8 @@ FULL = {"DRAINING", "TOO_MANY_RUNS"}
 LOST = "Your run was lost."
 DEVELOPMENT = ("runwire-development", "1")
 """What an engine says that believes everybody."""
+SHARED = ("runwire-shared", "1")
+"""What one says that shares its runs with the others: they need not be asked."""
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 STALLED = closing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Nothing was read for too long.")
 SILENCE = 60.0
@@ -74,8 +76,8 @@ class Bridge:
                 await self._answer(socket, codec, first)
                 return
             # A run goes to the engine whose turn it is, and to the next if that takes none. One that is resumed is at
-            # one of them.
-            engines = await (self._engines.all() if first.HasField("resume") else self._engines.in_turn())
+            # one of them, or at any where they share their runs.
+            engines = self._engines.each() if first.HasField("resume") else _given(await self._engines.in_turn())
             ride = Ride(socket, codec, engines, self._engines.all, first, self._stall_timeout, self._guard)
             await ride.go()
         except FrameError as error:
@@ -117,7 +119,7 @@ class Ride:
         self,
         socket: ServerConnection,
         codec: Codec,
-        engines: Sequence[Engine],
+        engines: AsyncGenerator[Engine],
         all_engines: Callable[[], Awaitable[Sequence[Engine]]],
         first: ClientFrame,
         stall_timeout: float,
@@ -282,7 +284,7 @@ class Ride:
         """
         refusal: Exception = UnreachableError()
         unreached: Exception | None = None
-        for engine in self._engines:
+        async for engine in self._engines:
             try:
                 with engine.held():
                     self._is_for_us = self._guard(self._socket) is None
@@ -293,6 +295,9 @@ class Ride:
             except grpc.aio.AioRpcError as error:
                 if self._begun.is_set() or not self._may_be_elsewhere(error):
                     raise
+                if statuses.reason(error) == statuses.NOWHERE:
+                    refusal, unreached = error, None
+                    break
                 if error.code() is UNAVAILABLE:
                     unreached = error
                 else:
@@ -357,6 +362,11 @@ class Ride:
             raise UnreachableError from None
         if DEVELOPMENT in tuple(about or ()) and (why := self._guard(self._socket)):
             raise NotForPublicError(why)
+
+
+async def _given(engines: Sequence[Engine]) -> AsyncGenerator[Engine]:
+    for engine in engines:
+        yield engine
 
 
 async def refusal(guard: Guard, socket: ServerConnection, engines: Sequence[Engine], said: Metadata) -> str | None:

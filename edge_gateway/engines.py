@@ -3,7 +3,7 @@
 import asyncio
 import re
 import socket
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -242,18 +242,29 @@ class Engines:
                     task.cancel()
         return list(self._engines.values())  # others than before, perhaps
 
+    async def each(self) -> AsyncGenerator[Engine]:
+        """Give every engine: those that are connected, in turn, and then those that come to be in time."""
+        connected = [engine for engine in self._rotated() if engine.is_connected]
+        for engine in connected:
+            yield engine
+        for engine in await self.all():
+            if engine not in connected:
+                yield engine
+
     async def in_turn(self) -> list[Engine]:
         """Return the engines to ask for a run, in this order. Raises UnreachableError when there is none."""
         await self._wait(lambda: any(engine.is_serving for engine in self._engines.values()))
-        self._turn += 1
-        engines = list(self._engines.values())
-        after = self._turn % len(engines) if engines else 0
-        rotated = engines[after:] + engines[:after]
         # One that has not told how it is, or is full, may still take a run or say why not.
-        found = sorted((each for each in rotated if each.is_serving or each.is_connected), key=_is_not_serving)
+        found = sorted((each for each in self._rotated() if each.is_serving or each.is_connected), key=_is_not_serving)
         if not found:
             raise UnreachableError
         return found
+
+    def _rotated(self) -> list[Engine]:
+        self._turn += 1
+        engines = list(self._engines.values())
+        after = self._turn % len(engines) if engines else 0
+        return engines[after:] + engines[:after]
 
     @property
     def are_serving(self) -> bool:

@@ -17,7 +17,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from edge_gateway.bridge import DEVELOPMENT, NotForPublicError
+from edge_gateway.bridge import DEVELOPMENT, SHARED, NotForPublicError
 from edge_gateway.connection import Arrivals
 from edge_gateway.engines import Engines, Metadata, UnreachableError, metadata
 from edge_gateway.handshake import Handshakes, NotAdmittedError, authorization
@@ -146,10 +146,13 @@ class Pages:
         return self._encode_agents(await _answered(engine.list_agents(said), refusal))
 
     async def _runs(self, said: Metadata, refusal: str | None) -> Any:
-        """Ask every engine: each has runs of its own."""
-        engines = await self._engines.all()
-        asked = (_answered(engine.list_runs(said), refusal) for engine in engines)
-        found = await asyncio.gather(*asked, return_exceptions=True)
+        """Ask the engine whose turn it is, and the others where each has runs of its own."""
+        engine, *_ = await self._engines.in_turn()
+        call = engine.list_runs(said)
+        if SHARED in tuple(await call.initial_metadata() or ()):
+            return self._encode_runs(await _answered(call, refusal))
+        others = [_answered(each.list_runs(said), refusal) for each in await self._engines.all() if each is not engine]
+        found = await asyncio.gather(_answered(call, refusal), *others, return_exceptions=True)
         lists = [each for each in found if isinstance(each, ListRunsResponse)]
         if not lists:
             raise next((each for each in found if isinstance(each, BaseException)), UnreachableError())

@@ -1,12 +1,13 @@
 """The composition root: reads downwards as the boot, upwards as the shutdown."""
 
 import asyncio
+import importlib
 import importlib.util
 import os
 import pwd
 import signal
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, suppress
 
 import grpc
 import grpc.aio
@@ -20,14 +21,16 @@ from engine_service.calls.reflection import SERVICE_NAME as REFLECTION
 from engine_service.calls.reflection import GuardedReflection
 from engine_service.calls.servicer import SERVICE, Servicer
 from engine_service.calls.transport import CertificateError, Certificates
+from engine_service.clock import STANDSTILL
 from engine_service.runs.admission import Admission
+from engine_service.runs.peers import Peers
 from engine_service.runs.quota import Quota, What
 from engine_service.runs.resumable import Resumables
 from engine_service.runs.run import DRAINED, Run
 from engine_service.runtime import registry
 from engine_service.settings import BootError, Settings
 from engine_service.stores.memory import MemoryJournals, MemoryStore
-from engine_service.stores.store import Store
+from engine_service.stores.store import AwayError, Store
 from engine_service.wire import GRACE, Description, Terms, Work
 from engine_service.workers import Workers
 from engine_service.workers.cgroups import Cgroups
@@ -56,8 +59,12 @@ OPTIONS = (
 
 async def serve(settings: Settings) -> None:
     """Serve until told to stop. Raises BootError or RegistryError when something that is needed is missing."""
+    with suppress(StoppedError):  # while it was still to begin
+        await _serve(settings, stop_signal())
+
+
+async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     log = structlog.get_logger()
-    stop = stop_signal()
     kernel.configure()
     certificates = _certificates(settings)
     health = Health(SERVICES)
@@ -71,36 +78,21 @@ async def serve(settings: Settings) -> None:
         terms = _terms(settings)
         processes = ProcessWorkers(terms, settings.import_timeout, settings.max_spares, tell, cgroups)
         stack.push_async_callback(processes.shut_down)
-        try:
-            identity = await unless(stop, _identity(settings))
-            await unless(stop, processes.begin())
-        except StoppedError:
-            return
+        identity = await unless(stop, _identity(settings))
+        await unless(stop, processes.begin())
         isolations: dict[str, Workers] = {"process": processes, **_tasks(terms, processes.agents)}
         admission = Admission(settings.max_runs, settings.max_runs_per_user)
 
         def make_run(work: Work, isolation: str) -> Run:
             return Run(work, isolations[isolation], max_event_bytes=settings.max_event_bytes)
 
-        # What one user's runs leave behind is bounded by what they could hold at once: it takes no other's room.
-        per_user = settings.max_runs_per_user * settings.resume_buffer
-        journals = MemoryJournals(settings.resume_buffer, per_user, settings.resume_memory)
-        per_minute: dict[str, int] = {what: many * settings.runs_per_minute for what, many in PER_RUN.items()}
-        store: Store = MemoryStore(journals, per_minute)
+        store = _store(settings)
         quota = Quota(store, settings.max_runs_per_user)
-
-        servicer = Servicer(
-            agents=lambda: processes.agents,
-            identity=identity,
-            admission=admission,
-            resumables=Resumables(admission, quota, store.open),
-            quota=quota,
-            make_run=make_run,
-            run_timeout=settings.run_timeout,
-            heartbeat=settings.heartbeat,
-            stall_timeout=settings.stall_timeout,
-            max_resume_window=settings.max_resume_window,
-        )
+        resumables = Resumables(admission, quota, store.open)
+        peers = Peers(store, admission, resumables, processes.lease)
+        servicer = _servicer(settings, identity, processes, admission, quota, resumables, peers, make_run)
+        stack.push_async_callback(store.close)
+        await unless(stop, _begin(store, peers))
         server = grpc.aio.server(options=OPTIONS)
         server.add_generic_rpc_handlers((servicer.handler(),))
         health.add_to(server)
@@ -162,6 +154,61 @@ def _terms(settings: Settings) -> Terms:
         assistant_model=settings.assistant_model,
         user=_user(settings.run_as),
     )
+
+
+def _servicer(
+    settings: Settings,
+    identity: Identity,
+    processes: ProcessWorkers,
+    admission: Admission,
+    quota: Quota,
+    resumables: Resumables,
+    peers: Peers,
+    make_run: Callable[[Work, str], Run],
+) -> Servicer:
+    return Servicer(
+        agents=lambda: processes.agents,
+        identity=identity,
+        admission=admission,
+        resumables=resumables,
+        peers=peers,
+        quota=quota,
+        make_run=make_run,
+        run_timeout=settings.run_timeout,
+        heartbeat=settings.heartbeat,
+        stall_timeout=settings.stall_timeout,
+        max_resume_window=settings.max_resume_window,
+        is_shared=settings.store is not None,
+    )
+
+
+def _store(settings: Settings) -> Store:
+    """Return what is shared with other engines, if anything is."""
+    # What one user's runs leave behind is bounded by what they could hold at once: it takes no other's room.
+    per_user = settings.max_runs_per_user * settings.resume_buffer
+    journals = MemoryJournals(settings.resume_buffer, per_user, settings.resume_memory)
+    per_minute: dict[str, int] = {what: many * settings.runs_per_minute for what, many in PER_RUN.items()}
+    if settings.store is None:
+        return MemoryStore(journals, per_minute)
+    if not importlib.util.find_spec("redis"):
+        raise BootError("STORE: it is spoken to with redis-py: pip install 'runwire[store]'")
+    valkey = importlib.import_module("engine_service.stores.valkey.store")
+    longest = settings.run_timeout + STANDSTILL + GRACE
+    store: Store = valkey.ValkeyStore(
+        settings.store.get_secret_value(),
+        journals,
+        per_minute,
+        max_runs_per_user=settings.max_runs_per_user,
+        longest=longest,
+    )
+    return store
+
+
+async def _begin(store: Store, peers: Peers) -> None:
+    try:
+        await store.begin(peers)
+    except AwayError as error:
+        raise BootError(str(error)) from error
 
 
 def _user(name: str | None) -> tuple[int, int] | None:

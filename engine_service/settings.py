@@ -45,6 +45,9 @@ class Settings(ServiceSettings):
         ByteSize(256 * 1024 * 1024), description="bytes of events that all resumable runs keep together"
     )
     max_resume_window: PositiveFloat = Field(3600, description="seconds that a run may outlive its caller")
+    store: CliSuppress[SecretStr | None] = Field(
+        None, description="what engines share: valkey://, valkeys://, redis:// or rediss://; without it, nothing"
+    )
     max_event_bytes: Size = Field(ByteSize(1024 * 1024), description="size that one event may have")
     reload: CliImplicitFlag[bool] = Field(default=False, description="use agents anew when their files change")
     reflection: bool = Field(default=True, description="let grpcurl and its like ask what can be called")
@@ -100,6 +103,12 @@ class Settings(ServiceSettings):
         return self
 
     @model_validator(mode="after")
+    def _shares_what_it_can_reach(self) -> Self:
+        if self.store and self.store.get_secret_value().partition("://")[0] not in STORES:
+            raise ValueError(f"STORE begins with one of {', '.join(f'{scheme}://' for scheme in STORES)}")
+        return self
+
+    @model_validator(mode="after")
     def _fetches_keys_unchanged(self) -> Self:
         url = self.jwt_keys_url
         if url and url.scheme != "https" and not is_loopback((url.host or "").strip("[]")):
@@ -108,6 +117,9 @@ class Settings(ServiceSettings):
             )
         return self
 
+
+STORES = ("valkey", "valkeys", "redis", "rediss")
+"""How a store's address begins."""
 
 KEYS = ("jwt_secret", "jwt_secret_file", "jwt_key_file", "jwt_keys_url")
 """Where keys may come from: one of these."""

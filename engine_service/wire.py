@@ -187,6 +187,8 @@ class Work:
     callers_deadline: datetime.datetime | None = None
     """When its caller's patience is over, whatever happens."""
     trace_id: str = ""
+    is_lasting: bool = False
+    """Whether it may outlive its caller."""
 
     def labels(self) -> dict[str, str]:
         """Say in the log which run it is, whose, and as part of which trace."""
@@ -249,6 +251,11 @@ class Terms:
 FORK, EXEC = b"fork", b"exec"
 """What the engine asks of a zygote, with three descriptors: where the child's work comes from, where its events and
 prints go. A child is forked from what is there, or started afresh."""
+
+LEASE = struct.Struct("!4sQQ")
+"""What the engine tells a zygote of a child: its number, and at which nanosecond of the monotonic clock it ends, unless
+that is told anew. Without a number, it is told anew of all of which it was told before."""
+LEASED = b"till"
 
 MAX_MESSAGE = 128 * 1024
 """Bytes of a message of the zygote's. Its socket keeps them apart."""

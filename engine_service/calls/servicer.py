@@ -17,10 +17,12 @@ from engine_service.calls.reply import Reply, StalledError
 from engine_service.calls.requests import checked_run_id, read, read_answer, trace_of, window_of, work_of
 from engine_service.calls.status import status_of
 from engine_service.runs.admission import Admission
+from engine_service.runs.peers import Peers
 from engine_service.runs.quota import Quota
 from engine_service.runs.refusal import Code, Refusal, exists, too_many, unavailable
 from engine_service.runs.resumable import Resumable, Resumables
-from engine_service.runs.run import CANCELLED, Patience, Run
+from engine_service.runs.run import Patience, Run
+from engine_service.runs.visits import Visit
 from engine_service.wire import Description, Work
 from engine_service.workers import WorkerError
 
@@ -28,6 +30,9 @@ SERVICE = pb.DESCRIPTOR.services_by_name["EngineService"].full_name
 
 DEVELOPMENT = ("runwire-development", "1")
 """What a call's initial metadata says where everybody is believed: a gateway must not carry that to the public."""
+
+SHARED = ("runwire-shared", "1")
+"""What one says there that shares its runs with others: whoever asked it need ask no other."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Agents = Callable[[], Mapping[str, Description]]
@@ -43,23 +48,26 @@ class Servicer:
         identity: Identity,
         admission: Admission,
         resumables: Resumables,
+        peers: Peers,
         quota: Quota,
         make_run: Callable[[Work, str], Run],
         run_timeout: float,
         heartbeat: float,
         stall_timeout: float,
         max_resume_window: float,
+        is_shared: bool,
     ) -> None:
         self._agents = agents
         self._identity = identity
         self._admission = admission
         self._resumables = resumables
+        self._peers = peers
         self._quota = quota
         self._make_run = make_run
         self._run_timeout = run_timeout
         self._heartbeat = heartbeat
         self._stall_timeout = stall_timeout
-        self._about = (DEVELOPMENT,) if identity.is_development else ()
+        self._about = ((DEVELOPMENT,) if identity.is_development else ()) + ((SHARED,) if is_shared else ())
         self._max_resume_window = max_resume_window
         self._log = structlog.get_logger()
 
@@ -99,6 +107,7 @@ class Servicer:
                 deadline=now + datetime.timedelta(seconds=self._run_timeout),
                 callers_deadline=now + datetime.timedelta(seconds=patience.seconds) if patience else None,
                 trace_id=trace_of(context.invocation_metadata() or ()),
+                is_lasting=window > 0,
             )
             self._check(user_id, request)  # others came while the parameters were looked at
             run = self._make_run(work, isolation)
@@ -126,9 +135,7 @@ class Servicer:
             run_id = checked_run_id(request.run_id)
             await self._quota.take("resumes", user_id)
             self._admission.check_resume(user_id)
-            resumable = self._resumables.find(user_id, run_id)
-            if resumable is None:
-                raise _no_such_run()
+            resumable = await self._peers.find(user_id, run_id)
             await self._stream_resumable(self._reply(context, run_id), resumable, request.after_seq)
 
     async def list_agents(self, _: pb.ListAgentsRequest, context: Context) -> pb.ListAgentsResponse:
@@ -144,11 +151,8 @@ class Servicer:
             user_id = await self._identity.user(context)
             await self._quota.take("calls", user_id)
             request = await read_answer(data)
-            run_id = checked_run_id(request.run_id)
-            found = self._admission.find(user_id, run_id) or self._resumables.find(user_id, run_id)
-            if found is None:
-                raise _no_such_run()
-            found.questions.answer(request.request_id, request.outcome, request.content, by=user_id)
+            request.run_id = checked_run_id(request.run_id)
+            await self._peers.answer(user_id, request)
         return pb.AnswerResponse()
 
     async def list_runs(self, _: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
@@ -156,24 +160,18 @@ class Servicer:
         async with self._answering(context):
             user_id = await self._identity.user(context)
             await self._quota.take("calls", user_id)
-            going_on = {run_id: run.info() for run_id, run in self._admission.of(user_id).items()}
-            lasting = {each.run_id: each.info() for each in self._resumables.of(user_id)}
+            runs = await self._peers.list(user_id)
             await context.send_initial_metadata(self._about)
-        there = (info for run_id, info in (going_on | lasting).items() if run_id in lasting or not info.is_over)
-        return pb.ListRunsResponse(runs=sorted(there, key=_began, reverse=True))
+        return pb.ListRunsResponse(runs=sorted(runs, key=_began, reverse=True))
 
     async def cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
         """Stop one of the caller's own runs. Its stream says how it ended."""
         async with self._answering(context):
             user_id = await self._identity.user(context)
-            run_id = checked_run_id(request.run_id)
-            if run := self._admission.find(user_id, run_id):
-                run.stop(CANCELLED)
-            elif self._resumables.find(user_id, run_id) is None:
-                raise _no_such_run()
+            await self._peers.cancel(user_id, checked_run_id(request.run_id))
         return pb.CancelResponse()
 
-    async def _stream_resumable(self, reply: Reply, resumable: Resumable, after: int) -> None:
+    async def _stream_resumable(self, reply: Reply, resumable: Resumable | Visit, after: int) -> None:
         """Stream a resumable run from a position on, until it ends, the caller leaves, or another takes over."""
         # Taking over cancels a write: the call has to be answered before that can be.
         try:
@@ -236,10 +234,6 @@ class _Caller:
     """Who is answered, once that is known."""
 
     user_id: str = ""
-
-
-def _no_such_run() -> Refusal:
-    return Refusal(Code.NOT_FOUND, "You have no such run.")
 
 
 def _patience(remaining: float | None) -> Patience | None:

@@ -1,10 +1,12 @@
 """What the engine says no with: a code, a sentence for a person, and details for a program."""
 
+import base64
 from collections.abc import Mapping
 from enum import IntEnum
 
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
 
 DOMAIN = "runwire"
 
@@ -47,6 +49,16 @@ def exists(run_id: str) -> Refusal:
     return Refusal(Code.ALREADY_EXISTS, f"There is a run with the id {run_id} already.")
 
 
+def no_such_run(*, anywhere: bool = False) -> Refusal:
+    """Say that a user has no such run, here or anywhere; that of another user does not exist."""
+    return Refusal(Code.NOT_FOUND, "You have no such run.", *([_info("NO_SUCH_RUN_ANYWHERE")] if anywhere else []))
+
+
+def gone() -> Refusal:
+    """Say that there is nothing at a position of a run."""
+    return Refusal(Code.OUT_OF_RANGE, "That part of the run is not there: not yet, or no longer.")
+
+
 def too_many(message: str, reason: str, retry_after: float = 1.0) -> Refusal:
     """Say that a limit is reached, which one, and when to come back."""
     return Refusal(Code.RESOURCE_EXHAUSTED, message, _info(reason), _retry(retry_after))
@@ -60,6 +72,28 @@ def too_many_runs(most: int) -> Refusal:
 def unavailable(message: str, reason: str, retry_after: float = 1.0) -> Refusal:
     """Say that the engine cannot serve right now, and when to come back."""
     return Refusal(Code.UNAVAILABLE, message, _info(reason), _retry(retry_after))
+
+
+def engine_away() -> Refusal:
+    """Say that what was asked for is at an engine that cannot be asked."""
+    return unavailable("The engine that has the run cannot be reached. Try again in a moment.", "ENGINE_AWAY")
+
+
+def packed(refusal: Refusal) -> str:
+    """Write a refusal down, as one engine tells another of it."""
+    status = Status(code=refusal.code, message=refusal.message)
+    for detail in refusal.details:
+        status.details.add().Pack(detail)
+    return base64.b64encode(status.SerializeToString()).decode()
+
+
+def unpacked(written: str) -> Refusal:
+    """Read a refusal from there."""
+    status = Status.FromString(base64.b64decode(written))
+    details: list[Message] = []
+    for each in status.details:
+        details += [detail for kind in (BadRequest, ErrorInfo, RetryInfo) if each.Unpack(detail := kind())]
+    return Refusal(Code(status.code), status.message, *details)
 
 
 def _info(reason: str) -> ErrorInfo:

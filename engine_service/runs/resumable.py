@@ -10,9 +10,9 @@ from runwire.v1 import events_pb2 as pb
 from engine_service.runs.admission import Admission
 from engine_service.runs.outcome import Verdict
 from engine_service.runs.quota import Quota
-from engine_service.runs.refusal import Code, Refusal, too_many
+from engine_service.runs.refusal import Code, Refusal, gone, too_many, unavailable
 from engine_service.runs.run import Run
-from engine_service.stores.store import FullError, GoneError, Journal, OpenJournal
+from engine_service.stores.store import FullError, GoneError, Journal, LostError, OpenJournal
 
 EXPIRED = pb.AgentCancelled(reason="Its caller was gone for longer than it may be.")
 
@@ -34,7 +34,8 @@ class Resumable:
         """What its agent asks its user, and what became of that."""
         self.info = run.info
         """Says what there is to know about it."""
-        self.is_over = False
+        self.is_over = self.is_lost = False
+        """Whether it has ended; and whether it is another engine's by now."""
         self._is_forgotten = False
         self._stop: Callable[[Verdict], None] = run.stop
         self._journal = journal
@@ -76,7 +77,7 @@ class Resumable:
         self._stop = _nothing  # nothing holds the run any more, nor what it was asked
         last = self.info()
         self.info = lambda: last
-        self._journal.seal()
+        self._journal.seal(last)
         self.arm_window()
 
     def forget(self) -> None:
@@ -91,25 +92,37 @@ class Resumable:
 
         Raises a Refusal when that position isn't there, and when another caller takes over.
         """
-        reader = asyncio.timeout(None)
-
         most = FIRST
 
         async def read() -> bytes:
             nonlocal after, most
-            self._journal.acknowledge(after)  # whoever asks for more was given all up to here
+            acknowledge(after)  # whoever asks for more was given all up to here
             events, after = await self._journal.read(after, most)
             most = min(2 * most, MOST)
             return events
+
+        async with self.visited(after) as acknowledge:
+            yield read
+
+    @asynccontextmanager
+    async def visited(self, after: int) -> AsyncGenerator[Callable[[int], None]]:
+        """Be read elsewhere, from a position on. Gives out the means to hear how far that is; raises as `attached`."""
+        reader = asyncio.timeout(None)
+
+        def acknowledge(position: int) -> None:
+            nonlocal after
+            self._journal.acknowledge(position)
+            after = position
 
         try:
             self._journal.check(after)
             async with reader:
                 self._take_over(reader)
-                yield read
+                yield acknowledge
+        except LostError:
+            raise unavailable("The run is at another engine. Try again in a moment.", "RUN_ELSEWHERE") from None
         except GoneError:
-            sentence = "That part of the run is not there: not yet, or no longer."
-            raise Refusal(Code.OUT_OF_RANGE, sentence) from None
+            raise gone() from None
         except TimeoutError:
             if not reader.expired():
                 raise
@@ -120,6 +133,10 @@ class Resumable:
                 self.arm_window()
                 if not self.is_over:
                     self._log.info("caller gone", at=after)
+
+    def stop(self, verdict: Verdict) -> None:
+        """End it, if it goes on."""
+        self._stop(verdict)
 
     def arm_window(self) -> None:
         """Wait for a caller as long as the window says, unless there is one."""
@@ -200,6 +217,14 @@ class Resumables:
         """Return a user's resumable run, if there is one. What belongs to another user does not exist."""
         return self._users.get(user_id, {}).get(run_id)
 
+    def lose(self, user_id: str, run_id: str) -> None:
+        """Hear that a run is another engine's by now."""
+        if resumable := self.find(user_id, run_id):
+            resumable.is_lost = True
+            structlog.get_logger().warning("run lost", run_id=run_id, user_id=user_id)
+            if resumable.is_over:
+                self._forget(resumable)
+
     def of(self, user_id: str) -> tuple[Resumable, ...]:
         """Return a user's."""
         return tuple(self._users.get(user_id, {}).values())
@@ -208,11 +233,17 @@ class Resumables:
         try:
             async with admitted:
                 await resumable.write_down(run)
+        except LostError:
+            self._forget(resumable)
+            return
         except Exception:  # noqa: BLE001 - nobody awaits this task: it is logged, and callers hear that it is gone
             structlog.get_logger().exception("resumable failed", **run.work.labels())
             self._forget(resumable)
             return
         resumable.end()
+        if resumable.is_lost:
+            self._forget(resumable)
+            return
         kept = self._users[resumable.user_id]
         kept[resumable.run_id] = kept.pop(resumable.run_id)  # in the order in which they ended
         over = sorted((each for each in kept.values() if each.is_over), key=_has_reader)

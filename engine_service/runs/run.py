@@ -28,6 +28,9 @@ TIMED_OUT = pb.AgentFailed(reason=pb.FAILURE_REASON_TIMEOUT, message="The run to
 DRAINED = pb.AgentFailed(
     reason=pb.FAILURE_REASON_ENGINE_DRAINING, message="The engine is shutting down. Try again.", retryable=True
 )
+LOST = pb.AgentFailed(
+    reason=pb.FAILURE_REASON_ENGINE_LOST, message="The engine that had the run is gone. Try again.", retryable=True
+)
 CANCELLED = pb.AgentCancelled(reason="Cancelled by its user.")
 
 

@@ -7,6 +7,7 @@ each child's end, and leaves nothing of a child behind. It speaks over one SOCK_
 import contextlib
 import ctypes
 import io
+import math
 import os
 import select
 import signal
@@ -27,6 +28,9 @@ from engine_service.wire import (
     EXEC,
     FORK,
     GRACE,
+    LEASE,
+    LEASED,
+    NANOSECONDS,
     Exited,
     Forked,
     Imported,
@@ -55,6 +59,8 @@ class Zygote:
         self._terms = terms
         self._engine = engine
         self._children = set[int]()
+        self._leased = set[int]()
+        self._until = math.inf
         self._libc = ctypes.CDLL(None)
 
     def serve(self) -> None:
@@ -140,18 +146,32 @@ class Zygote:
         poll.register(self._control, select.POLLIN)
         poll.register(self._woken, select.POLLIN)
         while True:
-            for descriptor, _ in poll.poll():
+            for descriptor, _ in poll.poll(self._patience()):
                 if descriptor == self._woken.fileno():
                     self._reap()
                 elif not self._obey():
                     return
 
+    def _patience(self) -> int | None:
+        """Return the milliseconds that there are until leased children end. Theirs are over: they end."""
+        if self._leased and time.monotonic() > self._until:
+            for pid in self._leased:
+                _kill_group(pid)
+            self._leased.clear()
+        return int(max(self._until - time.monotonic(), 0) * 1000) + 1 if self._leased else None
+
     def _obey(self) -> bool:
         """Do what the engine says; False when it is gone."""
         try:
-            message, descriptors, *_ = socket.recv_fds(self._control, len(FORK), 3)
+            message, descriptors, *_ = socket.recv_fds(self._control, LEASE.size, 3)
         except OSError:
             return False
+        if message.startswith(LEASED):
+            _, pid, until = LEASE.unpack(message)
+            self._until = until / NANOSECONDS
+            if pid in self._children:
+                self._leased.add(pid)
+            return True
         if message not in {FORK, EXEC}:
             return False
         try:
@@ -207,6 +227,7 @@ class Zygote:
             _, status = os.waitpid(dead, 0)
             if dead in self._children:
                 self._children.remove(dead)
+                self._leased.discard(dead)
                 self._tell(Exited(dead, os.waitstatus_to_exitcode(status)))
         for stray in _below() - self._children - self._own:  # it left its group, and its parent is dead
             with contextlib.suppress(ProcessLookupError):

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from runwire.v1.engine_pb2 import RunInfo
 
-from engine_service.stores.store import AwayError, FullError, GoneError, Hear, Journal, Message, Place, Tail
+from engine_service.stores.store import AwayError, FullError, GoneError, Journal, Message, Owner, Place, Tail
 from engine_service.wire import ends
 from runwire.service.rates import Rates
 
@@ -61,7 +61,7 @@ class MemoryStore:
         self._journals = journals
         self._rates = {what: Rates(many) for what, many in per_minute.items()}
 
-    async def begin(self, hear: Hear) -> None:
+    async def begin(self, owner: Owner) -> None:
         """There is nowhere to go."""
 
     async def close(self) -> None:
@@ -83,11 +83,11 @@ class MemoryStore:
         """Tell that there are no others."""
         return None
 
-    async def elsewhere(self, user_id: str) -> Mapping[str, Place]:  # noqa: ARG002
+    async def everywhere(self, user_id: str) -> Mapping[str, Place]:  # noqa: ARG002
         """Tell that there are no others."""
         return {}
 
-    def tail(self, user_id: str, run_id: str) -> Tail:
+    def tail(self, user_id: str, run_id: str, place: Place) -> Tail:
         """Read nothing: there are no others."""
         raise NotImplementedError
 
@@ -188,7 +188,7 @@ class MemoryJournal:
         self._shown = mark
         self._news.set()
 
-    def seal(self) -> None:
+    def seal(self, info: RunInfo) -> None:  # noqa: ARG002 - it is for others
         """Say that there will be no more."""
         self._is_sealed = True
         self._past = 0

@@ -1,6 +1,6 @@
 """What engines share, as one of them sees it: runs' journals, where runs are, how many a user has, and how often."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from runwire.v1.engine_pb2 import RunInfo
@@ -42,8 +42,8 @@ class Journal(Protocol):
         """Write down event frames for which there has to be room: the end of a run."""
         ...
 
-    def seal(self) -> None:
-        """Say that there will be no more."""
+    def seal(self, info: RunInfo) -> None:
+        """Say that there will be no more, and what is known of the run now."""
         ...
 
     def check(self, after: int) -> None:
@@ -73,8 +73,6 @@ OpenJournal = Callable[[str, str], Journal]
 """Opens a journal for a user's run, by the ids of both. Raises FullError."""
 Message = Mapping[str, Any]
 """What one engine says to another: what JSON holds."""
-Hear = Callable[[Message], Awaitable[Message]]
-"""Answers another engine."""
 
 
 class AwayError(Exception):
@@ -100,6 +98,34 @@ class Place(NamedTuple):
     """That has it; nothing when that is gone."""
     info: RunInfo
     """What was known of it when it began, or ended."""
+    bases: str
+    """With which position each epoch of its journal began."""
+    is_lasting: bool
+    """Whether it may outlive its caller, and its engine."""
+
+
+class Owner(Protocol):
+    """An engine, as its store speaks to it."""
+
+    async def hear(self, message: Message) -> Message:
+        """Answer another engine."""
+        ...
+
+    def lapse(self, user_id: str, run_id: str) -> None:
+        """Hear that a resumable run of its own is perhaps another's by now."""
+        ...
+
+    def lose(self, user_id: str, run_id: str) -> None:
+        """Hear that one is."""
+        ...
+
+    def end_of(self, info: RunInfo) -> bytes:
+        """Return how a run ends whose engine is gone, as an event frame."""
+        ...
+
+    def renew(self, until: float) -> None:
+        """Hear until when its resumable runs are its own, by the monotonic clock."""
+        ...
 
 
 class Tail(Protocol):
@@ -116,7 +142,7 @@ class Store(Protocol):
     engine: str
     """By what this engine is known in it."""
 
-    async def begin(self, hear: Hear) -> None:
+    async def begin(self, owner: Owner) -> None:
         """Go to it. Raises AwayError, with what an operator is to do."""
         ...
 
@@ -140,15 +166,15 @@ class Store(Protocol):
         ...
 
     async def where(self, user_id: str, run_id: str) -> Place | None:
-        """Tell where a user's run is, if it is at another engine. Raises AwayError."""
+        """Tell where a user's run is. Raises AwayError."""
         ...
 
-    async def elsewhere(self, user_id: str) -> Mapping[str, Place]:
-        """Tell where a user's runs are that are at other engines, by their ids. Raises AwayError."""
+    async def everywhere(self, user_id: str) -> Mapping[str, Place]:
+        """Tell where a user's runs are, by their ids. Raises AwayError."""
         ...
 
-    def tail(self, user_id: str, run_id: str) -> Tail:
-        """Read the journal of a run at another engine."""
+    def tail(self, user_id: str, run_id: str, place: Place) -> Tail:
+        """Read the journal of a run of another engine."""
         ...
 
     async def ask(self, engine: str, message: Message) -> Message:

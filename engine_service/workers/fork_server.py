@@ -18,7 +18,10 @@ from engine_service.wire import (
     FIRST,
     FORK,
     GRACE,
+    LEASE,
+    LEASED,
     MAX_MESSAGE,
+    NANOSECONDS,
     Description,
     Exited,
     Forked,
@@ -97,6 +100,7 @@ class ForkServer:
         self._patience: asyncio.TimerHandle | None = None
         self._shrinking: asyncio.TimerHandle | None = None
         self._retired = False
+        self._until = 0.0
         self._doing = Doing("", "")
         self._ready: asyncio.Future[Ready | NotImported] = self._loop.create_future()
         self.died: asyncio.Future[None] = self._loop.create_future()
@@ -195,6 +199,8 @@ class ForkServer:
     async def _begin(self, worker: ProcessWorker, work: Work) -> bool:
         """Give a process its run; False when it died while it waited."""
         self._grow_soon()
+        if work.is_lasting and self._until:
+            self._tell_lease(worker.pid)
         try:
             await worker.begin(work)
         except BaseException as error:
@@ -203,6 +209,15 @@ class ForkServer:
                 return False
             raise
         return True
+
+    def lease(self, until: float) -> None:
+        """Have those runs that may be taken over end by then, whatever becomes of this process."""
+        self._until = until
+        self._tell_lease(0)
+
+    def _tell_lease(self, pid: int) -> None:
+        with suppress(OSError):  # it is dead, or so busy that it hears of the next one
+            self._control.send(LEASE.pack(LEASED, pid, int(self._until * NANOSECONDS)))
 
     def retire(self) -> None:
         """Take no more runs, and end with the last that there is."""

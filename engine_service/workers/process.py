@@ -48,6 +48,7 @@ class ProcessWorkers:
         self._keeping = set[asyncio.Task[None]]()
         self._changing = asyncio.Lock()
         self._ending = False
+        self._until = 0.0
 
     async def begin(self) -> None:
         """Start the first zygote. Raises RegistryError when the agents cannot be had."""
@@ -66,6 +67,12 @@ class ProcessWorkers:
     async def start(self, work: Work) -> ProcessWorker:
         """Give a run a process. Raises WorkerError."""
         return await self._fork_server.start(work)
+
+    def lease(self, until: float) -> None:
+        """Have those runs that may be taken over end by then, whatever becomes of this process."""
+        self._until = until
+        for fork_server in self._fork_servers:
+            fork_server.lease(until)
 
     async def _renew(self) -> None:
         """Have a new fork server. Raises OSError and RegistryError, and then the one before stays."""
@@ -86,6 +93,8 @@ class ProcessWorkers:
         self._fork_server = fork_server
         self.agents = _renewed(self.agents, fork_server.agents)
         self._fork_servers.add(fork_server)
+        if self._until:
+            fork_server.lease(self._until)
         fork_server.died.add_done_callback(functools.partial(self._on_exit, fork_server))
 
     def _on_exit(self, fork_server: ForkServer, _: object) -> None:

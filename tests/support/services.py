@@ -119,6 +119,13 @@ class Service:
             self.kill()
             raise
 
+    def pause(self) -> None:
+        """Let it do nothing more for a while."""
+        self.signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self.signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """End it without asking."""
         self.process.kill()

@@ -16,6 +16,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from runwire.v1.engine_pb2 import RunInfo
 
 from engine_service.stores.memory import GRAIN, MemoryJournal, MemoryJournals
 from engine_service.stores.store import FullError, GoneError
@@ -105,7 +106,7 @@ class Journals(RuleBasedStateMachine):
             if not written.sealed:
                 written.events.append(frame(EVENT, b"end"))
                 written.journal.put(written.events[-1], len(written.events))
-            written.journal.seal()
+            written.journal.seal(RunInfo())
             written.sealed = True
 
     @rule(written=journals, back=st.integers(0, 60), most=st.sampled_from([1, 1000, 64 * 1024]))
@@ -289,7 +290,7 @@ async def test_what_is_over_goes_first() -> None:
     live, over = store.open("a", ""), store.open("a", "")
     await told(over, range(1, 41))
     await told(live, range(1, 41))
-    over.seal()
+    over.seal(RunInfo())
     third = store.open("b", "")
     await third.append(small(1, 4_000), 1)
     assert (over.size < 4_000, live.size) == (True, 4_000)
@@ -330,7 +331,7 @@ async def test_readers_hear_of_news_and_of_the_end() -> None:
     assert journal.last == 1
     reading = asyncio.create_task(journal.read(1, 1000))
     await asyncio.sleep(0)
-    journal.seal()
+    journal.seal(RunInfo())
     assert await reading == (b"", 1)
     journal.forget()
     with pytest.raises(GoneError):

@@ -1,0 +1,152 @@
+"""A user's runs, wherever they are: here, or at other engines that share a store with this one."""
+
+import asyncio
+import base64
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from runwire.v1 import events_pb2 as pb
+from runwire.v1.engine_pb2 import AnswerRequest, RunInfo
+
+from engine_service.runs.admission import Admission
+from engine_service.runs.refusal import Refusal, engine_away, no_such_run, packed, unpacked
+from engine_service.runs.resumable import Resumable, Resumables
+from engine_service.runs.run import CANCELLED, LOST, Run
+from engine_service.runs.visits import Guests, Visit, ask
+from engine_service.stores.store import AwayError, Message, Place, Store
+from engine_service.wire import event_frame, stamp
+
+
+class Peers:
+    """Does what callers ask of their runs. What another engine has is done there."""
+
+    def __init__(
+        self, store: Store, admission: Admission, resumables: Resumables, on_renewed: Callable[[float], None]
+    ) -> None:
+        self._store = store
+        self._admission = admission
+        self._resumables = resumables
+        self._on_renewed = on_renewed
+        self._guests = Guests(store)
+        self._visits = dict[str, Visit]()
+
+    async def cancel(self, user_id: str, run_id: str) -> None:
+        """Stop a user's run. Raises a Refusal."""
+        if found := self._here(user_id, run_id):
+            found.stop(CANCELLED)
+        else:
+            await self._ask(user_id, run_id, {"do": "cancel"})
+
+    async def answer(self, user_id: str, request: AnswerRequest) -> None:
+        """Answer a question of a user's run. Raises a Refusal."""
+        if found := self._here(user_id, request.run_id):
+            found.questions.answer(request.request_id, request.outcome, request.content, by=user_id)
+        else:
+            await self._ask(user_id, request.run_id, {"do": "answer", "request": _packed(request)})
+
+    async def list(self, user_id: str) -> list[RunInfo]:
+        """List a user's runs: those that go on, and those that can still be read."""
+        found = {info.run_id: info for info in self._own(user_id)}
+        with suppress(AwayError):
+            places = await self._store.everywhere(user_id)
+            for run_id, place in places.items():
+                if place.is_lasting:
+                    found.setdefault(run_id, place.info)
+            engines = {place.engine for place in places.values()} - {self._store.engine, ""}
+            asked = (self._store.ask(engine, {"do": "list", "user": user_id}) for engine in engines)
+            for said in await asyncio.gather(*asked, return_exceptions=True):
+                if isinstance(said, dict):
+                    infos = (RunInfo.FromString(base64.b64decode(info)) for info in said["runs"])
+                    found |= {info.run_id: info for info in infos}
+        return list(found.values())
+
+    async def find(self, user_id: str, run_id: str) -> "Resumable | Visit":
+        """Return a user's resumable run. Raises a Refusal."""
+        if resumable := self._resumables.find(user_id, run_id):
+            return resumable
+        return Visit(self._store, self._visits, user_id, run_id, await self._place(user_id, run_id))
+
+    async def hear(self, message: Message) -> Message:
+        """Do what another engine asks for."""
+        try:
+            return await self._do(message, str(message.get("user")), str(message.get("run")))
+        except Refusal as refusal:
+            return {"refusal": packed(refusal)}
+
+    def lapse(self, user_id: str, run_id: str) -> None:
+        """Hear that a resumable run is perhaps another engine's by now."""
+        if resumable := self._resumables.find(user_id, run_id):
+            resumable.stop(LOST)
+
+    def lose(self, user_id: str, run_id: str) -> None:
+        """Hear that one is."""
+        self.lapse(user_id, run_id)
+        self._resumables.lose(user_id, run_id)
+
+    def end_of(self, info: RunInfo) -> bytes:
+        """Return how a run ends whose engine is gone."""
+        return event_frame(stamp(pb.Event(seq=info.last_seq, agent=info.agent, agent_failed=LOST)))
+
+    def renew(self, until: float) -> None:
+        """Hear until when resumable runs are our own."""
+        self._on_renewed(until)
+
+    async def _do(self, message: Message, user_id: str, run_id: str) -> Message:
+        match message["do"]:
+            case "list":
+                return {"runs": [_packed(info) for info in self._own(user_id)]}
+            case "cancel":
+                self._found(user_id, run_id).stop(CANCELLED)
+            case "answer":
+                request = AnswerRequest.FromString(base64.b64decode(message["request"]))
+                self._found(user_id, run_id).questions.answer(
+                    request.request_id, request.outcome, request.content, by=user_id
+                )
+            case "attach":
+                await self._guests.attach(self._lasting(user_id, run_id), message)
+            case "read":
+                self._guests.hear(message)
+            case "detach":
+                self._guests.detach(message)
+            case "send away" if visit := self._visits.get(message["reader"]):
+                visit.send_away(unpacked(message["refusal"]))
+            case _:
+                pass
+        return {}
+
+    def _here(self, user_id: str, run_id: str) -> Run | Resumable | None:
+        return self._admission.find(user_id, run_id) or self._resumables.find(user_id, run_id)
+
+    def _found(self, user_id: str, run_id: str) -> Run | Resumable:
+        if found := self._here(user_id, run_id):
+            return found
+        raise no_such_run()
+
+    def _own(self, user_id: str) -> Sequence[RunInfo]:
+        going_on = {run_id: run.info() for run_id, run in self._admission.of(user_id).items()}
+        lasting = {each.run_id: each.info() for each in self._resumables.of(user_id)}
+        return [info for run_id, info in (going_on | lasting).items() if run_id in lasting or not info.is_over]
+
+    def _lasting(self, user_id: str, run_id: str) -> Resumable:
+        if resumable := self._resumables.find(user_id, run_id):
+            return resumable
+        raise no_such_run()
+
+    async def _place(self, user_id: str, run_id: str) -> Place:
+        try:
+            place = await self._store.where(user_id, run_id)
+        except AwayError:
+            raise engine_away() from None
+        if place is None:
+            raise no_such_run(anywhere=bool(self._store.engine))
+        return place
+
+    async def _ask(self, user_id: str, run_id: str, message: dict[str, Any]) -> None:
+        """Have another engine do something with a run."""
+        place = await self._place(user_id, run_id)
+        await ask(self._store, place, {**message, "user": user_id, "run": run_id})
+
+
+def _packed(document: RunInfo | AnswerRequest) -> str:
+    return base64.b64encode(document.SerializeToString()).decode()

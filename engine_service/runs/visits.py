@@ -1,0 +1,217 @@
+"""Runs that are read at another engine than they are at: ours there, and others' here."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+from engine_service.runs.refusal import Code, Refusal, engine_away, gone, packed, unpacked
+from engine_service.runs.resumable import Resumable
+from engine_service.stores.store import AwayError, GoneError, Message, Place, Store
+
+BEAT = 1.0
+"""Seconds between two times that an engine hears that a run of its is read elsewhere."""
+SILENCE = 5.0
+"""Seconds after which it is no longer, when nothing was heard."""
+STEP = 64 * 1024
+"""Bytes after which it hears of that at once: it may be what its agent waits for."""
+
+Read = Callable[[], Awaitable[bytes]]
+
+
+class Guests:
+    """Whoever reads our runs at other engines."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._guests = dict[str, Guest]()
+
+    async def attach(self, resumable: Resumable, message: Message) -> None:
+        """Have one attached. Raises a Refusal."""
+        reader: str = message["reader"]
+        if guest := self._guests.get(reader):  # it was asked for twice: our answer came too late
+            guest.hear(message["after"])
+            return
+        guest = Guest(self._store, message["engine"], reader, lambda: self._guests.pop(reader, None))
+        self._guests[reader] = guest
+        await guest.attach(resumable, message["after"])
+
+    def hear(self, message: Message) -> None:
+        """Hear how far one is. Raises a Refusal when it is none any more."""
+        if (guest := self._guests.get(message["reader"])) is None:
+            raise gone()
+        guest.hear(message["after"])
+
+    def detach(self, message: Message) -> None:
+        """Hear that one is gone."""
+        if guest := self._guests.get(message["reader"]):
+            guest.end()
+
+
+class Guest:
+    """Whoever reads a run of ours at another engine."""
+
+    def __init__(self, store: Store, engine: str, reader: str, on_end: Callable[[], object]) -> None:
+        self._reader = reader
+        self._on_end = on_end
+        self._store = store
+        self._engine = engine
+        self._acknowledge: Callable[[int], None] | None = None
+        self._silence = asyncio.timeout(SILENCE)
+        self._task: asyncio.Task[None] | None = None
+
+    async def attach(self, resumable: Resumable, after: int) -> None:
+        """Have it attached. Raises a Refusal."""
+        attached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._stay(resumable, after, attached))
+        await attached
+
+    def hear(self, after: int) -> None:
+        """Hear how far it is."""
+        if self._acknowledge:
+            self._silence.reschedule(asyncio.get_running_loop().time() + SILENCE)
+            with suppress(GoneError):
+                self._acknowledge(after)
+
+    def end(self) -> None:
+        """Hear that it is gone."""
+        if self._task:
+            self._task.cancel()
+
+    async def _stay(self, resumable: Resumable, after: int, attached: asyncio.Future[None]) -> None:
+        try:
+            async with resumable.visited(after) as self._acknowledge:
+                attached.set_result(None)
+                async with self._silence:
+                    await asyncio.get_running_loop().create_future()
+        except Refusal as refusal:
+            if not attached.done():
+                attached.set_exception(refusal)
+                return
+            away = {"do": "send away", "reader": self._reader, "refusal": packed(refusal)}
+            with suppress(AwayError):
+                await self._store.ask(self._engine, away)
+        except TimeoutError:
+            pass  # the other engine is gone, or cannot be heard
+        finally:
+            self._on_end()
+
+
+class Visit:
+    """A run of another engine, as it is read here."""
+
+    def __init__(self, store: Store, visits: "dict[str, Visit]", user_id: str, run_id: str, place: Place) -> None:
+        self._store = store
+        self._visits = visits
+        self._whose = user_id, run_id
+        self._place = place
+        self._tail = store.tail(user_id, run_id, place)
+        self._refusal: Refusal | None = None
+        self._reader = asyncio.timeout(None)
+        self._is_attached = False
+        self._leaving: asyncio.Task[Message] | None = None
+        self._at = 0
+        self._progress = asyncio.Event()
+
+    def arm_window(self) -> None:
+        """Do nothing: its engine waits for its caller."""
+
+    def send_away(self, refusal: Refusal) -> None:
+        """Hear that another takes over."""
+        self._refusal = refusal
+        self._reader.reschedule(0)
+
+    @asynccontextmanager
+    async def attached(self, after: int) -> AsyncGenerator[Read]:
+        """Give out the means to read on from a position. Raises a Refusal, as it would there."""
+        reader = uuid.uuid4().hex
+        user_id, run_id = self._whose
+        about = {"user": user_id, "run": run_id, "reader": reader, "engine": self._store.engine}
+        self._at, told = after, 0
+
+        async def read() -> bytes:
+            nonlocal told
+            try:
+                events, self._at = await self._tail.read(self._at, STEP)
+            except GoneError:
+                raise gone() from None
+            except AwayError:
+                raise engine_away() from None
+            told += len(events)
+            if told >= STEP:
+                told = 0
+                self._progress.set()
+            return events
+
+        self._visits[reader] = self
+        keeping: asyncio.Task[None] | None = None
+        try:
+            await self._attach(about)
+            keeping = asyncio.create_task(self._keep(about))
+            async with self._reader:
+                yield read
+        except TimeoutError:
+            if self._refusal is None:
+                raise
+            raise self._refusal from None
+        finally:
+            del self._visits[reader]
+            if keeping:
+                keeping.cancel()
+            if self._is_attached:
+                self._leaving = asyncio.create_task(self._say({**about, "do": "detach"}))
+
+    async def _attach(self, about: Message) -> None:
+        """Tell its engine that it is read, if that can be told. Raises a Refusal."""
+        info = self._place.info
+        if info.is_over and self._at > info.last_seq:
+            raise gone()
+        if self._place.engine:
+            with suppress(AwayError):  # what it wrote can be read all the same
+                refused(await self._store.ask(self._place.engine, {**about, "do": "attach", "after": self._at}))
+                self._is_attached = True
+
+    async def _keep(self, about: Message) -> None:
+        """Tell its engine how far it is read, all the time; where it isn't told, tell it anew, or the next one."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT):
+                    await self._progress.wait()
+            self._progress.clear()
+            said = await self._say({**about, "do": "read", "after": self._at}) if self._is_attached else {"refusal": ""}
+            if "refusal" in said:
+                self._is_attached = False
+                await self._look(about)
+
+    async def _look(self, about: Message) -> None:
+        """Look where it is by now."""
+        try:
+            if (place := await self._store.where(*self._whose)) is None:
+                raise gone()
+            self._place = place
+            await self._attach(about)
+        except AwayError:
+            pass  # the next look tells
+        except Refusal as refusal:
+            if refusal.code is Code.OUT_OF_RANGE:  # or it is being taken over
+                self.send_away(refusal)
+
+    async def _say(self, message: Message) -> Message:
+        try:
+            return await self._store.ask(self._place.engine, message)
+        except AwayError:
+            return {"refusal": ""}
+
+
+async def ask(store: Store, place: Place, message: Message) -> None:
+    """Have a run's engine do something. Raises a Refusal."""
+    try:
+        refused(await store.ask(place.engine, message))
+    except AwayError:
+        raise engine_away() from None
+
+
+def refused(said: Message) -> None:
+    """Raise the Refusal that another engine has said, if it is one."""
+    if "refusal" in said:
+        raise unpacked(said["refusal"])

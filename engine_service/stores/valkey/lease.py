@@ -1,0 +1,145 @@
+"""That an engine lives: told to the store all the time, and believed for a while. What the dead leave is taken over."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import structlog
+
+from engine_service.stores.valkey.keys import Run
+from engine_service.stores.valkey.link import AWAY, Link
+
+LEASE = 5.0
+"""Seconds that an engine is believed to live after it was heard of."""
+BEAT = 1.0
+"""Seconds between two times that it is."""
+MARGIN = 1.0
+"""Seconds before its lease ends in which an engine's own runs do: their processes are killed then."""
+
+RENEW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if redis.call('ZSCORE', KEYS[1], ARGV[1]) or ARGV[3] == 'new' then
+  redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+  return 1
+end
+return 0
+"""
+"""Says that an engine lives; 0 when another has taken its runs over."""
+
+HOLD = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZADD', KEYS[1], 'XX', now + ARGV[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if ARGV[3] == '0' then redis.call('PEXPIRE', KEYS[2], ARGV[2]) end
+return 1
+"""
+"""Holds a run's place; of one that is not resumable, also that it is known."""
+
+CLAIM = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 1)[1]
+if not dead then return false end
+local name = string.gsub(dead, '!', '')
+redis.call('ZREM', KEYS[1], dead)
+redis.call('ZADD', KEYS[1], now + ARGV[1], name .. '!')
+return name
+"""
+"""Takes a dead engine's runs over, for as long as a lease: whoever dies meanwhile is taken over as well."""
+
+
+class Held(NamedTuple):
+    """A place that is held."""
+
+    user_id: str
+    run_id: str
+    places: str
+    """The set that it is in."""
+    is_lasting: bool
+
+
+TakeOver = Callable[[str], Awaitable[None]]
+"""Takes over a run, by what it is called in lists."""
+
+
+class Lease:
+    """One engine's life, as others see it."""
+
+    def __init__(self, link: Link, engine: str, take_over: TakeOver, on_lapse: Callable[[], None]) -> None:
+        self._link = link
+        self._engine = engine
+        self._take_over = take_over
+        self._on_lapse = on_lapse
+        self._renew = link.redis.register_script(RENEW)
+        self._hold = link.redis.register_script(HOLD)
+        self._claim = link.redis.register_script(CLAIM)
+        self._log = structlog.get_logger()
+        self._is_away = False
+        self.held = dict[Run, Held]()
+        """Places that runs of ours have."""
+        self._until = 0.0  # when what depends on the lease ends, by the monotonic clock
+        self._is_over = False
+        self.on_renewed: Callable[[float], None]
+        """Hears of it each time that it is later."""
+
+    async def begin(self) -> None:
+        """Be there. Raises what means that the store is away."""
+        await self._beat("new")
+
+    async def work(self) -> None:
+        """Live, for ever, and look who doesn't."""
+        while True:
+            await asyncio.sleep(BEAT)
+            try:
+                await self._beat()
+                await self._look()
+            except AWAY as error:
+                if not self._is_away:
+                    self._log.warning("the store is away", error=str(error))
+                self._is_away = True
+                self._lapse_if_late()
+            else:
+                if self._is_away:
+                    self._log.info("the store is back")
+                self._is_away = False
+
+    async def end(self) -> None:
+        """Be there no longer."""
+        await self._link.redis.zadd(self._link.keys.engines, {self._engine: 0})  # others look after what is kept
+
+    def _lapse_if_late(self) -> None:
+        if not self._is_over and time.monotonic() > self._until:
+            self._is_over = True
+            self._log.error("the lease is over: resumable runs end")
+            self._on_lapse()
+
+    async def _beat(self, state: str = "known") -> None:
+        since = time.monotonic()
+        lease = int(LEASE * 1000)
+        if not await self._renew(keys=[self._link.keys.engines], args=[self._engine, lease, state]):
+            self._until = 0  # others have our runs
+            await self._renew(keys=[self._link.keys.engines], args=[self._engine, lease, "new"])
+        if state == "known":
+            self._lapse_if_late()
+        self._until, self._is_over = since + LEASE - MARGIN, False
+        self.on_renewed(self._until)
+        pipe = self._link.redis.pipeline(transaction=False)
+        for run, held in self.held.items():
+            await self._hold(
+                keys=[held.places, run.about], args=[held.run_id, lease, int(held.is_lasting)], client=pipe
+            )
+        await pipe.execute()
+
+    async def _look(self) -> None:
+        """Take over what the dead have left."""
+        while name := await self._claim(keys=[self._link.keys.engines], args=[int(LEASE * 1000)]):
+            dead = name.decode()
+            runs = await self._link.redis.smembers(self._link.keys.owned(dead))
+            self._log.warning("an engine is gone", engine=dead, runs=len(runs))
+            for member in runs:
+                await self._take_over(member.decode())
+                await self._link.redis.srem(self._link.keys.owned(dead), member)
+            await self._link.redis.zrem(self._link.keys.engines, f"{dead}!")

@@ -1,0 +1,251 @@
+"""What engines share through Valkey, or Redis: put together here."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from runwire.v1.engine_pb2 import RunInfo
+
+from engine_service.stores.memory import MemoryJournals, MemoryStore
+from engine_service.stores.store import AwayError, Journal, Message, Owner, Place, Tail, TakenError
+from engine_service.stores.valkey.bus import Bus
+from engine_service.stores.valkey.journal import END, EVENTS, FIRST, Scribe, SharedJournal
+from engine_service.stores.valkey.lease import LEASE, Held, Lease
+from engine_service.stores.valkey.link import AWAY, link
+from engine_service.stores.valkey.tails import Tails, ValkeyTail
+from engine_service.wire import ends
+
+FIRST_EPOCH = 1
+PLACED = ("engine", "info", "bases", "window")
+"""What is looked up of a run."""
+
+PLACE = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local places, kept, about, log = unpack(KEYS)
+local run, engine, most, lease, life, info, window = unpack(ARGV)
+if redis.call('EXISTS', about) == 1 then return 'exists' end
+redis.call('ZREMRANGEBYSCORE', places, '-inf', now)
+if redis.call('ZCARD', places) >= tonumber(most) then return 'full' end
+redis.call('ZADD', places, now + lease, run)
+redis.call('PEXPIRE', places, lease)
+redis.call('HSET', about, 'engine', engine, 'epoch', 1, 'bases', '1:0', 'info', info, 'window', window)
+if life == '0' then
+  redis.call('PEXPIRE', about, lease)
+else
+  redis.call('XADD', log, '1-0', 'f', 1)
+  redis.call('PEXPIRE', log, life)
+  redis.call('PEXPIRE', about, life)
+end
+redis.call('ZREMRANGEBYSCORE', kept, '-inf', now)
+redis.call('ZADD', kept, now + math.max(life, lease), run)
+redis.call('PEXPIRE', kept, math.max(life, lease, redis.call('PTTL', kept)))
+return 'in'
+"""
+"""Gives a run a place, and of a resumable one begins the journal."""
+
+RATE = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + time[2] / 1000
+local each, most = 60000 / ARGV[1], 60000
+local used = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now)
+if used + each - now > most + 0.5 then return tostring((used + each - now - most) / 1000) end
+redis.call('SET', KEYS[1], string.format('%.3f', used + each), 'PX', math.ceil(used + each - now))
+return '0'
+"""
+"""Counts that something is done; says after how many seconds it may be, where it may not."""
+
+FENCE = """
+local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
+redis.call('HSET', KEYS[1], 'engine', ARGV[1])
+redis.call('XADD', KEYS[2], 'NOMKSTREAM', epoch .. '-0', 'f', 0)
+return {epoch, unpack(redis.call('HMGET', KEYS[1], 'info', 'bases', 'window'))}
+"""
+"""Makes a run another engine's: whoever had it writes nothing any more."""
+
+
+class ValkeyStore:
+    """What engines share, as one of them sees it. Journals are in its memory, too, and bounded there."""
+
+    def __init__(
+        self,
+        url: str,
+        journals: MemoryJournals,
+        per_minute: Mapping[str, int],
+        *,
+        max_runs_per_user: int,
+        longest: float,
+    ) -> None:
+        self.engine = uuid.uuid4().hex
+        self._journals = journals
+        self._per_minute = per_minute
+        self._alone = MemoryStore(journals, per_minute)
+        """Counts while the store is away."""
+        self._max_runs_per_user = max_runs_per_user
+        self._longest = longest
+        self._link = link(url)
+        self._place = self._link.redis.register_script(PLACE)
+        self._rate = self._link.redis.register_script(RATE)
+        self._fence = self._link.redis.register_script(FENCE)
+        self._scribe = Scribe(self._link, self.engine)
+        self._tails = Tails(self._link, self.engine)
+        self._lease = Lease(self._link, self.engine, self._take_over, self._lapse)
+        self._owner: Owner
+        self._bus: Bus
+        self._working: asyncio.Task[None] | None = None
+
+    async def begin(self, owner: Owner) -> None:
+        """Go there. Raises AwayError, with what an operator is to do."""
+        self._owner = owner
+        self._bus = Bus(self._link, self.engine, owner)
+        self._lease.on_renewed = owner.renew
+        await self._link.check()
+        try:
+            await self._lease.begin()
+        except AWAY as error:
+            raise AwayError(f"RUNWIRE_ENGINE_STORE: the store cannot be used: {error}") from error
+        self._working = asyncio.create_task(self._work())
+
+    async def close(self) -> None:
+        """Leave it: what is kept for others stays."""
+        if self._working:
+            with suppress(TimeoutError, *AWAY):  # then others take it for dead, a little later
+                async with asyncio.timeout(LEASE):
+                    await self._scribe.finish()
+                    await self._lease.end()
+            self._working.cancel()
+            await asyncio.wait((self._working,))
+        await self._link.close()
+
+    async def take(self, what: str, user_id: str) -> float:
+        """Return 0 when a user may do something once more, and otherwise the seconds after which they may."""
+        key = self._link.keys.rate(user_id, what)
+        try:
+            return float(await self._rate(keys=[key], args=[self._per_minute[what]]))
+        except AWAY:
+            return await self._alone.take(what, user_id)
+
+    async def place(self, user_id: str, info: RunInfo, window: float) -> Callable[[], None]:
+        """Hold a place for a run, and return what gives it back."""
+        keys, run_id = self._link.keys, info.run_id
+        run = keys.run(user_id, run_id)
+        places, owned = keys.places(user_id), keys.owned(self.engine)
+        life = int((self._longest + window) * 1000) if window else 0
+        try:
+            if window:
+                await self._link.redis.sadd(owned, run.member)  # before it is there: or it would be nobody's to end
+                await self._link.redis.pexpire(owned, 2 * life)
+            said = await self._place(
+                keys=[places, keys.kept(user_id), run.about, run.log],
+                args=[
+                    run_id, self.engine, self._max_runs_per_user, int(LEASE * 1000), life, info.SerializeToString(),
+                    int(window * 1000),
+                ],
+            )  # fmt: skip
+        except AWAY as error:
+            if window:
+                raise AwayError from error
+            return _nothing  # one of our own
+        if said != b"in":
+            if window and said == b"full":
+                self._scribe.do("SREM", owned, run.member)
+            raise TakenError(exists=said == b"exists")
+        self._lease.held[run] = Held(user_id, run_id, places, bool(window))
+
+        def leave() -> None:
+            del self._lease.held[run]
+            self._scribe.do("ZREM", places, run_id)
+            if not window:
+                self._scribe.do("DEL", run.about)
+                self._scribe.do("ZREM", keys.kept(user_id), run_id)
+
+        return leave
+
+    def open(self, user_id: str, run_id: str) -> Journal:
+        """Begin the journal of a resumable run that has a place. Raises FullError."""
+        run = self._link.keys.run(user_id, run_id)
+        room = self._journals.room(user_id)
+        return SharedJournal(*room, run, FIRST_EPOCH, self._scribe, lambda: self._owner.lose(user_id, run_id))
+
+    async def where(self, user_id: str, run_id: str) -> Place | None:
+        """Tell where a user's run is. Raises AwayError."""
+        try:
+            found = await self._link.redis.hmget(self._link.keys.run(user_id, run_id).about, *PLACED)
+        except AWAY as error:
+            raise AwayError from error
+        return _place(*found)
+
+    async def everywhere(self, user_id: str) -> Mapping[str, Place]:
+        """Tell where a user's runs are, by their ids. Raises AwayError."""
+        keys = self._link.keys
+        try:
+            run_ids = [run_id.decode() for run_id in await self._link.redis.zrange(keys.kept(user_id), 0, -1)]
+            pipe = self._link.redis.pipeline(transaction=False)
+            for run_id in run_ids:
+                pipe.hmget(keys.run(user_id, run_id).about, *PLACED)
+            places = [_place(*found) for found in await pipe.execute()]
+        except AWAY as error:
+            raise AwayError from error
+        return {run_id: place for run_id, place in zip(run_ids, places, strict=True) if place}
+
+    def tail(self, user_id: str, run_id: str, place: Place) -> Tail:
+        """Read the journal of a run at another engine."""
+        return ValkeyTail(self._tails, self._link.keys.run(user_id, run_id), place.bases)
+
+    async def ask(self, engine: str, message: Message) -> Message:
+        """Ask another engine, and wait for what it says. Raises AwayError."""
+        if not engine:
+            raise AwayError
+        return await self._bus.ask(engine, message)
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for part in (self._scribe, self._tails, self._lease, self._bus):
+                group.create_task(part.work())
+
+    def _lapse(self) -> None:
+        """Hear that others may have our runs by now."""
+        for held in tuple(self._lease.held.values()):
+            if held.is_lasting:
+                self._owner.lapse(held.user_id, held.run_id)
+
+    async def _take_over(self, member: str) -> None:
+        """End a dead engine's run, unless it had ended."""
+        run = self._link.keys.listed(member)
+        if not await self._link.redis.exists(run.about):
+            return
+        epoch, info, bases, window = await self._fence(keys=[run.about, run.log], args=[""])
+        # First the fence, and then the tail: what comes between them would come after.
+        newest = await self._link.redis.xrevrange(run.log, count=3)
+        last, is_over = _last(newest)
+        pipe = self._link.redis.pipeline(transaction=False)
+        if not is_over:
+            known = RunInfo.FromString(info)
+            known.last_seq, known.is_over = last + 1, True
+            lost = {FIRST: last + 1, EVENTS: self._owner.end_of(known)}
+            pipe.xadd(run.log, lost, id=f"{epoch}-{last + 1}", nomkstream=True)
+            pipe.xadd(run.log, {END: 1}, id=f"{epoch}-{last + 2}", nomkstream=True)
+            about = {"info": known.SerializeToString(), "bases": f"{bases.decode()},{epoch}:{last}"}
+            pipe.hset(run.about, mapping=about)
+        for key in (run.about, run.log):
+            pipe.pexpire(key, int(window))
+        await pipe.execute()
+
+
+def _last(newest: list[tuple[bytes, dict[bytes, bytes]]]) -> tuple[int, bool]:
+    """Return the number of the newest event, and whether it is the last there will be."""
+    for _, fields in newest:
+        if END in fields:
+            return 0, True
+        if events := fields.get(EVENTS):
+            return int(fields[FIRST]) + sum(1 for _ in ends(events, 0)) - 1, False
+    return 0, False
+
+
+def _place(engine: bytes | None, info: bytes, bases: bytes, window: bytes) -> Place | None:
+    return None if engine is None else Place(engine.decode(), RunInfo.FromString(info), bases.decode(), window != b"0")
+
+
+def _nothing() -> None:
+    pass
