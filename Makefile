@@ -13,7 +13,7 @@ CONTESTANTS := fastapi adk pydantic langgraph
 MAIN    := $(shell git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify main)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test siege compat real-agents again coverage mutants check protos format tools readme pictures fuzz bench soak cuts
+.PHONY: help setup run test siege compat real-agents again coverage mutants check protos format tools readme pictures fuzz bench several soak cuts
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -113,6 +113,9 @@ build/real-%/.ready: benchmarks/real_agents/requirements.txt pyproject.toml
 	@$(PYTHON) -m venv .venv-$*
 	@.venv-$*/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
+
+several: setup ## what a shared store costs, beside memory (a minute)
+	@$(BIN)/python -m benchmarks.several
 
 soak: setup ## mixed users for half an hour, or SOAK_SECONDS
 	@SOAK_SECONDS=$${SOAK_SECONDS:-1800} $(BIN)/python -m pytest tests/soak -s

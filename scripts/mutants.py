@@ -29,7 +29,7 @@ PATIENCE = 120.0
 """Seconds until a mutant that goes round in circles counts as noticed."""
 TESTS = {
     "engine_service/wire.py": ["tests/engine_service/test_wire.py"],
-    "engine_service/runs/journal.py": ["tests/engine_service/runs/test_journal.py"],
+    "engine_service/stores/memory.py": ["tests/engine_service/stores/test_memory.py"],
     "engine_service/runs/outcome.py": ["tests/engine_service/runs/test_outcome.py"],
     "engine_service/runs/admission.py": ["tests/engine_service/runs/test_admission.py"],
     "engine_service/runs/tally.py": ["tests/engine_service/runs/test_admission.py"],
