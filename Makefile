@@ -117,8 +117,9 @@ build/real-%/.ready: benchmarks/real_agents/requirements.txt pyproject.toml
 several: setup ## what a shared store costs, beside memory (a minute)
 	@$(BIN)/python -m benchmarks.several
 
-soak: setup ## mixed users for half an hour, or SOAK_SECONDS
+soak: setup ## mixed users for half an hour, or SOAK_SECONDS; then half an hour of engines that are killed
 	@SOAK_SECONDS=$${SOAK_SECONDS:-1800} $(BIN)/python -m pytest tests/soak -s
+	@KILL_RUNS=300 KILLS=360 $(BIN)/python -m pytest tests/faults/test_engines_are_killed.py --timeout 7200 -s
 
 cuts: setup ## 200 resumable runs whose connections break all the time
 	@CUT_RUNS=200 $(BIN)/python -m pytest tests/faults/test_resume_under_cuts.py --timeout 600 -s

@@ -186,7 +186,7 @@ class Run {
         if (resuming && socket.end[0] === NORMAL) return (ended = true); // it is over, and all of it was read
         const error = new RunwireError(...socket.end);
         if (resuming && position.unsure && error.code === NOT_FOUND) {
-          position.unsure = false; // it had not begun
+          position.begun = position.unsure = false; // it had not begun, or was about to
           if (this.#cancelling) return;
           continue;
         }

@@ -233,6 +233,22 @@ export const checks = (runwire, url) => ({
     await first.return();
   },
 
+  async "a run that was about to begin when it was asked for again, and then did not, is begun anew"() {
+    const asked = [];
+    const refusals = [4006, 4005];
+    class Unsure extends WebSocket {
+      send(data) {
+        asked.push(Object.keys(JSON.parse(data)).at(-1));
+        const code = refusals.shift();
+        if (code) this.dispatchEvent(Object.assign(new Event("close"), { code, reason: "" }));
+        else super.send(data);
+      }
+    }
+    const events = await all(runwire.run({ agent: "echo", resumeWindow: 30 }, { url, WebSocket: Unsure }));
+    same(events.at(-1).type, "agent_completed");
+    same(asked, ["run", "resume", "run"]);
+  },
+
   async "that a run was lost is told in the gateway's words"() {
     const Losing = refusing(4005, "Your run was lost.");
     const lost = { runId: "3e9f5d0c-6a4b-4f6e-9d0b-2f8b1c7a5e41", afterSeq: 2 };

@@ -21,7 +21,7 @@ class Lasting:
     def __init__(self, address: str, user: str, silence: float = 60) -> None:
         self.run_id = str(uuid.uuid4())
         self.seqs: list[int] = []
-        self.ending = ""
+        self.ending = self.reason = ""
         self.losses = 0
         """How often the connection was lost."""
         self._address = address
@@ -41,6 +41,8 @@ class Lasting:
             self.losses += 1
             if code == EXISTS:
                 self._begun = True
+            elif code == NOT_FOUND and not self.seqs:
+                self._begun = False  # it was about to begin, and then did not
             else:
                 assert code in COME_BACK, f"closed with {code}"
                 await asyncio.sleep(random.uniform(0, 0.1))  # as browsers do: they don't come all at once
@@ -76,3 +78,4 @@ class Lasting:
             ended = {"agentCompleted", "agentFailed", "agentCancelled"} & event.keys()
             if ended and "/" not in event["agent"]:
                 self.ending = ended.pop()
+                self.reason = event[self.ending].get("reason", "")

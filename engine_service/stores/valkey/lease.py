@@ -1,19 +1,23 @@
 """That an engine lives: told to the store all the time, and believed for a while. What the dead leave is taken over."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import islice
 from typing import NamedTuple
 
 import structlog
 
 from engine_service.stores.valkey.keys import Run
-from engine_service.stores.valkey.link import AWAY, Link
+from engine_service.stores.valkey.link import AWAY, Link, repeat
 
 LEASE = 5.0
 """Seconds that an engine is believed to live after it was heard of."""
 BEAT = 1.0
 """Seconds between two times that it is."""
+CLAIM_FOR = LEASE
+"""Seconds that whoever takes a dead engine's runs over has for it, until another one does."""
+AT_ONCE = 32
+"""Runs that are taken over at once."""
 MARGIN = 1.0
 """Seconds before its lease ends in which an engine's own runs do: their processes are killed then."""
 
@@ -48,7 +52,7 @@ redis.call('ZREM', KEYS[1], dead)
 redis.call('ZADD', KEYS[1], now + ARGV[1], name .. '!')
 return name
 """
-"""Takes a dead engine's runs over, for as long as a lease: whoever dies meanwhile is taken over as well."""
+"""Takes a dead engine's runs over, for a while: whoever dies meanwhile is taken over as well."""
 
 
 class Held(NamedTuple):
@@ -80,8 +84,7 @@ class Lease:
         self._is_away = False
         self.held = dict[Run, Held]()
         """Places that runs of ours have."""
-        self._until = 0.0  # when what depends on the lease ends, by the monotonic clock
-        self._is_over = False
+        self._timer: asyncio.TimerHandle | None = None
         self.on_renewed: Callable[[float], None]
         """Hears of it each time that it is later."""
 
@@ -89,18 +92,26 @@ class Lease:
         """Be there. Raises what means that the store is away."""
         await self._beat("new")
 
+    @property
+    def is_over(self) -> bool:
+        """Whether others may have our runs: then none is to begin."""
+        return self._timer is None or asyncio.get_running_loop().time() > self._timer.when()
+
     async def work(self) -> None:
         """Live, for ever, and look who doesn't."""
+        async with asyncio.TaskGroup() as group:  # what the dead have left may take longer than we are believed
+            group.create_task(self._live())
+            group.create_task(repeat(self._look))
+
+    async def _live(self) -> None:
         while True:
             await asyncio.sleep(BEAT)
             try:
                 await self._beat()
-                await self._look()
             except AWAY as error:
                 if not self._is_away:
                     self._log.warning("the store is away", error=str(error))
                 self._is_away = True
-                self._lapse_if_late()
             else:
                 if self._is_away:
                     self._log.info("the store is back")
@@ -108,24 +119,26 @@ class Lease:
 
     async def end(self) -> None:
         """Be there no longer."""
+        if self._timer:
+            self._timer.cancel()
         await self._link.redis.zadd(self._link.keys.engines, {self._engine: 0})  # others look after what is kept
 
-    def _lapse_if_late(self) -> None:
-        if not self._is_over and time.monotonic() > self._until:
-            self._is_over = True
-            self._log.error("the lease is over: resumable runs end")
-            self._on_lapse()
+    def _lapse(self) -> None:
+        self._log.error("the lease is over: resumable runs end")
+        self._on_lapse()
 
     async def _beat(self, state: str = "known") -> None:
-        since = time.monotonic()
+        loop = asyncio.get_running_loop()
+        since = loop.time()
         lease = int(LEASE * 1000)
         if not await self._renew(keys=[self._link.keys.engines], args=[self._engine, lease, state]):
-            self._until = 0  # others have our runs
+            self._lapse()  # others have our runs
             await self._renew(keys=[self._link.keys.engines], args=[self._engine, lease, "new"])
-        if state == "known":
-            self._lapse_if_late()
-        self._until, self._is_over = since + LEASE - MARGIN, False
-        self.on_renewed(self._until)
+        # Not looked at, but woken: where nothing was done for long, it is heard before our processes' ends are.
+        if self._timer:
+            self._timer.cancel()
+        self._timer = loop.call_at(since + LEASE - MARGIN, self._lapse)
+        self.on_renewed(since + LEASE - MARGIN)
         pipe = self._link.redis.pipeline(transaction=False)
         for run, held in self.held.items():
             await self._hold(
@@ -135,11 +148,20 @@ class Lease:
 
     async def _look(self) -> None:
         """Take over what the dead have left."""
-        while name := await self._claim(keys=[self._link.keys.engines], args=[int(LEASE * 1000)]):
+        await asyncio.sleep(BEAT)
+        while name := await self._claim(keys=[self._link.keys.engines], args=[int(CLAIM_FOR * 1000)]):
             dead = name.decode()
-            runs = await self._link.redis.smembers(self._link.keys.owned(dead))
+            owned = self._link.keys.owned(dead)
+            runs = await self._link.redis.smembers(owned)
             self._log.warning("an engine is gone", engine=dead, runs=len(runs))
-            for member in runs:
-                await self._take_over(member.decode())
-                await self._link.redis.srem(self._link.keys.owned(dead), member)
+            for some in batched(runs, AT_ONCE):
+                await asyncio.gather(*(self._take_over(member.decode()) for member in some))
+                await self._link.redis.srem(owned, *some)
             await self._link.redis.zrem(self._link.keys.engines, f"{dead}!")
+
+
+def batched(items: Iterable[bytes], size: int) -> Iterable[list[bytes]]:
+    """Give so many at once."""
+    left = iter(items)
+    while some := list(islice(left, size)):
+        yield some

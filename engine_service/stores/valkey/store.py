@@ -133,6 +133,8 @@ class ValkeyStore:
         places, owned = keys.places(user_id), keys.owned(self.engine)
         life = int((self._longest + window) * 1000) if window else 0
         try:
+            if window and self._lease.is_over:
+                raise AwayError
             if window:
                 await self._link.redis.sadd(owned, run.member)  # before it is there: or it would be nobody's to end
                 await self._link.redis.pexpire(owned, 2 * life)
@@ -170,11 +172,15 @@ class ValkeyStore:
 
     async def where(self, user_id: str, run_id: str) -> Place | None:
         """Tell where a user's run is. Raises AwayError."""
+        run = self._link.keys.run(user_id, run_id)
         try:
-            found = await self._link.redis.hmget(self._link.keys.run(user_id, run_id).about, *PLACED)
+            place = _place(*await self._link.redis.hmget(run.about, *PLACED))
+            if place and place.is_lasting and not place.info.is_over and await self._is_nobodys(place.engine):
+                await self._take_over(run.member)
+                place = _place(*await self._link.redis.hmget(run.about, *PLACED))
         except AWAY as error:
             raise AwayError from error
-        return _place(*found)
+        return place
 
     async def everywhere(self, user_id: str) -> Mapping[str, Place]:
         """Tell where a user's runs are, by their ids. Raises AwayError."""
@@ -209,6 +215,11 @@ class ValkeyStore:
         for held in tuple(self._lease.held.values()):
             if held.is_lasting:
                 self._owner.lapse(held.user_id, held.run_id)
+
+    async def _is_nobodys(self, engine: str) -> bool:
+        """Tell whether an engine is gone, and nobody will look for what it left: it began that when it was given up."""
+        known: list[float | None] = await self._link.redis.zmscore(self._link.keys.engines, [engine, f"{engine}!"])
+        return known == [None, None]
 
     async def _take_over(self, member: str) -> None:
         """End a dead engine's run, unless it had ended."""
