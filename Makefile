@@ -31,7 +31,7 @@ run: setup ## start both services, and say where the console is; Ctrl-C stops th
 	@exec $(BIN)/runwire dev
 
 test: setup tools ## run every test
-	@$(BIN)/python -m pytest -m 'not measures' --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest -m 'not measures and not force' --numprocesses 2 --dist loadfile
 	@$(BIN)/python -m pytest -m 'measures and not force and not frameworks'
 
 siege: setup ## prove the bounds by force: hostile frames, silent connections, callers who read nothing

@@ -65,7 +65,10 @@ class Peers:
         """Return a user's resumable run. Raises a Refusal."""
         if resumable := self._resumables.find(user_id, run_id):
             return resumable
-        return Visit(self._store, self._visits, user_id, run_id, await self._place(user_id, run_id))
+        place = await self._place(user_id, run_id)
+        if not place.is_lasting:
+            raise no_such_run()
+        return Visit(self._store, self._visits, user_id, run_id, place)
 
     async def hear(self, message: Message) -> Message:
         """Do what another engine asks for."""

@@ -70,7 +70,7 @@ class Callers(Machine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.alice, self.bob = Caller(self.channel, "alice"), Caller(self.channel, "bob")
+        self.alice, self.bob = Caller(self.channels[0], "alice"), Caller(self.channels[0], "bob")
         self.made: list[Model] = []
 
     @rule(target=runs, many=st.integers(1, 4), expires=st.integers(0, 5))

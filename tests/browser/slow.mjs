@@ -101,7 +101,7 @@ export const checks = (runwire, url) => ({
   },
 
   async "a run that is held back breaks off when it is cut"() {
-    const { run, pid, events } = await left(runwire.run(flood(), { url }));
+    const { run, pid, events } = await left(runwire.run(flood(), { url, buffer: SMALL }));
     const seqs = Array.from({ length: run.seq }, (_, number) => number + 1);
     run.cut();
     const error = await (async () => {

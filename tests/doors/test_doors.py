@@ -195,6 +195,7 @@ def test_a_public_address() -> None:
 
 
 @pytest.mark.measures
+@pytest.mark.force
 async def test_idle_attackers() -> None:
     """2,000 sockets that never say a word are all closed after `OPEN_TIMEOUT`, and nobody else feels them."""
     with start_engine() as back, start_gateway(back.address, OPEN_TIMEOUT="5") as front:

@@ -339,6 +339,7 @@ async def test_a_slow_browser_is_not() -> None:
 
 
 @pytest.mark.measures
+@pytest.mark.force
 async def test_memory_with_a_stalled_browser(services: tuple[Service, Service]) -> None:
     """A browser stalls while its agent wants to say a million things: nobody grows, and nobody else feels it."""
     back, front = services

@@ -16,7 +16,7 @@ from tests.support.services import gateway as start_gateway
 from tests.support.times import UNIT
 from tests.support.valkey import valkey
 
-pytestmark = pytest.mark.measures
+pytestmark = [pytest.mark.measures, pytest.mark.force]
 
 RUNS = int(os.environ.get("KILL_RUNS", "60"))
 KILLS = int(os.environ.get("KILLS", "4"))

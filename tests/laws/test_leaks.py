@@ -29,6 +29,7 @@ async def one(alice: Caller, turn: int) -> None:
 
 
 @looks_inside
+@pytest.mark.force
 async def test_2000_runs_leave_nothing() -> None:
     """After 2,000 runs, a third of each ending another way, there are no more processes, descriptors or memory."""
     agents = "tests.agents.probes,tests.agents.rogues"

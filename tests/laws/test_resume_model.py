@@ -71,7 +71,7 @@ class Callers(Machine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.callers = {user: Caller(self.channel, user) for user in USERS}
+        self.callers: dict[str, Any] = {user: Caller(self.channels[0], user) for user in USERS}
         self.made: list[Model] = []
         self.passed = False
 

@@ -90,6 +90,8 @@ async def test_the_same_id_is_taken(engines: Engines) -> None:
             call = here.call("waiter", run_id=run_id, **fields)
             await taken(call, 2)
             assert await status(there.call("waiter", run_id=run_id, **fields)) is StatusCode.ALREADY_EXISTS
+            if not fields:
+                assert await status(there.resume(run_id)) is StatusCode.NOT_FOUND
             await there.cancel(run_id)
             assert kind((await taken(call, None))[-1]) == "agent_cancelled"
 
@@ -261,6 +263,10 @@ async def test_the_store_is_away(engines: Engines, store: Valkey) -> None:
         store.pause()
         told = asyncio.create_task(taken(loose, 8))
         await told
+        await asyncio.to_thread(one.wait_for, lambda record: record["event"] == "the store is away")
+        began = time.monotonic()
+        await alice.run("echo")
+        assert time.monotonic() - began < UNIT, "a run waits for a store that is known to be away"
         refused = alice.call("echo", resume_window=LONG)
         assert await status(refused) is StatusCode.UNAVAILABLE
         assert kind((await taken(alice.call("echo"), None))[-1]) == "agent_completed"

@@ -1,6 +1,6 @@
 """Mixed users for a long time: every stream is right, and nothing grows.
 
-A minute of it is part of `make test`; `make soak` takes half an hour, or as many seconds as SOAK_SECONDS says, and
+A minute of it is part of `make siege`; `make soak` takes half an hour, or as many seconds as SOAK_SECONDS says, and
 writes down and draws what it saw.
 """
 
@@ -114,6 +114,7 @@ KINDS: dict[Callable[[str, str, str], Awaitable[str]], int] = {
 
 
 @looks_inside
+@pytest.mark.force
 @pytest.mark.timeout(SECONDS + 120)
 async def test_mixed_users() -> None:
     """No stream is wrong, and no service has more memory, descriptors or processes than before, once it is warm."""

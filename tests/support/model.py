@@ -20,23 +20,24 @@ class Machine(RuleBasedStateMachine):
 
     service: ClassVar[Service]
     loop: ClassVar[asyncio.AbstractEventLoop]
-    channel: ClassVar[grpc.aio.Channel]
+    channels: ClassVar[list[grpc.aio.Channel]]
 
     def do(self, awaitable: Any) -> Any:
         """Wait until something is done."""
         return self.loop.run_until_complete(asyncio.wait_for(awaitable, PATIENCE))
 
 
-def run_machine(machine: type[Machine], **options: Any) -> None:
-    """Start an engine, and do to it whatever the machine may do, in many orders."""
+def run_machine(machine: type[Machine], *more: str, **options: Any) -> None:
+    """Start an engine, and do to it whatever the machine may do, in many orders; beside others at these addresses."""
     with engine(MAX_RUNS_PER_USER="64", **options) as service, asyncio.Runner() as runner:
         machine.service, machine.loop = service, runner.get_loop()
-        machine.channel = runner.run(_channel(service.address))
+        machine.channels = [runner.run(_channel(address)) for address in (service.address, *more)]
         many = settings(
             max_examples=EXAMPLES, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
         )
         run_state_machine_as_test(machine, settings=many)
-        runner.run(machine.channel.close())
+        for channel in machine.channels:
+            runner.run(channel.close())
 
 
 async def _channel(address: str) -> grpc.aio.Channel:

@@ -6,6 +6,8 @@ import json
 from contextlib import suppress
 from typing import Any
 
+import structlog
+
 from engine_service.stores.store import AwayError, Message, Owner
 from engine_service.stores.valkey.link import AWAY, Link, repeat
 
@@ -76,6 +78,9 @@ class Bus:
             task.add_done_callback(self._answering.discard)
 
     async def _answer(self, document: dict[str, Any]) -> None:
-        said = await self._owner.hear(document["say"])
-        with suppress(AwayError):
-            await self._say(document["from"], {"answer": document["ask"], "say": said})
+        try:
+            said = await self._owner.hear(document["say"])
+            with suppress(AwayError):
+                await self._say(document["from"], {"answer": document["ask"], "say": said})
+        except Exception:  # noqa: BLE001 - whoever asked hears nothing, and our operator why
+            structlog.get_logger().exception("another engine cannot be answered")

@@ -6,9 +6,10 @@ from itertools import islice
 from typing import NamedTuple
 
 import structlog
+from redis.exceptions import ConnectionError as UnreachableError
 
 from engine_service.stores.valkey.keys import Run
-from engine_service.stores.valkey.link import AWAY, Link, repeat
+from engine_service.stores.valkey.link import AWAY, PAUSE, Link, repeat
 
 LEASE = 5.0
 """Seconds that an engine is believed to live after it was heard of."""
@@ -77,7 +78,7 @@ class Lease:
         self._engine = engine
         self._take_over = take_over
         self._on_lapse = on_lapse
-        self._renew = link.redis.register_script(RENEW)
+        self._renew = link.waiting.register_script(RENEW)
         self._hold = link.redis.register_script(HOLD)
         self._claim = link.redis.register_script(CLAIM)
         self._log = structlog.get_logger()
@@ -97,6 +98,11 @@ class Lease:
         """Whether others may have our runs: then none is to begin."""
         return self._timer is None or asyncio.get_running_loop().time() > self._timer.when()
 
+    def check(self) -> None:
+        """Raise what means that the store is away, if it was when it was last heard of: nobody waits for it anew."""
+        if self._is_away:
+            raise UnreachableError("it was away a moment ago")
+
     async def work(self) -> None:
         """Live, for ever, and look who doesn't."""
         async with asyncio.TaskGroup() as group:  # what the dead have left may take longer than we are believed
@@ -104,18 +110,26 @@ class Lease:
             group.create_task(repeat(self._look))
 
     async def _live(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(BEAT)
+            await asyncio.sleep(PAUSE if self._is_away else BEAT)
+            # What is asked waits for its answer as long as that is of use; but nobody else waits meanwhile.
+            missed = loop.call_later(BEAT, self._miss)
             try:
                 await self._beat()
-            except AWAY as error:
-                if not self._is_away:
-                    self._log.warning("the store is away", error=str(error))
-                self._is_away = True
+            except AWAY:
+                self._miss()
             else:
                 if self._is_away:
                     self._log.info("the store is back")
                 self._is_away = False
+            finally:
+                missed.cancel()
+
+    def _miss(self) -> None:
+        if not self._is_away:
+            self._log.warning("the store is away")
+        self._is_away = True
 
     async def end(self) -> None:
         """Be there no longer."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -82,4 +83,7 @@ async def repeat(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             await work()
         except AWAY:
+            await asyncio.sleep(PAUSE)
+        except Exception:  # noqa: BLE001 - what depends on it would be lost, and nobody would hear of it
+            structlog.get_logger().exception("the store cannot be used")
             await asyncio.sleep(PAUSE)

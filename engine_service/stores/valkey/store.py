@@ -57,12 +57,13 @@ return '0'
 """Counts that something is done; says after how many seconds it may be, where it may not."""
 
 FENCE = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return false end
 local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 redis.call('HSET', KEYS[1], 'engine', ARGV[1])
 redis.call('XADD', KEYS[2], 'NOMKSTREAM', epoch .. '-0', 'f', 0)
 return {epoch, unpack(redis.call('HMGET', KEYS[1], 'info', 'bases', 'window'))}
 """
-"""Makes a run another engine's: whoever had it writes nothing any more."""
+"""Makes a run another engine's: whoever had it writes nothing any more. Nothing when it is forgotten."""
 
 
 class ValkeyStore:
@@ -110,18 +111,20 @@ class ValkeyStore:
     async def close(self) -> None:
         """Leave it: what is kept for others stays."""
         if self._working:
-            with suppress(TimeoutError, *AWAY):  # then others take it for dead, a little later
+            with suppress(TimeoutError):
                 async with asyncio.timeout(LEASE):
                     await self._scribe.finish()
-                    await self._lease.end()
             self._working.cancel()
             await asyncio.wait((self._working,))
+            with suppress(*AWAY):  # then others take it for dead, a little later
+                await self._lease.end()
         await self._link.close()
 
     async def take(self, what: str, user_id: str) -> float:
         """Return 0 when a user may do something once more, and otherwise the seconds after which they may."""
         key = self._link.keys.rate(user_id, what)
         try:
+            self._lease.check()
             return float(await self._rate(keys=[key], args=[self._per_minute[what]]))
         except AWAY:
             return await self._alone.take(what, user_id)
@@ -133,6 +136,7 @@ class ValkeyStore:
         places, owned = keys.places(user_id), keys.owned(self.engine)
         life = int((self._longest + window) * 1000) if window else 0
         try:
+            self._lease.check()
             if window and self._lease.is_over:
                 raise AwayError
             if window:
@@ -174,6 +178,7 @@ class ValkeyStore:
         """Tell where a user's run is. Raises AwayError."""
         run = self._link.keys.run(user_id, run_id)
         try:
+            self._lease.check()
             place = _place(*await self._link.redis.hmget(run.about, *PLACED))
             if place and place.is_lasting and not place.info.is_over and await self._is_nobodys(place.engine):
                 await self._take_over(run.member)
@@ -186,6 +191,7 @@ class ValkeyStore:
         """Tell where a user's runs are, by their ids. Raises AwayError."""
         keys = self._link.keys
         try:
+            self._lease.check()
             run_ids = [run_id.decode() for run_id in await self._link.redis.zrange(keys.kept(user_id), 0, -1)]
             pipe = self._link.redis.pipeline(transaction=False)
             for run_id in run_ids:
@@ -224,9 +230,9 @@ class ValkeyStore:
     async def _take_over(self, member: str) -> None:
         """End a dead engine's run, unless it had ended."""
         run = self._link.keys.listed(member)
-        if not await self._link.redis.exists(run.about):
+        if (fenced := await self._fence(keys=[run.about, run.log], args=[""])) is None:
             return
-        epoch, info, bases, window = await self._fence(keys=[run.about, run.log], args=[""])
+        epoch, info, bases, window = fenced
         # First the fence, and then the tail: what comes between them would come after.
         newest = await self._link.redis.xrevrange(run.log, count=3)
         last, is_over = _last(newest)
