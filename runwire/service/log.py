@@ -28,11 +28,17 @@ def configure(service: str, level: str) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
+    handler.addFilter(_is_worth_it)
     logging.getLogger("websockets").setLevel(logging.WARNING)  # connections come and go
     remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     formatter = structlog.stdlib.ProcessorFormatter(processors=[remove, renderer], foreign_pre_chain=shared)
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+def _is_worth_it(record: logging.LogRecord) -> bool:
+    """Leave out what gRPC takes for an error of ours: a caller who is gone before the answer. Anybody can be."""
+    return not (record.name.startswith("grpc") and str(record.msg).startswith("ExecuteBatchError raised in core"))
 
 
 def _readable(_: object, __: str, record: structlog.types.EventDict) -> structlog.types.EventDict:
