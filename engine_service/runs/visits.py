@@ -128,11 +128,16 @@ class Visit:
         user_id, run_id = self._whose
         about = {"user": user_id, "run": run_id, "reader": reader, "engine": self._store.engine}
         self._at, told = after, 0
+        reading: asyncio.Task[tuple[bytes, int]] | None = None
 
         async def read() -> bytes:
-            nonlocal told
+            nonlocal told, reading
+            # Whoever gives up waiting finds it where it was: a client of the store may keep a cancellation to itself.
+            reading = reading or asyncio.create_task(self._tail.read(self._at, STEP))
+            await asyncio.wait((reading,))
+            done, reading = reading, None
             try:
-                events, self._at = await self._tail.read(self._at, STEP)
+                events, self._at = done.result()
             except GoneError:
                 raise gone() from None
             except AwayError:
@@ -156,6 +161,8 @@ class Visit:
             raise self._refusal from None
         finally:
             del self._visits[reader]
+            if reading:
+                reading.cancel()
             if keeping:
                 keeping.cancel()
             if self._is_attached:

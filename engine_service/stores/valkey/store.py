@@ -224,6 +224,8 @@ class ValkeyStore:
 
     async def _is_nobodys(self, engine: str) -> bool:
         """Tell whether an engine is gone, and nobody will look for what it left: it began that when it was given up."""
+        if not engine:
+            return False  # somebody is taking it over
         known: list[float | None] = await self._link.redis.zmscore(self._link.keys.engines, [engine, f"{engine}!"])
         return known == [None, None]
 
