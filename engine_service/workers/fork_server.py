@@ -315,8 +315,13 @@ class ForkServer:
             self._patience = self._loop.call_later(PATIENCE, self._give_up)
 
     def _give_up(self) -> None:
-        self._log.error("the zygote does not answer: it is killed")
-        self.kill()
+        """Kill a zygote that owes an answer. It may have given one: after a pause of ours, timers are heard first."""
+        try:
+            if not self._receive():
+                self._on_exit()
+        except BlockingIOError:
+            self._log.error("the zygote does not answer: it is killed")
+            self.kill()
 
     def _hear(self) -> None:
         """Listen to the zygote: one message, and then it is others' turn."""

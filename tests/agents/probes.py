@@ -17,10 +17,13 @@ class Echo(Agent):
 
 
 class Counter(Agent):
-    """Counts, and says with every number which run it is."""
+    """Counts, and says with every number which run it is. Halfway it waits for a file, if one is named."""
 
     async def run(self, context: RunContext, input: str) -> str:
-        for number in range(int(context.parameters.get("times", 1))):
+        times, halfway = int(context.parameters.get("times", 1)), context.parameters.get("halfway")
+        for number in range(times):
+            while halfway and number == times // 2 and not os.path.exists(halfway):
+                await asyncio.sleep(0.02)
             await context.say(f"{context.run_id} {number}")
             await asyncio.sleep(context.parameters.get("pause", 0))
         return input

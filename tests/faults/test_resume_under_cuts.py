@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -57,15 +58,20 @@ async def test_a_fast_run_is_cut() -> None:
     _check(client, texts, 80_002)
 
 
-async def test_the_gateway_is_killed() -> None:
+async def test_the_gateway_is_killed(tmp_path: Path) -> None:
     """Killed with -9 and started again under a hundred runs: all of them go on, nothing lost, nothing twice."""
     asyncio.get_running_loop().set_debug(False)
     with engine(MAX_RUNS="100") as back, gateway(back.address) as front:
         address = front.address
         clients = [Lasting(address, f"user-{number}") for number in range(100)]
-        running = [asyncio.create_task(client.run("counter", times=120, pause=0.02)) for client in clients]
+        is_killed = tmp_path / "killed"  # or the first would be done before the last has begun
+        running = [
+            asyncio.create_task(client.run("counter", times=120, pause=0.02, halfway=str(is_killed)))
+            for client in clients
+        ]
         await until(lambda: all(len(client.seqs) > 20 for client in clients))
         front.kill()
+        is_killed.touch()
         assert not any(client.ending for client in clients)
         with gateway(back.address, LISTEN=address):
             said = await asyncio.gather(*running)

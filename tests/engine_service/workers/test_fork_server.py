@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import signal
 import time
 from collections.abc import AsyncGenerator
@@ -96,6 +97,23 @@ async def test_a_signal_at_the_very_end(tmp_path: Path, monkeypatch: pytest.Monk
         await made.wait_ready()
     await asyncio.to_thread(made._zygote.wait, PATIENCE)
     assert [(tmp_path / str(number)).read_bytes() for number in range(4)] == [b"mine"] * 4
+
+
+async def test_an_engine_that_stood_still() -> None:
+    """A zygote that has answered is not killed, though its time is over before the answer is heard.
+
+    So it is after a pause of the engine's: what it waits for is looked at after its timers.
+    """
+    async with fork_server("engine_service.agents.triage") as made:
+        await made.wait_ready()
+        forking = asyncio.create_task(made._fork(FORK))
+        await asyncio.sleep(0)
+        assert select.select([made._control], [], [], PATIENCE)[0], "it has answered"
+        made._give_up()
+        worker = await forking
+        assert made._zygote.poll() is None
+        worker.kill()
+        await worker.close()
 
 
 async def test_as_many_wait_as_were_needed() -> None:
