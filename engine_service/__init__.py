@@ -11,5 +11,17 @@ from engine_service.runtime.agent import (
     RunContext,
 )
 from engine_service.runtime.asking import Reply
+from engine_service.runtime.attempt import Interrupted
 
-__all__ = ["Agent", "AgentError", "Answer", "Declined", "Expired", "Message", "ModelError", "Reply", "RunContext"]
+__all__ = [
+    "Agent",
+    "AgentError",
+    "Answer",
+    "Declined",
+    "Expired",
+    "Interrupted",
+    "Message",
+    "ModelError",
+    "Reply",
+    "RunContext",
+]

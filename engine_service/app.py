@@ -89,7 +89,13 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         store = _store(settings)
         quota = Quota(store, settings.max_runs_per_user)
         resumables = Resumables(admission, quota, store.open)
-        peers = Peers(store, admission, resumables, processes.lease)
+
+        def make_again(work: Work) -> Run | None:
+            """Make another attempt of a run, if it can have a process of its own here."""
+            agent = processes.agents.get(work.agent)
+            return None if agent is None or agent.isolation == "task" else make_run(work, agent.isolation)
+
+        peers = Peers(store, admission, resumables, make_again, processes.lease)
         servicer = _servicer(settings, identity, processes, admission, quota, resumables, peers, make_run)
         stack.push_async_callback(store.close)
         await unless(stop, _begin(store, peers))
@@ -113,7 +119,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         health.set(is_serving=False)
         admission.close()
         ends = asyncio.get_running_loop().time() + settings.drain_grace
-        await _drain(admission, settings.drain_grace)
+        await _drain(admission, peers, settings.drain_grace)
         # gRPC would not wait for handlers that still clean up; by now there are none. It does wait for callers who
         # still read what a resumable run has said.
         await server.stop(grace=max(ends - asyncio.get_running_loop().time(), 1))
@@ -288,10 +294,11 @@ def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCrede
     return f"{address.rpartition(':')[0]}:{port}"
 
 
-async def _drain(admission: Admission, grace: float) -> None:
-    """Give the runs time to finish, then end those that are left."""
+async def _drain(admission: Admission, peers: Peers, grace: float) -> None:
+    """Let runs go on elsewhere if they can, give the others time to finish, then end those that are left."""
     try:
         async with asyncio.timeout(grace):
+            await peers.hand_over()
             await admission.wait_empty()
     except TimeoutError:
         for run in admission.runs():

@@ -22,6 +22,10 @@ class Clock:
         """By how much later that is than it was in the beginning."""
         return self.end - self._first
 
+    def left(self, now: float) -> float:
+        """Return how much time there is, without what it may stand still."""
+        return self._end - (now if self._since is None else self._since)
+
     def stand_still(self, now: float) -> None:
         """Count no time from now on."""
         if self._since is None:

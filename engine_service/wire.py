@@ -12,9 +12,10 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 from runwire.v1 import events_pb2 as pb
+from runwire.v1.engine_pb2 import RunRequest, RunResponse
 
 from runwire.service import varint
 
@@ -39,6 +40,8 @@ ASKED, WITHDRAWN = 0x42, 0x4A
 these tags let the engine know, since it decides what becomes of questions."""
 WAITING = 0x52
 """Whether the agent does nothing but wait for its user: one byte, or none. It never leaves the engine."""
+CHECKPOINT = 0x5A
+"""What the agent wants to go on from when its engine is lost. It never leaves the engines."""
 
 MAX_OPEN = 64
 """Questions that one run may have open."""
@@ -49,13 +52,19 @@ MAX_QUESTIONS = 256 * 1024
 LONGEST = 366 * 86_400.0
 """Seconds that a question may wait."""
 
-TAGS = {EVENT, LAST, NOTE, USAGE, ASKED, WITHDRAWN, WAITING}
+MAX_STATE = 256 * 1024
+"""Bytes of what an agent saves."""
+
+TAGS = {EVENT, LAST, NOTE, USAGE, ASKED, WITHDRAWN, WAITING, CHECKPOINT}
 
 MAX_NOTE = 64 * 1024
 """Bytes of one note; what is longer is cut off."""
 
 MIN_LIMIT = 2 * 1024 * 1024
 """Bytes that the engine takes in one frame, however few an event may have: `agent_started` carries the input."""
+
+PARAMETERS = 0x32
+"""A request's parameters: field 6 of RunRequest."""
 
 NANOSECONDS = 1_000_000_000
 
@@ -76,6 +85,11 @@ def stamp(event: pb.Event) -> pb.Event:
     return event
 
 
+def events_in(frames: bytes | bytearray) -> Iterator[pb.Event]:
+    """Decode event frames."""
+    return iter(RunResponse.FromString(bytes(frames)).events)
+
+
 def ends(frames: bytes | bytearray, at: int) -> Iterator[int]:
     """Find where each frame ends, of frames that are whole."""
     while at < len(frames):
@@ -87,11 +101,11 @@ def ends(frames: bytes | bytearray, at: int) -> Iterator[int]:
 class FrameSplitter:
     """The engine's side: cuts what was read at the last whole frame, counts events, and decodes nothing."""
 
-    def __init__(self, max_event_bytes: int) -> None:
+    def __init__(self, max_event_bytes: int, count: int = 0) -> None:
         self._max_body = max(max_event_bytes, MIN_LIMIT)
         self._rest = bytearray()
-        self.count = 0
-        """How many events were cut, the last one not among them."""
+        self.count = count
+        """The number of the newest event that was cut, the last one not among them."""
         self.broken: str | None = None
         """What is wrong with what came, if it is no sequence of frames. What follows is dropped."""
         self.last: bytes | None = None
@@ -101,7 +115,7 @@ class FrameSplitter:
         self.notes: list[str] = []
         """What the agent's side had to say to the log. Whoever reads it clears it."""
         self.heard: list[tuple[int, bytes]] = []
-        """What it asks its user, and whether it waits for that. Whoever reads it clears it."""
+        """What it asks its user, whether it waits for that, and what it saves. Whoever reads it clears it."""
 
     def cut(self, data: bytes | bytearray) -> bytes:
         """Take what was read, and return the event frames that are whole."""
@@ -171,6 +185,47 @@ class FrameSplitter:
         return (body, body + length) if body + length <= len(data) else None
 
 
+class Checkpoint(NamedTuple):
+    """What an agent has saved, and when."""
+
+    seq: int
+    """The number of the last event before."""
+    number: int
+    """How many its run has until now."""
+    state: bytes
+    """As JSON."""
+
+    def encoded(self) -> bytes:
+        """Write it for the engine."""
+        return _SAVED.pack(self.seq, self.number) + self.state
+
+    @classmethod
+    def read(cls, body: bytes) -> Self | None:
+        """Read it; None if it is none, or too large."""
+        if not _SAVED.size <= len(body) <= _SAVED.size + MAX_STATE:
+            return None
+        seq, number = _SAVED.unpack_from(body)
+        return cls(seq, number, body[_SAVED.size :])
+
+
+_SAVED = struct.Struct("!II")
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What is left of the attempts before, of a run whose engine was lost."""
+
+    attempt: int
+    """Which one begins."""
+    last_seq: int
+    """The number of the newest event that was said."""
+    checkpoint: Checkpoint
+    open: bytes
+    """The events that have begun what did not end: calls of tools, sub-agents, questions."""
+    usage: bytes
+    """What calls to models took until now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """What is to be done in one run, for whom, and until when. Holds plain values only, so that it can travel."""
@@ -189,6 +244,33 @@ class Work:
     trace_id: str = ""
     is_lasting: bool = False
     """Whether it may outlive its caller."""
+    started: datetime.datetime | None = None
+    """When its first attempt began."""
+    recovery: Recovery | None = None
+    """What it goes on from, if it isn't the first attempt."""
+
+    def asked(self) -> bytes:
+        """Return what was asked, as a RunRequest."""
+        asked = RunRequest(agent=self.agent, input=self.input, thread_id=self.thread_id, run_id=self.run_id)
+        return asked.SerializeToString() + self.history + frame(PARAMETERS, self.parameters)
+
+    @classmethod
+    def again(cls, user_id: str, asked: bytes, trace_id: str, started: datetime.datetime, recovery: Recovery) -> Self:
+        """Return another attempt of a run that was asked for."""
+        request = RunRequest.FromString(asked)
+        return cls(
+            run_id=request.run_id,
+            user_id=user_id,
+            agent=request.agent,
+            input=request.input,
+            thread_id=request.thread_id,
+            history=RunRequest(history=request.history).SerializeToString(),
+            parameters=request.parameters.SerializeToString(),
+            trace_id=trace_id,
+            is_lasting=True,
+            started=started,
+            recovery=recovery,
+        )
 
     def labels(self) -> dict[str, str]:
         """Say in the log which run it is, whose, and as part of which trace."""
@@ -351,7 +433,9 @@ def heard(data: bytes) -> Told:
 WORK = 1
 """The first word to a run's process: its work. The end of the socket means: stop."""
 ANSWER = 2
-"""Any further one: how a question was settled, as an `InputAnswered`."""
+"""How a question was settled, as an `InputAnswered`."""
+SAVED = 3
+"""That a checkpoint is where it survives the engine: its number."""
 
 _HEAD = struct.Struct("!BI")
 

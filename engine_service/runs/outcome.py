@@ -3,7 +3,7 @@
 from google.protobuf.message import DecodeError
 from runwire.v1 import events_pb2 as pb
 
-from engine_service.wire import EVENT, FrameSplitter, event_frame, frame, stamp
+from engine_service.wire import EVENT, FrameSplitter, Recovery, event_frame, frame, stamp
 from engine_service.workers import OUT_OF_MEMORY
 
 TERMINAL = {"agent_completed", "agent_failed", "agent_cancelled"}
@@ -19,9 +19,10 @@ class Outcome:
     number that follows, and nothing comes after it.
     """
 
-    def __init__(self, agent: str, max_event_bytes: int) -> None:
+    def __init__(self, agent: str, max_event_bytes: int, recovery: Recovery | None = None) -> None:
         self._agent = agent
-        self._splitter = FrameSplitter(max_event_bytes)
+        self._splitter = FrameSplitter(max_event_bytes, recovery.last_seq if recovery else 0)
+        self._splitter.usage = recovery.usage if recovery else b""
         self._verdict: Verdict | None = None
         self.broken: str | None = None
         """What is wrong with what the agent's process sent, if it is no stream of events."""
@@ -60,7 +61,7 @@ class Outcome:
         return notes
 
     def heard(self) -> list[tuple[int, bytes]]:
-        """Take what the agent asks its user, and whether it waits for that."""
+        """Take what the agent asks its user, whether it waits for that, and what it saves."""
         heard = self._splitter.heard[:]
         self._splitter.heard.clear()
         return heard

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import datetime
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from runwire.v1 import events_pb2 as pb
@@ -14,22 +16,29 @@ from engine_service.runs.refusal import Refusal, engine_away, no_such_run, packe
 from engine_service.runs.resumable import Resumable, Resumables
 from engine_service.runs.run import CANCELLED, LOST, Run
 from engine_service.runs.visits import Guests, Visit, ask
-from engine_service.stores.store import AwayError, Message, Place, Store
-from engine_service.wire import event_frame, stamp
+from engine_service.stores.store import AwayError, Left, Message, NotAdoptedError, Place, Store
+from engine_service.wire import Work, event_frame, stamp
 
 
 class Peers:
     """Does what callers ask of their runs. What another engine has is done there."""
 
     def __init__(
-        self, store: Store, admission: Admission, resumables: Resumables, on_renewed: Callable[[float], None]
+        self,
+        store: Store,
+        admission: Admission,
+        resumables: Resumables,
+        make_again: Callable[[Work], Run | None],
+        on_renewed: Callable[[float], None],
     ) -> None:
         self._store = store
+        self._make_again = make_again
         self._admission = admission
         self._resumables = resumables
         self._on_renewed = on_renewed
         self._guests = Guests(store)
         self._visits = dict[str, Visit]()
+        self._abandoning = set[asyncio.Task[None]]()
 
     async def cancel(self, user_id: str, run_id: str) -> None:
         """Stop a user's run. Raises a Refusal."""
@@ -77,15 +86,50 @@ class Peers:
         except Refusal as refusal:
             return {"refusal": packed(refusal)}
 
-    def lapse(self, user_id: str, run_id: str) -> None:
-        """Hear that a resumable run is perhaps another engine's by now."""
-        if resumable := self._resumables.find(user_id, run_id):
+    def lapse(self, user_id: str, run_id: str) -> bool:
+        """Hear that a resumable run is perhaps another engine's by now; tell whether it can go on."""
+        resumable = self._resumables.find(user_id, run_id)
+        if resumable is None:
+            return False
+        if resumable.is_saved:
+            self._abandoning.add(task := asyncio.create_task(resumable.abandon()))
+            task.add_done_callback(self._abandoning.discard)
+        else:
             resumable.stop(LOST)
+        return resumable.is_saved
+
+    async def abandon(self, user_id: str, run_id: str) -> None:
+        """End a run here without a word, so that it can go on elsewhere."""
+        if resumable := self._resumables.find(user_id, run_id):
+            await resumable.abandon()
 
     def lose(self, user_id: str, run_id: str) -> None:
         """Hear that one is."""
-        self.lapse(user_id, run_id)
+        if resumable := self._resumables.find(user_id, run_id):
+            resumable.stop(LOST)
         self._resumables.lose(user_id, run_id)
+
+    async def hand_over(self) -> None:
+        """Let runs go on at other engines, as far as they can."""
+        runs = self._resumables.saved()
+        await asyncio.gather(*(self._store.hand_over(each.user_id, each.run_id) for each in runs))
+
+    def may_adopt(self, info: RunInfo, user_id: str) -> bool:
+        """Tell whether a run can go on here."""
+        try:
+            self._admission.check(user_id, info.run_id)
+        except Refusal:
+            return False
+        known = self._resumables.find(user_id, info.run_id)
+        return known is None and self._make_again(Work(info.run_id, user_id, info.agent)) is not None
+
+    async def adopt(self, left: Left) -> None:
+        """Let one go on here. Raises NotAdoptedError."""
+        deadline = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=left.seconds)
+        run = self._make_again(replace(left.work, deadline=deadline))
+        if run is None:
+            raise NotAdoptedError
+        await self._resumables.adopt(run, left)
 
     def end_of(self, info: RunInfo) -> bytes:
         """Return how a run ends whose engine is gone."""
@@ -106,6 +150,10 @@ class Peers:
                 self._found(user_id, run_id).questions.answer(
                     request.request_id, request.outcome, request.content, by=user_id
                 )
+            case "may adopt" if not self.may_adopt((await self._place(user_id, run_id)).info, user_id):
+                raise no_such_run()
+            case "adopt" if not await self._store.adopt(user_id, run_id, message["from"]):
+                raise no_such_run()
             case "attach":
                 await self._guests.attach(self._lasting(user_id, run_id), message)
             case "read":

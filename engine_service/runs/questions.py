@@ -3,14 +3,14 @@
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
 from runwire.v1 import events_pb2 as pb
 
-from engine_service.runs.refusal import Code, Refusal, invalid
+from engine_service.runs.refusal import Code, Refusal, invalid, unavailable
 from engine_service.schema import Schema, SchemaError
 from engine_service.wire import LONGEST, MAX_OPEN, MAX_QUESTION, MAX_QUESTIONS, NANOSECONDS
 from runwire.service import structs
@@ -47,8 +47,9 @@ class Open(NamedTuple):
 class Questions:
     """One run's questions: those that are open, and what became of the newest others."""
 
-    def __init__(self, tell: Callable[[pb.InputAnswered], None]) -> None:
+    def __init__(self, tell: Callable[[pb.InputAnswered], None], earlier: Iterable[str] = ()) -> None:
         self._tell = tell
+        self._earlier = set(earlier)  # those of a lost attempt, which this one may ask again
         self._open: dict[str, Open] = {}
         self._settled = OrderedDict[str, bytes]()  # what was answered, in short; nothing for what wasn't
 
@@ -76,11 +77,14 @@ class Questions:
         seconds = until.seconds - now.seconds + (until.nanos - now.nanos) / NANOSECONDS
         if not 0 < seconds <= LONGEST:
             raise QuestionError("a question that waits for no time, or for ever")
+        self._earlier.discard(request_id)
         timer = asyncio.get_running_loop().call_later(seconds, self._expire, request_id)
         self._open[request_id] = Open(request, schema, timer, len(body))
 
     def answer(self, request_id: str, outcome: "pb.InputOutcome.ValueType", content: Struct, by: str) -> None:
         """Settle a question; said again, nothing changes. Raises a Refusal, and then nothing has changed either."""
+        if request_id in self._earlier:
+            raise unavailable("It is about to be asked again. Try again in a moment.", "NOT_ASKED_AGAIN_YET")
         said = _digest(outcome, content)
         if (question := self._open.get(request_id)) is None:
             _check_again(self._settled.get(request_id), said)
@@ -96,7 +100,7 @@ class Questions:
 
     def close(self) -> None:
         """Hear that the run ends: nothing that is open will be answered any more."""
-        for request_id in tuple(self._open):
+        for request_id in (*self._open, *self._earlier):
             self._settle(request_id, UNANSWERED)
         self._tell = _nothing  # nothing holds the run any more
 
@@ -105,8 +109,11 @@ class Questions:
         self._tell(pb.InputAnswered(request_id=request_id, outcome=pb.INPUT_OUTCOME_EXPIRED))
 
     def _settle(self, request_id: str, said: bytes) -> None:
-        if question := self._open.pop(request_id, None):
+        question = self._open.pop(request_id, None)
+        if question:
             question.timer.cancel()
+        if question or request_id in self._earlier:
+            self._earlier.discard(request_id)
             self._settled[request_id] = said
             if len(self._settled) > MAX_SETTLED:
                 self._settled.popitem(last=False)

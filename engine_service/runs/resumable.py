@@ -12,7 +12,17 @@ from engine_service.runs.outcome import Verdict
 from engine_service.runs.quota import Quota
 from engine_service.runs.refusal import Code, Refusal, gone, too_many, unavailable
 from engine_service.runs.run import Run
-from engine_service.stores.store import FullError, GoneError, Journal, LostError, OpenJournal
+from engine_service.stores.store import (
+    FullError,
+    GoneError,
+    Journal,
+    Left,
+    LostError,
+    NotAdoptedError,
+    OpenJournal,
+)
+from engine_service.wire import Checkpoint, Work
+from engine_service.workers import WorkerError
 
 EXPIRED = pb.AgentCancelled(reason="Its caller was gone for longer than it may be.")
 
@@ -29,6 +39,7 @@ class Resumable:
 
     def __init__(self, run: Run, journal: Journal, window: float, on_expired: Callable[["Resumable"], None]) -> None:
         run.on_stop = self._hurry
+        run.on_checkpoint = self._save
         self.user_id, self.run_id = run.work.user_id, run.work.run_id
         self.questions = run.questions
         """What its agent asks its user, and what became of that."""
@@ -37,7 +48,12 @@ class Resumable:
         self.is_over = self.is_lost = False
         """Whether it has ended; and whether it is another engine's by now."""
         self._is_forgotten = False
+        self.is_saved = False
+        """Whether its agent has saved what another engine could go on from."""
+        self._saved: Callable[[int], None] = run.saved
         self._stop: Callable[[Verdict], None] = run.stop
+        self._abandon = run.abandon
+        self._left = asyncio.Event()
         self._journal = journal
         self._window = window
         self._on_expired = on_expired
@@ -57,6 +73,11 @@ class Resumable:
         return self.is_over and not self.has_reader
 
     @property
+    def is_left(self) -> bool:
+        """Whether nothing of the run is left here."""
+        return self._left.is_set()
+
+    @property
     def size(self) -> int:
         """How many bytes of it are kept."""
         return self._journal.size
@@ -69,12 +90,28 @@ class Resumable:
             if not await self._append(events, run):
                 events += await run.finish()
                 break
-        self._journal.put(events, run.count)
+        if not run.is_abandoned:
+            self._journal.put(events, run.count)
+
+    def leave(self) -> None:
+        """Hear that nothing of the run is left but this."""
+        self._stop = self._saved = self._abandon = _nothing  # nothing holds the run any more, nor what it was asked
+        self._left.set()
+
+    async def abandon(self) -> None:
+        """End it here without a word, and wait until nothing of it is left, and all that it said can be read."""
+        self._abandon()
+        await self._left.wait()
+        await self._journal.settle()
+
+    def lose(self) -> None:
+        """Hear that it is another engine's by now."""
+        self.is_lost = True
+        self._journal.lose()
 
     def end(self) -> None:
-        """Let callers see the end: nothing of the run is left but this."""
+        """Let callers see the end."""
         self.is_over = True
-        self._stop = _nothing  # nothing holds the run any more, nor what it was asked
         last = self.info()
         self.info = lambda: last
         self._journal.seal(last)
@@ -155,6 +192,13 @@ class Resumable:
             self._room = None
         return True
 
+    def _save(self, checkpoint: Checkpoint, left: float) -> None:
+        def on_saved(number: int) -> None:
+            self.is_saved = True
+            self._saved(number)
+
+        self._journal.save(checkpoint, left, on_saved)
+
     def _hurry(self) -> None:
         if self._room:
             self._room.reschedule(0)  # a moment that is past: now
@@ -176,7 +220,7 @@ class Resumable:
             self._stop(EXPIRED)
 
 
-def _nothing(_: Verdict) -> None:
+def _nothing(*_: object) -> None:
     pass
 
 
@@ -200,17 +244,32 @@ class Resumables:
             stack.enter_context(self._admission.admit(run))
             await stack.enter_async_context(self._quota.placed(run, window))
             stack.push_async_callback(run.close)
-            journal = self._open(run.work.user_id, run.work.run_id)
+            journal = self._open(run.work)
             try:
                 await run.start(seconds)
             except BaseException:
                 journal.forget()
                 raise
-            resumable = Resumable(run, journal, window, self._forget)
-            self._users.setdefault(run.work.user_id, {})[run.work.run_id] = resumable
-            task = asyncio.create_task(self._live(run, resumable, stack.pop_all()))
-            self._living.add(task)
-            task.add_done_callback(self._living.discard)
+            return self._keep(run, journal, window, stack.pop_all())
+
+    async def adopt(self, run: Run, left: Left) -> None:
+        """Let a run go on here that another engine has begun. Raises NotAdoptedError, and then nothing has begun."""
+        try:
+            async with AsyncExitStack() as stack:
+                stack.callback(left.leave)
+                stack.enter_context(self._admission.admit(run))
+                stack.push_async_callback(run.close)
+                await run.start(left.seconds)
+                self._keep(run, left.journal, left.window, stack.pop_all()).arm_window()
+        except WorkerError as error:
+            raise NotAdoptedError from error
+
+    def _keep(self, run: Run, journal: Journal, window: float, admitted: AsyncExitStack) -> Resumable:
+        resumable = Resumable(run, journal, window, self._forget)
+        self._users.setdefault(run.work.user_id, {})[run.work.run_id] = resumable
+        task = asyncio.create_task(self._live(run, resumable, admitted))
+        self._living.add(task)
+        task.add_done_callback(self._living.discard)
         return resumable
 
     def find(self, user_id: str, run_id: str) -> Resumable | None:
@@ -220,10 +279,15 @@ class Resumables:
     def lose(self, user_id: str, run_id: str) -> None:
         """Hear that a run is another engine's by now."""
         if resumable := self.find(user_id, run_id):
-            resumable.is_lost = True
+            resumable.lose()
             structlog.get_logger().warning("run lost", run_id=run_id, user_id=user_id)
-            if resumable.is_over:
+            if resumable.is_over or resumable.is_left:
                 self._forget(resumable)
+
+    def saved(self) -> tuple[Resumable, ...]:
+        """Return those that could go on elsewhere."""
+        runs = (each for runs in self._users.values() for each in runs.values())
+        return tuple(each for each in runs if each.is_saved and not each.is_over)
 
     def of(self, user_id: str) -> tuple[Resumable, ...]:
         """Return a user's."""
@@ -240,6 +304,10 @@ class Resumables:
             structlog.get_logger().exception("resumable failed", **run.work.labels())
             self._forget(resumable)
             return
+        finally:
+            resumable.leave()
+        if run.is_abandoned and not resumable.is_lost:
+            return  # whoever wanted that says what becomes of it
         resumable.end()
         if resumable.is_lost:
             self._forget(resumable)
@@ -250,11 +318,11 @@ class Resumables:
         for oldest in over[: max(len(over) - MAX_KEPT, 0)]:
             self._forget(oldest)
 
-    def _open(self, user_id: str, run_id: str) -> Journal:
+    def _open(self, work: Work) -> Journal:
         """Begin a journal. Where there is no room, what absent callers have left behind goes, and nothing else."""
         while True:
             try:
-                return self._open_journal(user_id, run_id)
+                return self._open_journal(work)
             except FullError as full:
                 if not self._make_room(full.user_id or self._biggest()):
                     sentence = (

@@ -12,7 +12,17 @@ from runwire.v1.engine_pb2 import RunInfo
 from engine_service.clock import Clock
 from engine_service.runs.outcome import Outcome, Verdict
 from engine_service.runs.questions import QuestionError, Questions
-from engine_service.wire import ASKED, GRACE, WITHDRAWN, Work
+from engine_service.wire import (
+    ANSWER,
+    ASKED,
+    CHECKPOINT,
+    GRACE,
+    SAVED,
+    WITHDRAWN,
+    Checkpoint,
+    Work,
+    events_in,
+)
 from engine_service.workers import KILLED, Worker, WorkerError, Workers
 
 MAX_NOTES = 20
@@ -48,8 +58,12 @@ class Run:
         self.work = work
         self.on_stop: Callable[[], None] = _nothing
         """Called when its end is decided from here: it is told to stop, or has broken its stream."""
+        self.on_checkpoint: Callable[[Checkpoint, float], None] = self._saved_nowhere
+        """Called when its agent saves what it would go on from, with the time that it has left then."""
+        self.is_abandoned = False
+        """Whether it ends here without a word, since it goes on elsewhere."""
         self._workers = workers
-        self._outcome = Outcome(work.agent, max_event_bytes)
+        self._outcome = Outcome(work.agent, max_event_bytes, work.recovery)
         self._worker: Worker | None = None
         self._clock = Clock(0, 0)
         self._says_it_waits = False
@@ -58,8 +72,10 @@ class Run:
         self._leaving: asyncio.Task[str] | None = None
         self._notes = MAX_NOTES
         self._told = MAX_TOLD
-        self._started = datetime.datetime.now(datetime.UTC)
-        self.questions = Questions(self._tell)
+        self._started = work.started or datetime.datetime.now(datetime.UTC)
+        before = events_in(work.recovery.open) if work.recovery else ()
+        asked = (event.input_requested.request_id for event in before if event.HasField("input_requested"))
+        self.questions = Questions(self._tell, asked)
         """What the agent asks its user."""
         self._log = structlog.get_logger().bind(**work.labels())
 
@@ -90,6 +106,16 @@ class Run:
                 self._worker.stop(grace)
             self.questions.close()
             self.on_stop()
+
+    def abandon(self) -> None:
+        """End it without a word."""
+        self.is_abandoned = True
+        self.stop(LOST, grace=0)
+
+    def saved(self, number: int) -> None:
+        """Hear that a checkpoint is where it survives this engine."""
+        if self._worker and not self.is_stopped:
+            self._worker.tell(SAVED, b"%d" % number)
 
     async def next(self) -> bytes:
         """Wait for what happens, and return it as event frames; nothing once the terminal event was returned.
@@ -197,7 +223,7 @@ class Run:
         return events
 
     def _hear(self, heard: list[tuple[int, bytes]]) -> None:
-        """Hear what the agent asks its user, and whether it waits for that. Raises QuestionError."""
+        """Hear what the agent asks its user, whether it waits for that, and what it saves. Raises QuestionError."""
         if self.is_stopped or self.is_over:
             return  # nothing is answered any more
         for tag, body in heard:
@@ -206,9 +232,23 @@ class Run:
                 self._tell_log("question asked", open=len(self.questions.open))
             elif tag == WITHDRAWN:
                 self.questions.withdraw(body)
+            elif tag == CHECKPOINT:
+                self._save(body)
             else:
                 self._says_it_waits = bool(body)
         self._keep_time()
+
+    def _save(self, body: bytes) -> None:
+        """Have saved what the agent would go on from."""
+        checkpoint = Checkpoint.read(body)
+        if checkpoint is None or checkpoint.seq > self.count:
+            self._outcome.break_off("what is no checkpoint")
+        else:
+            self.on_checkpoint(checkpoint, self._clock.left(asyncio.get_running_loop().time()))
+
+    def _saved_nowhere(self, checkpoint: Checkpoint, _: float) -> None:
+        """Hear of a checkpoint of a run that ends with its engine: there is nothing to wait for."""
+        self.saved(checkpoint.number)
 
     def _lose_patience(self, grace: float) -> None:
         """Hear that the caller waits no longer, be the run told to stop already or not."""
@@ -219,7 +259,7 @@ class Run:
     def _tell(self, answered: pb.InputAnswered) -> None:
         """Tell the agent how a question was settled."""
         assert self._worker, "somebody asked"  # noqa: S101 - for the reader, and mypy
-        self._worker.tell(answered.SerializeToString())
+        self._worker.tell(ANSWER, answered.SerializeToString())
         outcome = pb.InputOutcome.Name(answered.outcome).removeprefix("INPUT_OUTCOME_").lower()
         self._tell_log("question settled", outcome=outcome)
         self._keep_time()

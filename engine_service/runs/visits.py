@@ -88,6 +88,8 @@ class Guest:
             if not attached.done():
                 attached.set_exception(refusal)
                 return
+            if refusal.code is Code.UNAVAILABLE:
+                return  # the run is elsewhere by now, and so is what its reader asks next
             away = {"do": "send away", "reader": self._reader, "refusal": packed(refusal)}
             with suppress(AwayError):
                 await self._store.ask(self._engine, away)

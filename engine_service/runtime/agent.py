@@ -19,14 +19,15 @@ from runwire.v1.engine_pb2 import ROLE_USER, RunRequest
 
 from engine_service.clock import Clock
 from engine_service.runtime.asking import Asking, Questions, Reply
+from engine_service.runtime.attempt import Attempt, Interrupted
 from engine_service.runtime.event_writer import EventTooLargeError, EventWriter, Sink, Speech
 from engine_service.runtime.open_calls import AROUND, Around, OpenCalls
 from engine_service.runtime.plain import is_plain, parameters, struct, text
 from engine_service.runtime.sub_agents import SubAgents
 from engine_service.runtime.threads import in_thread
 from engine_service.runtime.tool_calls import MAX_NAME, ToolCalls, since
-from engine_service.runtime.usage import MOST, Meter
-from engine_service.wire import EVENT, LAST, NANOSECONDS, USAGE, Isolation, Terms, Work
+from engine_service.usage import MOST, Meter
+from engine_service.wire import ANSWER, EVENT, LAST, NANOSECONDS, SAVED, USAGE, Isolation, Terms, Work
 
 T = TypeVar("T")
 INCIDENT = "_runwire_incident"
@@ -115,6 +116,7 @@ class Shared(NamedTuple):
     calls: OpenCalls
     clock: Clock
     asking: Asking
+    attempt: Attempt
     is_alone: bool
     """Whether no other run is in this process."""
 
@@ -130,10 +132,18 @@ class Shared(NamedTuple):
         is_alone: bool,
     ) -> "Shared":
         """Make what a new run needs, whose time begins now."""
-        writer, calls = EventWriter(sink, terms.max_event_bytes), OpenCalls()
+        attempt, last_seq = (work.recovery.attempt, work.recovery.last_seq) if work.recovery else (1, 0)
+        writer, calls = EventWriter(sink, terms.max_event_bytes, last_seq), OpenCalls(attempt)
         clock = Clock(terms.seconds, time.monotonic())
         asking = Asking(writer, calls, clock, terms.ask_timeout, on_clock)
-        return cls(work, writer, agents, calls, clock, asking, is_alone)
+        return cls(work, writer, agents, calls, clock, asking, Attempt(work, writer, asking), is_alone)
+
+    def hear(self, tag: int, body: bytes) -> None:
+        """Hear what the engine says during the run. Another word is of an engine that is newer than we are."""
+        if tag == ANSWER:
+            self.asking.hear(body)
+        elif tag == SAVED:
+            self.attempt.hear(body)
 
 
 class RunContext:
@@ -144,6 +154,7 @@ class RunContext:
         self._work, self._writer, self._agents = shared.work, shared.writer, shared.agents
         self._meter = meter
         self._path = path
+        self._is_root = "/" not in path
         self.tool_calls = ToolCalls(path, shared.writer, shared.calls)
         """Tells of tools that somebody else calls: a framework."""
         self.sub_agents = SubAgents(path, shared.writer, shared.asking, self._below)
@@ -271,7 +282,7 @@ class RunContext:
     async def _call(self, call_id: str, tool: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         self.tool_calls.begin(_name(tool), arguments, call_id)
         [token] = self.tool_calls.tokens(call_id)
-        around = AROUND.set((*AROUND.get(), Around(call_id, token)))
+        around = AROUND.set((*AROUND.get(), Around(self.tool_calls.told(call_id), token)))
         try:
             await self._writer.drain()
             result = await _invoke(tool, arguments)
@@ -312,6 +323,30 @@ class RunContext:
             raise Expired(f"Nobody approved of {name} in time.", retryable=True)
         return await self._call(call_id, tool, approved)
 
+    @property
+    def restored(self) -> Any:
+        """What an earlier attempt of this run has saved last, whose engine was lost; None in the first attempt."""
+        return self._shared.attempt.restored if self._is_root else None
+
+    @property
+    def interrupted(self) -> tuple[Interrupted, ...]:
+        """Calls of tools that went on when that engine was lost. Whether they were done is not known here."""
+        return self._shared.attempt.interrupted
+
+    async def checkpoint(self, state: Any) -> None:
+        """Save what another engine can go on from if this one is lost: text, numbers, lists and dictionaries.
+
+        Returns when it is saved, and with it all events before. There is another engine for runs with a resume_window,
+        and processes of their own, where engines share a store; elsewhere this does nothing.
+        """
+        if not self._is_root:
+            raise RuntimeError("only the agent that was asked for can save: it is what would be started again")
+        await self._shared.attempt.save(state)
+
+    def idempotency_key(self, tool: Callable[..., Any] | str, /, **arguments: Any) -> str:
+        """Return a key for this call, which is the same in each attempt, and another one for each further call."""
+        return self._shared.attempt.key(self._path, tool if isinstance(tool, str) else _name(tool), arguments)
+
     async def delegate(self, agent: str, input: str) -> str:
         """Run another agent inside this run, and return its answer. Its failure is raised as an AgentError."""
         if not agent or agent not in self._agents:
@@ -331,17 +366,21 @@ async def perform(agent: type[Agent], path: str, input: str, shared: Shared, abo
 
     Raises AgentError when it failed, CancelledError when it was told to stop; both have been told as events by then.
     """
-    context, writer = RunContext(shared, path, Meter(above)), shared.writer
     root = "/" not in path
+    meter = Meter(above, shared.work.recovery.usage if root and shared.work.recovery else b"")
+    context, writer = RunContext(shared, path, meter), shared.writer
 
     def end(*, bounded: bool = False, **kind: pb.AgentCompleted | pb.AgentFailed | pb.AgentCancelled) -> None:
         shared.asking.end(context.questions)
         writer.put(path, tag=LAST if root else EVENT, bounded=bounded, **kind)
 
     started = time.monotonic_ns()
-    # The root's input was bounded as a request: an event limit below that must not make the request impossible.
-    asked = pb.AgentStarted(thread_id=text(context.thread_id), input=text(input))
-    writer.put(path, bounded=not root, agent_started=asked)
+    if root and not shared.attempt.is_first:
+        shared.attempt.tell(path)
+    else:
+        # The root's input was bounded as a request: an event limit below that must not make the request impossible.
+        asked = pb.AgentStarted(thread_id=text(context.thread_id), input=text(input))
+        writer.put(path, bounded=not root, agent_started=asked)
     try:
         await writer.drain()
         output, data = _answer(await agent().run(context, input))

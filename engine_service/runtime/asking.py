@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
@@ -74,9 +74,21 @@ class Asking:
         self._on_clock = on_clock
         self._room = asyncio.Semaphore(MAX_OPEN)
         self._open: dict[str, Question] = {}
+        self._earlier: dict[bytes, list[pb.Event]] = {}
         self._is_waiting = False
         self._is_over = False
         calls.on_change = self._look
+
+    def remember(self, events: Iterable[pb.Event]) -> None:
+        """Hear what was asked in the attempt before, and not answered: asked again, it is the same question."""
+        for event in events:
+            self._earlier.setdefault(_like(event.agent, event.input_requested), []).append(event)
+
+    def forget_earlier(self) -> None:
+        """Hear that the run is past the point at which it could ask those again."""
+        earlier, self._earlier = self._earlier, {}
+        for event in (each for events in earlier.values() for each in events):
+            self._tell_withdrawn(event.agent, event.input_requested.request_id)
 
     async def ask(
         self,
@@ -97,7 +109,8 @@ class Asking:
         async with self._room:
             if size + sum(question.size for question in self._open.values()) > MAX_QUESTIONS:
                 raise ValueError(f"the questions that are open have at most {MAX_QUESTIONS} bytes together")
-            request.request_id = uuid.uuid4().hex
+            known = self._earlier.get(_like(asker.path, request)) if self._earlier else None
+            request.request_id = known.pop(0).input_requested.request_id if known else uuid.uuid4().hex
             request.expires_at.FromNanoseconds(time.time_ns() + int(seconds * NANOSECONDS))
             self._writer.put(asker.path, tag=ASKED, input_requested=request)
             waiter: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -136,11 +149,14 @@ class Asking:
     def _withdraw(self, request_id: str) -> None:
         """End a question that nobody waits for any more."""
         if (question := self._open.pop(request_id, None)) and not self._is_over:
-            expired = pb.InputAnswered(request_id=request_id, outcome=pb.INPUT_OUTCOME_EXPIRED)
             with suppress(RuntimeError):  # the run has ended meanwhile
-                self._writer.put(question.asker.path, tag=WITHDRAWN, bounded=False, input_answered=expired)
+                self._tell_withdrawn(question.asker.path, request_id)
             self._look()
             _settle(question, Reply("expired"))
+
+    def _tell_withdrawn(self, path: str, request_id: str) -> None:
+        expired = pb.InputAnswered(request_id=request_id, outcome=pb.INPUT_OUTCOME_EXPIRED)
+        self._writer.put(path, tag=WITHDRAWN, bounded=False, input_answered=expired)
 
     def _look(self) -> None:
         """See whether anything is done but waiting for answers, and tell when that changes."""
@@ -208,7 +224,7 @@ class Questions:
         request = pb.InputRequested(
             reason=pb.INPUT_REASON_TOOL_APPROVAL,
             message=_sentence(message or f"May {tool} be called?"),
-            call_id=text(call_id)[:MAX_NAME],
+            call_id=self._tool_calls.told(call_id),
             proposed=struct(arguments),
             tool=text(tool)[:MAX_NAME],
         )
@@ -218,6 +234,15 @@ class Questions:
     def _halted(self, *, is_halted: bool) -> frozenset[int]:
         """Return the calls of tools that wait meanwhile: those that we are in, or all that are open."""
         return self._asking.open_calls if is_halted else frozenset(call.token for call in AROUND.get())
+
+
+def _like(path: str, request: pb.InputRequested) -> bytes:
+    """Return what a question has in common with itself when it is asked again."""
+    like = pb.InputRequested()
+    like.CopyFrom(request)
+    for field in ("request_id", "call_id", "expires_at"):
+        like.ClearField(field)
+    return path.encode() + b"\0" + like.SerializeToString(deterministic=True)
 
 
 def _travelling(schema: Mapping[str, Any]) -> Struct:

@@ -19,9 +19,8 @@ from typing import NoReturn
 
 from engine_service.clock import Clock
 from engine_service.runtime.agent import Agent, AgentError, Shared, perform
-from engine_service.runtime.asking import Asking
 from engine_service.runtime.inheritance import run_exit_functions
-from engine_service.wire import ANSWER, GRACE, WORK, Terms, Words, Work
+from engine_service.wire import GRACE, WORK, Terms, Words, Work
 
 CLOSED = -1
 
@@ -109,7 +108,7 @@ async def do_run(engine: socket.socket, sink: "PipeSink", agents: Mapping[str, t
     shared = Shared.of(work, sink, agents, terms, _set_alarm, is_alone=True)
     _set_alarm(shared.clock)
     task = asyncio.create_task(perform(agents[work.agent], work.agent, work.input, shared))
-    asyncio.get_running_loop().add_reader(engine, _hear, engine, words, task, shared.asking)
+    asyncio.get_running_loop().add_reader(engine, _hear, engine, words, task, shared)
     await asyncio.wait((task,))
     if not task.cancelled() and (error := task.exception()) and not isinstance(error, AgentError):
         raise error  # an AgentError has been told as an event
@@ -133,16 +132,15 @@ async def _receive(engine: socket.socket, words: Words) -> Work | None:
     return None
 
 
-def _hear(engine: socket.socket, words: Words, task: asyncio.Task[str], asking: Asking) -> None:
+def _hear(engine: socket.socket, words: Words, task: asyncio.Task[str], shared: Shared) -> None:
     """Hear what the engine says during the run. The end of what it says means: stop."""
     with suppress(BlockingIOError):
         if data := engine.recv(PIECE):
             for tag, body in words.feed(data):
-                if tag == ANSWER:  # another is a word of an engine that is newer than we are
-                    asking.hear(body)
+                shared.hear(tag, body)
         else:
             asyncio.get_running_loop().remove_reader(engine)
-            asking.stop()
+            shared.asking.stop()
             task.cancel()
 
 

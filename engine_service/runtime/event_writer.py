@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any, Literal, Protocol, cast
 
 from google.protobuf.message import Message
@@ -41,12 +42,12 @@ class EventWriter:
     done on any thread: a lock keeps the order of the numbers and of the bytes the same.
     """
 
-    def __init__(self, sink: Sink, max_event_bytes: int) -> None:
+    def __init__(self, sink: Sink, max_event_bytes: int, last_seq: int = 0) -> None:
         self._sink = sink
         self._max_event_bytes = max_event_bytes
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        self._seq = 0
+        self._seq = last_seq
         self._ended = False
         self._unbroken = 0
 
@@ -83,9 +84,13 @@ class EventWriter:
 
     def tell(self, tag: int, body: bytes) -> None:
         """Tell the engine something that is for nobody else."""
+        self.tell_position(tag, lambda _: body)
+
+    def tell_position(self, tag: int, body: Callable[[int], bytes]) -> None:
+        """Tell it something that depends on the number of the newest event."""
         with self._lock:
             if not self._ended:
-                self._sink.write(frame(tag, body))
+                self._sink.write(frame(tag, body(self._seq)))
 
     async def drain(self) -> None:
         """Wait until what was said has been taken: this is the back-pressure that an agent feels."""

@@ -20,7 +20,8 @@ AROUND: ContextVar[tuple[Around, ...]] = ContextVar("AROUND", default=())
 class OpenCalls:
     """What is open, by tokens: the ids of two agents' calls may be the same, where their models chose them."""
 
-    def __init__(self) -> None:
+    def __init__(self, attempt: int = 1) -> None:
+        self._attempt = attempt
         self._names, self._tokens = itertools.count(1), itertools.count(1)
         self.open = set[int]()
         self.on_change: Callable[[], None] = lambda: None
@@ -29,6 +30,10 @@ class OpenCalls:
     def name(self) -> str:
         """Return an id that no other call of the run has that was named here."""
         return f"call-{next(self._names)}"
+
+    def told(self, call_id: str) -> str:
+        """Return an id as it is told: it is another one in each attempt, though the model may choose the same."""
+        return call_id if self._attempt == 1 else f"{call_id}@{self._attempt}"
 
     def begin(self) -> int:
         """Hear that a tool is called, and return the call's token."""

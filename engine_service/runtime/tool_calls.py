@@ -29,12 +29,20 @@ class ToolCalls:
         """Tell that a tool is called, and return the call's id. One that is open already is told no second time."""
         key = call_id or self._calls.name()
         if key not in self._open:
-            again = self._told[key] = self._told.get(key, 0) + 1
-            unique = text(key)[:MAX_NAME] + (f"#{again}" if again > 1 else "")
-            call = pb.ToolExecuting(call_id=unique, tool=text(tool)[:MAX_NAME], arguments=struct(arguments))
+            call = pb.ToolExecuting(call_id=self.told(key), tool=text(tool)[:MAX_NAME], arguments=struct(arguments))
+            self._told[key] = self._told.get(key, 0) + 1
             self._writer.put(self._path, tool_executing=call)
             self._open[key] = call, time.monotonic_ns(), self._calls.begin()
         return key
+
+    def told(self, call_id: str) -> str:
+        """Return a call's id as it is told, or will be: a model may choose the same for two."""
+        if not call_id:
+            return ""
+        if call_id in self._open:
+            return self._open[call_id][0].call_id
+        again = self._told.get(call_id, 0) + 1
+        return self._calls.told(text(call_id)[:MAX_NAME] + (f"#{again}" if again > 1 else ""))
 
     @property
     def open(self) -> frozenset[int]:
@@ -48,8 +56,10 @@ class ToolCalls:
     def find(self, tool: str, arguments: Mapping[str, Any]) -> str:
         """Return the id of an open call that is known by what is called; nothing if there is none."""
         like = pb.ToolExecuting(tool=text(tool)[:MAX_NAME], arguments=struct(arguments))
-        found = (call for call, *_ in self._open.values() if (call.tool, call.arguments) == (like.tool, like.arguments))
-        return next((call.call_id for call in found), "")
+        for key, (call, *_) in self._open.items():
+            if (call.tool, call.arguments) == (like.tool, like.arguments):
+                return key
+        return ""
 
     def end(self, call_id: str, result: Any) -> None:
         """Tell that a call is over, and what it returned."""

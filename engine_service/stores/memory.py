@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from runwire.v1.engine_pb2 import RunInfo
 
 from engine_service.stores.store import AwayError, FullError, GoneError, Journal, Message, Owner, Place, Tail
-from engine_service.wire import ends
+from engine_service.wire import Checkpoint, Work, ends
 from runwire.service.rates import Rates
 
 GRAIN = 4 * 1024
@@ -75,9 +75,9 @@ class MemoryStore:
         """Hold no place: the engine's own book is all there is."""
         return _nothing
 
-    def open(self, user_id: str, run_id: str) -> Journal:
+    def open(self, work: Work) -> Journal:
         """Begin a journal. Raises FullError."""
-        return self._journals.open(user_id, run_id)
+        return self._journals.open(work.user_id)
 
     async def where(self, user_id: str, run_id: str) -> Place | None:  # noqa: ARG002
         """Tell that there are no others."""
@@ -95,6 +95,14 @@ class MemoryStore:
         """Ask nobody."""
         raise AwayError
 
+    async def adopt(self, user_id: str, run_id: str, engine: str) -> bool:  # noqa: ARG002
+        """Adopt nothing: there are no others."""
+        return False
+
+    async def hand_over(self, user_id: str, run_id: str) -> bool:  # noqa: ARG002
+        """Hand nothing over."""
+        return False
+
 
 class MemoryJournals:
     """Keeps journals in memory: so many bytes a run, so many a user, and so many all together."""
@@ -105,7 +113,7 @@ class MemoryJournals:
         self._users = WeakValueDictionary[str, Shelf]()  # each is there as long as one of its journals is
         self._all = Shelf(together)
 
-    def open(self, user_id: str, _: str = "") -> "MemoryJournal":
+    def open(self, user_id: str) -> "MemoryJournal":
         """Begin a journal. Raises FullError."""
         return MemoryJournal(*self.room(user_id))
 
@@ -199,6 +207,13 @@ class MemoryJournal:
             shelf.ring()
         self._news.set()
 
+    def save(self, checkpoint: Checkpoint, left: float, on_saved: Callable[[int], None]) -> None:  # noqa: ARG002
+        """Keep nothing: what is here is lost with the engine."""
+        on_saved(checkpoint.number)
+
+    async def settle(self) -> None:
+        """Wait for nothing: all that was written down can be read."""
+
     def check(self, after: int) -> None:
         """Raise GoneError if one cannot read on from here."""
         if self._forgotten or not self._start.seq <= after <= self._shown.seq:
@@ -231,6 +246,9 @@ class MemoryJournal:
         while self._marks and self._marks[0].at <= self._sent.at - self._past and start.at < enough:
             start = self._marks.popleft()
         self._drop(start)
+
+    def lose(self) -> None:
+        """Hear what cannot be: there are no others."""
 
     def forget(self) -> None:
         """Let go of everything."""

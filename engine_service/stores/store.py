@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, Protocol
 
 from runwire.v1.engine_pb2 import RunInfo
 
+from engine_service.wire import Checkpoint, Work
+
 
 class GoneError(Exception):
     """What was asked for is not in the journal: no longer, or not yet."""
@@ -50,6 +52,17 @@ class Journal(Protocol):
         """Raise GoneError if one cannot read on from here."""
         ...
 
+    def save(self, checkpoint: Checkpoint, left: float, on_saved: Callable[[int], None]) -> None:
+        """Keep what the run goes on from if its engine is lost, and how much time it has left then.
+
+        Says that it is kept, and all events before, by its number.
+        """
+        ...
+
+    async def settle(self) -> None:
+        """Wait until all that was written down can be read."""
+        ...
+
     def acknowledge(self, after: int) -> None:
         """Hear that all up to a position was delivered: that may be pushed out now, and nothing else.
 
@@ -64,13 +77,17 @@ class Journal(Protocol):
         """
         ...
 
+    def lose(self) -> None:
+        """Hear that the run is another engine's by now. Whoever reads hears it, too."""
+        ...
+
     def forget(self) -> None:
         """Let go of everything."""
         ...
 
 
-OpenJournal = Callable[[str, str], Journal]
-"""Opens a journal for a user's run, by the ids of both. Raises FullError."""
+OpenJournal = Callable[[Work], Journal]
+"""Opens a journal for a run. Raises FullError."""
 Message = Mapping[str, Any]
 """What one engine says to another: what JSON holds."""
 
@@ -91,6 +108,10 @@ class TakenError(Exception):
         self.exists = exists
 
 
+class NotAdoptedError(Exception):
+    """A run cannot go on here."""
+
+
 class Place(NamedTuple):
     """Where a run is."""
 
@@ -104,6 +125,19 @@ class Place(NamedTuple):
     """Whether it may outlive its caller, and its engine."""
 
 
+class Left(NamedTuple):
+    """What is left of a run whose engine is gone, where it can go on."""
+
+    work: Work
+    seconds: float
+    """That it has left of its time."""
+    window: float
+    """Seconds that it outlives its caller."""
+    journal: Journal
+    leave: Callable[[], None]
+    """Gives its place back."""
+
+
 class Owner(Protocol):
     """An engine, as its store speaks to it."""
 
@@ -111,8 +145,20 @@ class Owner(Protocol):
         """Answer another engine."""
         ...
 
-    def lapse(self, user_id: str, run_id: str) -> None:
-        """Hear that a resumable run of its own is perhaps another's by now."""
+    def lapse(self, user_id: str, run_id: str) -> bool:
+        """Hear that a resumable run of its own is perhaps another's by now; tell whether it can go on."""
+        ...
+
+    async def abandon(self, user_id: str, run_id: str) -> None:
+        """End a run of its own without a word, so that it can go on elsewhere. The store has all that it said then."""
+        ...
+
+    def may_adopt(self, info: RunInfo, user_id: str) -> bool:
+        """Tell whether a run can go on here."""
+        ...
+
+    async def adopt(self, left: Left) -> None:
+        """Let one go on here. Raises NotAdoptedError, and then nothing has begun, and its place is given back."""
         ...
 
     def lose(self, user_id: str, run_id: str) -> None:
@@ -161,7 +207,7 @@ class Store(Protocol):
         """
         ...
 
-    def open(self, user_id: str, run_id: str) -> Journal:
+    def open(self, work: Work) -> Journal:
         """Begin the journal of a resumable run that has a place. Raises FullError."""
         ...
 
@@ -179,4 +225,12 @@ class Store(Protocol):
 
     async def ask(self, engine: str, message: Message) -> Message:
         """Ask another engine, and wait for what it says. Raises AwayError."""
+        ...
+
+    async def adopt(self, user_id: str, run_id: str, engine: str) -> bool:
+        """Let a run go on here that an engine had which is gone; False where it can't."""
+        ...
+
+    async def hand_over(self, user_id: str, run_id: str) -> bool:
+        """Let a run go on at another engine that would otherwise end here; False where it can't."""
         ...

@@ -24,8 +24,8 @@ class Worker(Protocol):
         """
         ...
 
-    def tell(self, answered: bytes) -> None:
-        """Tell the agent how a question was settled, as an `InputAnswered`. Nobody waits for whether it listens."""
+    def tell(self, tag: int, body: bytes) -> None:
+        """Tell the agent's side a word: ANSWER, or SAVED. Nobody waits for whether it listens."""
         ...
 
     def stop(self, grace: float) -> None:

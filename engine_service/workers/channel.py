@@ -10,7 +10,7 @@ import sys
 import termios
 from contextlib import suppress
 
-from engine_service.wire import ANSWER, MAX_OPEN, MAX_QUESTION, WORK, Work, word
+from engine_service.wire import MAX_OPEN, MAX_QUESTION, WORK, Work, word
 
 CHUNK = 64 * 1024
 """Bytes that are read at once: what the child has said since, in one piece."""
@@ -56,10 +56,10 @@ class Channel:
         """Send the work. Raises OSError when there is nobody to take it."""
         await self._loop.sock_sendall(self._work, word(WORK, pickle.dumps(work)))
 
-    def tell(self, answered: bytes) -> None:
-        """Send how a question was settled, when there is room."""
+    def tell(self, tag: int, body: bytes) -> None:
+        """Send a word, when there is room."""
         if not self._is_closed:
-            self._unsent += word(ANSWER, answered)
+            self._unsent += word(tag, body)
             self._send()
 
     @property

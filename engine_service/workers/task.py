@@ -10,7 +10,6 @@ from typing import Any
 from structlog.contextvars import bind_contextvars
 
 from engine_service.runtime.agent import Agent, AgentError, Shared, perform
-from engine_service.runtime.asking import Asking
 from engine_service.wire import GRACE, Terms, Work
 from engine_service.workers import sooner
 
@@ -34,7 +33,7 @@ class TaskWorkers:
         context = contextvars.Context()
         context.run(self._worker.set, worker)
         context.run(bind_contextvars, **work.labels())  # what libraries log is told as this run's
-        worker.begin(self._perform(work, shared), shared.asking, context)
+        worker.begin(self._perform(work, shared), shared, context)
         return worker
 
     async def _perform(self, work: Work, shared: Shared) -> None:
@@ -68,11 +67,11 @@ class TaskWorker:
         self.strays = set[asyncio.Task[Any]]()
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._asking: Asking | None = None
+        self._shared: Shared | None = None
 
-    def begin(self, performance: Coroutine[Any, Any, None], asking: Asking, context: contextvars.Context) -> None:
+    def begin(self, performance: Coroutine[Any, Any, None], shared: Shared, context: contextvars.Context) -> None:
         """Start the agent."""
-        self._asking = asking
+        self._shared = shared
         self._task = asyncio.get_running_loop().create_task(performance, context=context)
         self._task.add_done_callback(lambda _: self.pipe.close())
 
@@ -80,15 +79,15 @@ class TaskWorker:
         """Wait for frames and return what is there; nothing once there will be no more."""
         return await self.pipe.read()
 
-    def tell(self, answered: bytes) -> None:
-        """Tell the agent how a question was settled."""
-        if self._asking:
-            self._asking.hear(answered)
+    def tell(self, tag: int, body: bytes) -> None:
+        """Tell the agent's side a word."""
+        if self._shared:
+            self._shared.hear(tag, body)
 
     def stop(self, grace: float) -> None:
         """Cancel the agent. One that resists is given up after `grace` seconds: a task cannot be killed."""
-        if self._task and self._asking and not self._timer:
-            self._asking.stop()
+        if self._task and self._shared and not self._timer:
+            self._shared.asking.stop()
             self._task.cancel()
         self._timer = sooner(self._timer, asyncio.get_running_loop().call_later(grace, self.pipe.close))
 

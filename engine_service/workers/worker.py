@@ -60,12 +60,12 @@ class ProcessWorker:
         """Wait for frames and return what is there, cut anywhere; nothing once there will be no more."""
         return await self._channel.read()
 
-    def tell(self, answered: bytes) -> None:
-        """Tell the agent how a question was settled. One that computes hears of it when it waits again.
+    def tell(self, tag: int, body: bytes) -> None:
+        """Tell the agent's side a word. An agent that computes hears of it when it waits again.
 
         One that only ever asks, and hears nothing, is none.
         """
-        self._channel.tell(answered)
+        self._channel.tell(tag, body)
         if self._channel.is_overfull:
             self.kill()
 

@@ -8,7 +8,7 @@ from tests.support.services import Service
 from tests.support.services import engine as start_engine
 from tests.support.valkey import Valkey, valkey
 
-AGENTS = "tests.agents.probes,tests.agents.asking,tests.agents.dirt"
+AGENTS = "tests.agents.probes,tests.agents.asking,tests.agents.dirt,tests.agents.savers"
 
 
 @pytest.fixture

@@ -22,13 +22,21 @@ class Lasting:
         self.run_id = str(uuid.uuid4())
         self.seqs: list[int] = []
         self.ending = self.reason = ""
+        self.recoveries = 0
+        """How often another engine went on with it."""
         self.losses = 0
         """How often the connection was lost."""
         self._address = address
         self._user = user
         self._silence = silence
         self._texts: list[str] = []
+        self._said: list[tuple[int, str]] = []
         self._begun = False
+
+    @property
+    def valid(self) -> list[str]:
+        """What it said, without what is void."""
+        return [text for _, text in self._said]
 
     async def run(self, agent: str, window: float = 60, **parameters: Any) -> list[str]:
         """Run an agent to its end, and return what it said."""
@@ -75,6 +83,11 @@ class Lasting:
             self.seqs.append(event["seq"])
             if "agentMessage" in event:
                 self._texts.append(event["agentMessage"]["delta"])
+                self._said.append((event["seq"], event["agentMessage"]["delta"]))
+            if "agentRecovered" in event:
+                self.recoveries += 1
+                saved_at = event["agentRecovered"].get("checkpointSeq", 0)
+                self._said = [(seq, text) for seq, text in self._said if seq <= saved_at]
             ended = {"agentCompleted", "agentFailed", "agentCancelled"} & event.keys()
             if ended and "/" not in event["agent"]:
                 self.ending = ended.pop()

@@ -4,7 +4,7 @@ import asyncio
 
 from runwire.v1 import events_pb2 as pb
 
-from engine_service.wire import ASKED, EVENT, LAST, NOTE, WAITING, Work, frame
+from engine_service.wire import ANSWER, ASKED, EVENT, LAST, NOTE, WAITING, Work, frame
 from engine_service.workers import WELL, WorkerError
 
 
@@ -22,6 +22,8 @@ class HandWorker:
         self.closed = 0
         self.told: list[pb.InputAnswered] = []
         """How its questions were settled."""
+        self.saved: list[int] = []
+        """Which of its checkpoints are saved."""
         self.how = WELL
         self.may_close = asyncio.Event()
         self.may_close.set()
@@ -53,8 +55,11 @@ class HandWorker:
     async def read(self) -> bytes:
         return await self._said.get()
 
-    def tell(self, answered: bytes) -> None:
-        self.told.append(pb.InputAnswered.FromString(answered))
+    def tell(self, tag: int, body: bytes) -> None:
+        if tag == ANSWER:
+            self.told.append(pb.InputAnswered.FromString(body))
+        else:
+            self.saved.append(int(body))
 
     def ask(self, request_id: str, seconds: float = 60.0) -> None:
         """Ask something."""

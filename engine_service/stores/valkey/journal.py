@@ -2,25 +2,60 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
 from runwire.v1.engine_pb2 import RunInfo
 
+from engine_service.stores.ledger import Ledger
 from engine_service.stores.memory import Mark, MemoryJournal, Shelf
 from engine_service.stores.store import LostError
 from engine_service.stores.valkey.keys import Run
 from engine_service.stores.valkey.link import Link, repeat
+from engine_service.wire import Checkpoint, Work, events_in
 
 PIECE = 64 * 1024
 """Bytes of one entry, or a single event."""
 FIRST, EVENTS, END = b"f", b"d", b"e"
 """What an entry has: the number of its first event, its events; or that there will be no more."""
 
+NOTE = """
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+return 1
+"""
+"""Writes down what is known of a run. Its owner's alone, as all that follows: 0 for whoever isn't."""
+
+SEAL = """
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'info', ARGV[2])
+redis.call('HDEL', KEYS[1], 'saved_in', 'state', 'work', 'open')
+redis.call('ZREM', KEYS[2], ARGV[3])
+return 1
+"""
+"""Says how a run has ended, and gives its place back."""
+
+DROP = """
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('ZREM', KEYS[3], ARGV[2])
+redis.call('ZREM', KEYS[4], ARGV[2])
+return 1
+"""
+"""Forgets a run."""
+
+
+class Piece(NamedTuple):
+    """Events as an entry has them."""
+
+    first: int
+    last: int
+    events: bytes
+
 
 class Entry(NamedTuple):
-    """What is to be written of a journal next."""
+    """What is to be written of a journal's stream."""
 
     number: int
     """The entry's, in its epoch: that of its last event."""
@@ -28,29 +63,65 @@ class Entry(NamedTuple):
     mark: Mark
 
 
+class Note(NamedTuple):
+    """What is to be written down beside it."""
+
+    fields: dict[str, Any]
+    done: Callable[[], None]
+
+
+class Seal(NamedTuple):
+    """How it ends."""
+
+    info: bytes
+
+
+Step = Entry | Note | Seal
+
+
+class Tenure(NamedTuple):
+    """Whose run it is."""
+
+    run: Run
+    work: Work
+    epoch: int
+    bases: tuple[tuple[int, int], ...]
+    """With which position each epoch began."""
+
+    def epoch_of(self, seq: int) -> int:
+        """Return in which one an event was written."""
+        return max(epoch for epoch, base in self.bases if base < seq)
+
+
 class SharedJournal(MemoryJournal):
     """One run's events, of which only those can be read that are in the store."""
 
     def __init__(
         self,
-        shelves: tuple[Shelf, ...],
-        past: int,
-        run: Run,
-        epoch: int,
+        room: tuple[tuple[Shelf, ...], int],
+        tenure: Tenure,
         scribe: "Scribe",
         on_lost: Callable[[], None],
+        ledger: Ledger | None = None,
     ) -> None:
-        super().__init__(shelves, past)
-        self.run = run
-        self.epoch = epoch
+        super().__init__(*room)
+        self.tenure = tenure
         self._scribe = scribe
         self._on_lost = on_lost
+        self._ledger = ledger or Ledger()  # of what was pushed out: the stream has the rest
+        self._pushed = self._written = self._ledger.written()
+        self._checkpoint: Note | None = None
+        self._saved_at = 0
+        self._info = b""
+        self._is_known = tenure.work.recovery is not None
         self._is_lost = self._is_ended = False
 
-    @property
-    def oldest(self) -> int:
-        """The number of the oldest event that is kept."""
-        return self._start.seq + 1
+    def restore(self, pieces: list[Piece]) -> None:
+        """Go on from what is in the stream already."""
+        self._start = self._end = self._read = self._sent = Mark(pieces[0].first - 1, 0)
+        for piece in pieces:
+            super().put(piece.events, piece.last)
+        self._show(self._end)
 
     def put(self, events: bytes, last: int) -> None:
         """Write down event frames for which there has to be room. Raises LostError."""
@@ -58,10 +129,34 @@ class SharedJournal(MemoryJournal):
             raise LostError
         super().put(events, last)
 
+    def save(self, checkpoint: Checkpoint, left: float, on_saved: Callable[[int], None]) -> None:
+        """Keep what the run goes on from, once the store has what was before."""
+        work = self.tenure.work
+        what = {} if self._is_known else {"work": work.asked(), "trace": work.trace_id}
+        self._saved_at = checkpoint.seq
+        self._checkpoint = Note(
+            {
+                "state": checkpoint.state,
+                "at": checkpoint.seq,
+                "number": checkpoint.number,
+                "left": f"{left:.3f}",
+                "saved_in": self.tenure.epoch,
+                **what,
+            },
+            lambda: self._saved(checkpoint.number, on_saved),
+        )
+        self._scribe.want(self)
+
+    async def settle(self) -> None:
+        """Wait until the store has all that was written down, or the run is another's."""
+        while self._shown != self._end and not self._is_lost:
+            self._news.clear()
+            await self._news.wait()
+
     def seal(self, info: RunInfo) -> None:
         """Say that there will be no more."""
         super().seal(info)
-        self._scribe.do("HSET", self.run.about, "info", info.SerializeToString())
+        self._info = info.SerializeToString()
         self._scribe.want(self)
 
     def check(self, after: int) -> None:
@@ -78,27 +173,68 @@ class SharedJournal(MemoryJournal):
 
     def lose(self) -> None:
         """Hear that the run is another engine's."""
-        self._is_lost = True
-        self._news.set()
-        self._on_lost()
+        if not self._is_lost:
+            self._is_lost = True
+            self._news.set()
+            self._on_lost()
 
-    def next(self) -> Entry | None:
-        """Return what is to be written next; None where there is nothing."""
+    @property
+    def oldest(self) -> str:
+        """The id of the oldest event that is kept."""
+        seq = self._start.seq + 1
+        return f"{self.tenure.epoch_of(seq)}-{seq}"
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is anything to be written."""
+        return any(True for _ in self.steps())
+
+    def steps(self) -> Iterator[Step]:
+        """Return what is to be written next, in its order."""
         if self._is_lost or self._forgotten or self._is_ended:
-            return None
+            return
+        if (pushed := self._pushed) != self._written:  # before that is gone from the stream
+            yield Note({"open": pushed, "noted": self._ledger.at}, lambda: self._noted(pushed))
         end = self._cut(self._shown, self._end, PIECE)
         if end != self._shown:
             data = self._data[self._shown.at - self._start.at : end.at - self._start.at]
-            return Entry(end.seq, {FIRST: self._shown.seq + 1, EVENTS: bytes(data)}, end)
-        return Entry(end.seq + 1, {END: 1}, end) if self._is_sealed else None
+            yield Entry(end.seq, {FIRST: self._shown.seq + 1, EVENTS: bytes(data)}, end)
+        if self._checkpoint and end.seq >= self._saved_at:
+            yield self._checkpoint
+        if self._is_sealed and end == self._end:
+            yield Entry(end.seq + 1, {END: 1}, end)
+            yield Seal(self._info)
 
-    def stored(self, entry: Entry) -> None:
+    def stored(self, step: Step) -> None:
         """Hear that it is written."""
-        self._is_ended = END in entry.fields
-        self._show(entry.mark)
+        match step:
+            case Entry():
+                self._show(step.mark)
+            case Note():
+                step.done()
+            case Seal():
+                self._is_ended = True
+
+    def _saved(self, number: int, on_saved: Callable[[int], None]) -> None:
+        if self._checkpoint and self._checkpoint.fields["number"] == number:
+            self._checkpoint = None
+        self._is_known = True
+        on_saved(number)
+
+    def _noted(self, written: bytes) -> None:
+        self._written = written
 
     def _publish(self) -> None:
         self._scribe.want(self)
+
+    def _drop(self, start: Mark) -> None:
+        if start != self._start and not self._forgotten:
+            self._ledger.take(events_in(self._data[: start.at - self._start.at]))
+            self._pushed = self._ledger.written()
+        super()._drop(start)
+
+
+Do = Callable[[Any], Awaitable[Any]]
 
 
 class Scribe:
@@ -108,9 +244,10 @@ class Scribe:
         self._link = link
         self._engine = engine
         self._wanted = dict[SharedJournal, None]()
-        self._commands = deque[tuple[Any, ...]]()
+        self._commands = deque[Do]()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
+        self._note, self._seal, self._drop = (link.redis.register_script(script) for script in (NOTE, SEAL, DROP))
 
     def want(self, journal: SharedJournal) -> None:
         """Hear that there is something to be written."""
@@ -119,15 +256,23 @@ class Scribe:
 
     def drop(self, journal: SharedJournal) -> None:
         """Hear that nobody is to read it any more."""
-        run, kept = journal.run, journal.run.about.rpartition(":run:")
-        self.do("DEL", run.about, run.log)
-        self.do("ZREM", f"{kept[0]}:kept", kept[2])
+        run, epoch = journal.tenure.run, journal.tenure.epoch
+        keys = [run.about, run.log, run.places, run.kept]
+        self._do(lambda pipe: self._drop(keys=keys, args=[epoch, run.run_id], client=pipe))
         self.do("SREM", self._link.keys.owned(self._engine), run.member)
 
     def do(self, *command: Any) -> None:
         """Hear what else is to be done when there is time."""
-        self._commands.append(command)
-        self._wake.set()
+        self._do(lambda pipe: pipe.execute_command(*command))
+
+    def note_soon(self, tenure: Tenure, fields: dict[str, Any]) -> None:
+        """Write down what is known of a run when there is time."""
+        self._do(lambda pipe: self.note(tenure, fields, client=pipe))
+
+    async def note(self, tenure: Tenure, fields: dict[str, Any], client: Any = None) -> bool:
+        """Write down what is known of a run; False when it is another's."""
+        flat = [each for pair in fields.items() for each in pair]
+        return bool(await self._note(keys=[tenure.run.about], args=[tenure.epoch, *flat], client=client))
 
     async def work(self) -> None:
         """Write, for ever."""
@@ -139,6 +284,10 @@ class Scribe:
             self._idle.clear()
             await self._idle.wait()
 
+    def _do(self, command: Do) -> None:
+        self._commands.append(command)
+        self._wake.set()
+
     async def _once(self) -> None:
         await self._wake.wait()
         try:
@@ -149,34 +298,45 @@ class Scribe:
 
     async def _write(self) -> None:
         self._wake.clear()
-        entries = [(journal, entry) for journal in self._wanted if (entry := journal.next())]
+        steps = [(journal, step) for journal in self._wanted for step in journal.steps()]
         commands = tuple(self._commands)
         pipe = self._link.redis.pipeline(transaction=False)
-        for journal, entry in entries:
-            oldest = f"{journal.epoch}-{journal.oldest}"
-            number = f"{journal.epoch}-{entry.number}"
-            pipe.xadd(journal.run.log, entry.fields, id=number, nomkstream=True, minid=oldest)
+        for journal, step in steps:
+            await self._put(pipe, journal, step)
         for command in commands:
-            pipe.execute_command(*command)
-        results: list[Any] = await pipe.execute(raise_on_error=False) if entries or commands else []
-        for (journal, entry), result in zip(entries, results, strict=False):
-            if await self._is_written(journal, entry, result):
-                journal.stored(entry)
+            await command(pipe)
+        results: list[Any] = await pipe.execute(raise_on_error=False) if steps or commands else []
+        for (journal, step), result in zip(steps, results, strict=False):
+            if await self._is_written(journal, step, result):
+                journal.stored(step)
             else:
                 journal.lose()
         for _ in commands:
             self._commands.popleft()
-        self._wanted = {journal: None for journal in self._wanted if journal.next()}
+        self._wanted = {journal: None for journal in self._wanted if journal.has_news}
         if self._wanted or self._commands:
             self._wake.set()
         else:
             self._idle.set()
 
-    async def _is_written(self, journal: SharedJournal, entry: Entry, result: Any) -> bool:
-        """Tell what it means what the store has said: it takes no entry of another engine's run."""
-        if not isinstance(result, ResponseError):
-            if isinstance(result, Exception):
-                raise result
-            return result is not None
-        newest = await self._link.redis.xrevrange(journal.run.log, count=1)
-        return bool(newest) and newest[0][0] == f"{journal.epoch}-{entry.number}".encode()
+    async def _put(self, pipe: Any, journal: SharedJournal, step: Step) -> None:
+        tenure = journal.tenure
+        run, epoch = tenure.run, tenure.epoch
+        match step:
+            case Entry(number, fields):
+                # What follows a full stop: a key that vanished has forgotten its fence, and is not made anew.
+                pipe.xadd(run.log, fields, id=f"{epoch}-{number}", nomkstream=True, minid=journal.oldest)
+            case Note(fields):
+                await self.note(tenure, fields, client=pipe)
+            case Seal(info):
+                await self._seal(keys=[run.about, run.places], args=[epoch, info, run.run_id], client=pipe)
+
+    async def _is_written(self, journal: SharedJournal, step: Step, result: Any) -> bool:
+        """Tell what it means what the store has said: it takes nothing of another engine's run."""
+        if isinstance(result, ResponseError) and isinstance(step, Entry):
+            newest = await self._link.redis.xrevrange(journal.tenure.run.log, count=1)
+            epoch, number = map(int, newest[0][0].split(b"-")) if newest else (0, 0)
+            return epoch == journal.tenure.epoch and number >= step.number
+        if isinstance(result, Exception):
+            raise result
+        return bool(result)

@@ -3,19 +3,24 @@
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-FORMAT = "1"
+FORMAT = "2"
 """Of what is written there: engines that write another do not share it."""
 
 
 class Run(NamedTuple):
     """One run's keys."""
 
+    user_id: str
+    run_id: str
     member: str
     """What it is called in lists of all users' runs."""
     about: str
     """A hash: its engine, what is known of it, its epoch, and with which position each epoch began."""
     log: str
     """A stream: its events."""
+    places: str
+    kept: str
+    """Its user's."""
 
 
 class Keys:
@@ -41,8 +46,9 @@ class Keys:
 
     def run(self, user_id: str, run_id: str) -> Run:
         """Return a run's."""
-        user = self._of(user_id)
-        return Run(f"{quote(user_id, safe='')} {run_id}", f"{user}:run:{run_id}", f"{user}:log:{run_id}")
+        user, member = self._of(user_id), f"{quote(user_id, safe='')} {run_id}"
+        about, log = f"{user}:run:{run_id}", f"{user}:log:{run_id}"
+        return Run(user_id, run_id, member, about, log, self.places(user_id), self.kept(user_id))
 
     def listed(self, member: str) -> Run:
         """Return a run's, by what it is called in lists."""

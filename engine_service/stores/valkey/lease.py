@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import islice
-from typing import NamedTuple
 
 import structlog
 from redis.exceptions import ConnectionError as UnreachableError
@@ -37,7 +36,7 @@ HOLD = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZADD', KEYS[1], 'XX', now + ARGV[2], ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('PEXPIRE', KEYS[1], math.max(ARGV[2], redis.call('PTTL', KEYS[1])))
 if ARGV[3] == '0' then redis.call('PEXPIRE', KEYS[2], ARGV[2]) end
 return 1
 """
@@ -56,18 +55,13 @@ return name
 """Takes a dead engine's runs over, for a while: whoever dies meanwhile is taken over as well."""
 
 
-class Held(NamedTuple):
-    """A place that is held."""
-
-    user_id: str
-    run_id: str
-    places: str
-    """The set that it is in."""
-    is_lasting: bool
+TakeOver = Callable[[str, str], Awaitable[None]]
+"""Takes over a run, by what it is called in lists, from an engine."""
 
 
-TakeOver = Callable[[str], Awaitable[None]]
-"""Takes over a run, by what it is called in lists."""
+def held_for(*, is_lasting: bool) -> int:
+    """Return for how many milliseconds a place is held: that of a run that may go on, until it was taken over."""
+    return int((LEASE + (CLAIM_FOR if is_lasting else 0)) * 1000)
 
 
 class Lease:
@@ -83,8 +77,8 @@ class Lease:
         self._claim = link.redis.register_script(CLAIM)
         self._log = structlog.get_logger()
         self._is_away = False
-        self.held = dict[Run, Held]()
-        """Places that runs of ours have."""
+        self.held = dict[Run, bool]()
+        """Runs of ours that have places, and whether they are resumable."""
         self._timer: asyncio.TimerHandle | None = None
         self.on_renewed: Callable[[float], None]
         """Hears of it each time that it is later."""
@@ -154,22 +148,23 @@ class Lease:
         self._timer = loop.call_at(since + LEASE - MARGIN, self._lapse)
         self.on_renewed(since + LEASE - MARGIN)
         pipe = self._link.redis.pipeline(transaction=False)
-        for run, held in self.held.items():
-            await self._hold(
-                keys=[held.places, run.about], args=[held.run_id, lease, int(held.is_lasting)], client=pipe
-            )
+        for run, is_lasting in self.held.items():
+            about = [run.run_id, held_for(is_lasting=is_lasting), int(is_lasting)]
+            await self._hold(keys=[run.places, run.about], args=about, client=pipe)
         await pipe.execute()
 
     async def _look(self) -> None:
         """Take over what the dead have left."""
         await asyncio.sleep(BEAT)
+        if self.is_over:
+            return  # we may be dead ourselves
         while name := await self._claim(keys=[self._link.keys.engines], args=[int(CLAIM_FOR * 1000)]):
             dead = name.decode()
             owned = self._link.keys.owned(dead)
             runs = await self._link.redis.smembers(owned)
             self._log.warning("an engine is gone", engine=dead, runs=len(runs))
             for some in batched(runs, AT_ONCE):
-                await asyncio.gather(*(self._take_over(member.decode()) for member in some))
+                await asyncio.gather(*(self._take_over(member.decode(), dead) for member in some))
                 await self._link.redis.srem(owned, *some)
             await self._link.redis.zrem(self._link.keys.engines, f"{dead}!")
 

@@ -10,11 +10,13 @@ from runwire.v1.engine_pb2 import RunInfo
 from engine_service.stores.memory import MemoryJournals, MemoryStore
 from engine_service.stores.store import AwayError, Journal, Message, Owner, Place, Tail, TakenError
 from engine_service.stores.valkey.bus import Bus
-from engine_service.stores.valkey.journal import END, EVENTS, FIRST, Scribe, SharedJournal
-from engine_service.stores.valkey.lease import LEASE, Held, Lease
+from engine_service.stores.valkey.journal import Scribe, SharedJournal, Tenure
+from engine_service.stores.valkey.keys import Run
+from engine_service.stores.valkey.lease import LEASE, Lease, held_for
 from engine_service.stores.valkey.link import AWAY, link
 from engine_service.stores.valkey.tails import Tails, ValkeyTail
-from engine_service.wire import ends
+from engine_service.stores.valkey.takeover import Takeover
+from engine_service.wire import Work
 
 FIRST_EPOCH = 1
 PLACED = ("engine", "info", "bases", "window")
@@ -24,23 +26,23 @@ PLACE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local places, kept, about, log = unpack(KEYS)
-local run, engine, most, lease, life, info, window = unpack(ARGV)
+local run, engine, most, hold, life, info, window = unpack(ARGV)
 if redis.call('EXISTS', about) == 1 then return 'exists' end
 redis.call('ZREMRANGEBYSCORE', places, '-inf', now)
 if redis.call('ZCARD', places) >= tonumber(most) then return 'full' end
-redis.call('ZADD', places, now + lease, run)
-redis.call('PEXPIRE', places, lease)
+redis.call('ZADD', places, now + hold, run)
+redis.call('PEXPIRE', places, math.max(hold, redis.call('PTTL', places)))
 redis.call('HSET', about, 'engine', engine, 'epoch', 1, 'bases', '1:0', 'info', info, 'window', window)
 if life == '0' then
-  redis.call('PEXPIRE', about, lease)
+  redis.call('PEXPIRE', about, hold)
 else
   redis.call('XADD', log, '1-0', 'f', 1)
   redis.call('PEXPIRE', log, life)
   redis.call('PEXPIRE', about, life)
 end
 redis.call('ZREMRANGEBYSCORE', kept, '-inf', now)
-redis.call('ZADD', kept, now + math.max(life, lease), run)
-redis.call('PEXPIRE', kept, math.max(life, lease, redis.call('PTTL', kept)))
+redis.call('ZADD', kept, now + math.max(life, hold), run)
+redis.call('PEXPIRE', kept, math.max(life, hold, redis.call('PTTL', kept)))
 return 'in'
 """
 """Gives a run a place, and of a resumable one begins the journal."""
@@ -55,15 +57,6 @@ redis.call('SET', KEYS[1], string.format('%.3f', used + each), 'PX', math.ceil(u
 return '0'
 """
 """Counts that something is done; says after how many seconds it may be, where it may not."""
-
-FENCE = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return false end
-local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
-redis.call('HSET', KEYS[1], 'engine', ARGV[1])
-redis.call('XADD', KEYS[2], 'NOMKSTREAM', epoch .. '-0', 'f', 0)
-return {epoch, unpack(redis.call('HMGET', KEYS[1], 'info', 'bases', 'window'))}
-"""
-"""Makes a run another engine's: whoever had it writes nothing any more. Nothing when it is forgotten."""
 
 
 class ValkeyStore:
@@ -88,19 +81,33 @@ class ValkeyStore:
         self._link = link(url)
         self._place = self._link.redis.register_script(PLACE)
         self._rate = self._link.redis.register_script(RATE)
-        self._fence = self._link.redis.register_script(FENCE)
         self._scribe = Scribe(self._link, self.engine)
         self._tails = Tails(self._link, self.engine)
-        self._lease = Lease(self._link, self.engine, self._take_over, self._lapse)
+        self._lease = Lease(self._link, self.engine, self._settle, self._lapse)
+        self._lapsed = set[Run]()
+        """Runs of ours that others may have by now."""
+        self._returning = set[asyncio.Task[None]]()
         self._owner: Owner
         self._bus: Bus
+        self._takeover: Takeover
         self._working: asyncio.Task[None] | None = None
 
     async def begin(self, owner: Owner) -> None:
         """Go there. Raises AwayError, with what an operator is to do."""
         self._owner = owner
         self._bus = Bus(self._link, self.engine, owner)
-        self._lease.on_renewed = owner.renew
+        self._takeover = Takeover(
+            self._link,
+            self.engine,
+            self._journals,
+            self._scribe,
+            self._lease,
+            owner,
+            self._bus,
+            max_runs_per_user=self._max_runs_per_user,
+            longest=self._longest,
+        )
+        self._lease.on_renewed = self._renewed
         await self._link.check()
         try:
             await self._lease.begin()
@@ -133,7 +140,7 @@ class ValkeyStore:
         """Hold a place for a run, and return what gives it back."""
         keys, run_id = self._link.keys, info.run_id
         run = keys.run(user_id, run_id)
-        places, owned = keys.places(user_id), keys.owned(self.engine)
+        owned = keys.owned(self.engine)
         life = int((self._longest + window) * 1000) if window else 0
         try:
             self._lease.check()
@@ -143,10 +150,10 @@ class ValkeyStore:
                 await self._link.redis.sadd(owned, run.member)  # before it is there: or it would be nobody's to end
                 await self._link.redis.pexpire(owned, 2 * life)
             said = await self._place(
-                keys=[places, keys.kept(user_id), run.about, run.log],
+                keys=[run.places, run.kept, run.about, run.log],
                 args=[
-                    run_id, self.engine, self._max_runs_per_user, int(LEASE * 1000), life, info.SerializeToString(),
-                    int(window * 1000),
+                    run_id, self.engine, self._max_runs_per_user, held_for(is_lasting=bool(window)), life,
+                    info.SerializeToString(), int(window * 1000),
                 ],
             )  # fmt: skip
         except AWAY as error:
@@ -157,22 +164,23 @@ class ValkeyStore:
             if window and said == b"full":
                 self._scribe.do("SREM", owned, run.member)
             raise TakenError(exists=said == b"exists")
-        self._lease.held[run] = Held(user_id, run_id, places, bool(window))
+        self._lease.held[run] = bool(window)
 
         def leave() -> None:
-            del self._lease.held[run]
-            self._scribe.do("ZREM", places, run_id)
-            if not window:
+            self._lease.held.pop(run, None)
+            if not window:  # otherwise its end gives it back, or whoever goes on with it
+                self._scribe.do("ZREM", run.places, run_id)
                 self._scribe.do("DEL", run.about)
-                self._scribe.do("ZREM", keys.kept(user_id), run_id)
+                self._scribe.do("ZREM", run.kept, run_id)
 
         return leave
 
-    def open(self, user_id: str, run_id: str) -> Journal:
+    def open(self, work: Work) -> Journal:
         """Begin the journal of a resumable run that has a place. Raises FullError."""
-        run = self._link.keys.run(user_id, run_id)
-        room = self._journals.room(user_id)
-        return SharedJournal(*room, run, FIRST_EPOCH, self._scribe, lambda: self._owner.lose(user_id, run_id))
+        room = self._journals.room(work.user_id)
+        run = self._link.keys.run(work.user_id, work.run_id)
+        tenure = Tenure(run, work, FIRST_EPOCH, ((FIRST_EPOCH, 0),))
+        return SharedJournal(room, tenure, self._scribe, lambda: self._owner.lose(work.user_id, work.run_id))
 
     async def where(self, user_id: str, run_id: str) -> Place | None:
         """Tell where a user's run is. Raises AwayError."""
@@ -181,7 +189,7 @@ class ValkeyStore:
             self._lease.check()
             place = _place(*await self._link.redis.hmget(run.about, *PLACED))
             if place and place.is_lasting and not place.info.is_over and await self._is_nobodys(place.engine):
-                await self._take_over(run.member)
+                await self._settle(run.member, place.engine)
                 place = _place(*await self._link.redis.hmget(run.about, *PLACED))
         except AWAY as error:
             raise AwayError from error
@@ -211,6 +219,31 @@ class ValkeyStore:
             raise AwayError
         return await self._bus.ask(engine, message)
 
+    async def adopt(self, user_id: str, run_id: str, engine: str) -> bool:
+        """Let a run go on here that an engine had which is gone; False where it can't."""
+        try:
+            return not self._lease.is_over and await self._takeover.adopt(user_id, run_id, engine)
+        except AWAY:
+            return False
+
+    async def hand_over(self, user_id: str, run_id: str) -> bool:
+        """Let a run go on at another engine that would otherwise end here; False where it can't."""
+        run = self._link.keys.run(user_id, run_id)
+        try:
+            self._lease.check()
+            for engine in await self._takeover.engines(but=self.engine):
+                if await self._takeover.may_adopt(engine, run):
+                    break
+            else:
+                return False
+        except AWAY:
+            return False
+        await self._owner.abandon(user_id, run_id)
+        with suppress(*AWAY):  # then it goes on when our lease is over
+            await self._takeover.settle(run.member, self.engine, but=self.engine)
+        self._owner.lose(user_id, run_id)
+        return True
+
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             for part in (self._scribe, self._tails, self._lease, self._bus):
@@ -218,9 +251,27 @@ class ValkeyStore:
 
     def _lapse(self) -> None:
         """Hear that others may have our runs by now."""
-        for held in tuple(self._lease.held.values()):
-            if held.is_lasting:
-                self._owner.lapse(held.user_id, held.run_id)
+        for run, is_lasting in tuple(self._lease.held.items()):
+            if is_lasting and self._owner.lapse(run.user_id, run.run_id):
+                self._lapsed.add(run)
+
+    def _renewed(self, until: float) -> None:
+        """Hear that we live. Runs that were given up meanwhile go on, if nobody else has taken them."""
+        self._owner.renew(until)
+        for run in self._lapsed:
+            task = asyncio.create_task(self._return(run))
+            self._returning.add(task)
+            task.add_done_callback(self._returning.discard)
+        self._lapsed.clear()
+
+    async def _return(self, run: Run) -> None:
+        await self._owner.abandon(run.user_id, run.run_id)
+        self._owner.lose(run.user_id, run.run_id)
+        with suppress(*AWAY):
+            await self._settle(run.member, self.engine)
+
+    async def _settle(self, member: str, engine: str) -> None:
+        await self._takeover.settle(member, engine)
 
     async def _is_nobodys(self, engine: str) -> bool:
         """Tell whether an engine is gone, and nobody will look for what it left: it began that when it was given up."""
@@ -228,38 +279,6 @@ class ValkeyStore:
             return False  # somebody is taking it over
         known: list[float | None] = await self._link.redis.zmscore(self._link.keys.engines, [engine, f"{engine}!"])
         return known == [None, None]
-
-    async def _take_over(self, member: str) -> None:
-        """End a dead engine's run, unless it had ended."""
-        run = self._link.keys.listed(member)
-        if (fenced := await self._fence(keys=[run.about, run.log], args=[""])) is None:
-            return
-        epoch, info, bases, window = fenced
-        # First the fence, and then the tail: what comes between them would come after.
-        newest = await self._link.redis.xrevrange(run.log, count=3)
-        last, is_over = _last(newest)
-        pipe = self._link.redis.pipeline(transaction=False)
-        if not is_over:
-            known = RunInfo.FromString(info)
-            known.last_seq, known.is_over = last + 1, True
-            lost = {FIRST: last + 1, EVENTS: self._owner.end_of(known)}
-            pipe.xadd(run.log, lost, id=f"{epoch}-{last + 1}", nomkstream=True)
-            pipe.xadd(run.log, {END: 1}, id=f"{epoch}-{last + 2}", nomkstream=True)
-            about = {"info": known.SerializeToString(), "bases": f"{bases.decode()},{epoch}:{last}"}
-            pipe.hset(run.about, mapping=about)
-        for key in (run.about, run.log):
-            pipe.pexpire(key, int(window))
-        await pipe.execute()
-
-
-def _last(newest: list[tuple[bytes, dict[bytes, bytes]]]) -> tuple[int, bool]:
-    """Return the number of the newest event, and whether it is the last there will be."""
-    for _, fields in newest:
-        if END in fields:
-            return 0, True
-        if events := fields.get(EVENTS):
-            return int(fields[FIRST]) + sum(1 for _ in ends(events, 0)) - 1, False
-    return 0, False
 
 
 def _place(engine: bytes | None, info: bytes, bases: bytes, window: bytes) -> Place | None:

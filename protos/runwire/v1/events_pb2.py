@@ -27,47 +27,49 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17runwire/v1/events.proto\x12\nrunwire.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x05\n\x05\x45vent\x12\x0b\n\x03seq\x18\x01 \x01(\r\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x31\n\ragent_started\x18\n \x01(\x0b\x32\x18.runwire.v1.AgentStartedH\x00\x12\x33\n\x0e\x61gent_thinking\x18\x0b \x01(\x0b\x32\x19.runwire.v1.AgentThinkingH\x00\x12\x31\n\ragent_message\x18\x0c \x01(\x0b\x32\x18.runwire.v1.AgentMessageH\x00\x12\x33\n\x0etool_executing\x18\r \x01(\x0b\x32\x19.runwire.v1.ToolExecutingH\x00\x12\x33\n\x0etool_completed\x18\x0e \x01(\x0b\x32\x19.runwire.v1.ToolCompletedH\x00\x12\x33\n\x0e\x61gent_reported\x18\x0f \x01(\x0b\x32\x19.runwire.v1.AgentReportedH\x00\x12\x35\n\x0finput_requested\x18\x10 \x01(\x0b\x32\x1a.runwire.v1.InputRequestedH\x00\x12\x33\n\x0einput_answered\x18\x11 \x01(\x0b\x32\x19.runwire.v1.InputAnsweredH\x00\x12/\n\x0cmodel_called\x18\x13 \x01(\x0b\x32\x17.runwire.v1.ModelCalledH\x00\x12\x35\n\x0f\x61gent_completed\x18\x14 \x01(\x0b\x32\x1a.runwire.v1.AgentCompletedH\x00\x12/\n\x0c\x61gent_failed\x18\x15 \x01(\x0b\x32\x17.runwire.v1.AgentFailedH\x00\x12\x35\n\x0f\x61gent_cancelled\x18\x16 \x01(\x0b\x32\x1a.runwire.v1.AgentCancelledH\x00\x42\x06\n\x04kind\"0\n\x0c\x41gentStarted\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\t\"\x1e\n\rAgentThinking\x12\r\n\x05\x64\x65lta\x18\x01 \x01(\t\"\x1d\n\x0c\x41gentMessage\x12\r\n\x05\x64\x65lta\x18\x01 \x01(\t\"Z\n\rToolExecuting\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12*\n\targuments\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xa0\x01\n\rToolCompleted\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12(\n\x06result\x18\x03 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12\x0f\n\x05\x65rror\x18\x04 \x01(\tH\x00\x12*\n\x07\x65lapsed\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\t\n\x07outcome\"D\n\rAgentReported\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x81\x02\n\x0eInputRequested\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x06reason\x18\x02 \x01(\x0e\x32\x17.runwire.v1.InputReason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x04 \x01(\t\x12\'\n\x06schema\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12)\n\x08proposed\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04tool\x18\x08 \x01(\t\"\x8d\x01\n\rInputAnswered\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x07outcome\x18\x02 \x01(\x0e\x32\x18.runwire.v1.InputOutcome\x12(\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x13\n\x0b\x61nswered_by\x18\x04 \x01(\t\"\xc4\x01\n\x0bModelCalled\x12\r\n\x05model\x18\x01 \x01(\t\x12*\n\x07\x65lapsed\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rto_first_word\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cinput_tokens\x18\x04 \x01(\r\x12\x15\n\routput_tokens\x18\x05 \x01(\r\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x06 \x01(\r\"/\n\x05Usage\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.runwire.v1.ModelUsage\"w\n\nModelUsage\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x02 \x01(\r\x12\x15\n\routput_tokens\x18\x03 \x01(\r\x12\x10\n\x08requests\x18\x04 \x01(\r\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x05 \x01(\r\"\x95\x01\n\x0e\x41gentCompleted\x12\x0e\n\x06output\x18\x01 \x01(\t\x12%\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12*\n\x07\x65lapsed\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12 \n\x05usage\x18\x04 \x01(\x0b\x32\x11.runwire.v1.Usage\"~\n\x0b\x41gentFailed\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.runwire.v1.FailureReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12 \n\x05usage\x18\x04 \x01(\x0b\x32\x11.runwire.v1.Usage\"B\n\x0e\x41gentCancelled\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12 \n\x05usage\x18\x02 \x01(\x0b\x32\x11.runwire.v1.Usage*f\n\x0bInputReason\x12\x1c\n\x18INPUT_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15INPUT_REASON_QUESTION\x10\x01\x12\x1e\n\x1aINPUT_REASON_TOOL_APPROVAL\x10\x02*\x80\x01\n\x0cInputOutcome\x12\x1d\n\x19INPUT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16INPUT_OUTCOME_ACCEPTED\x10\x01\x12\x1a\n\x16INPUT_OUTCOME_DECLINED\x10\x02\x12\x19\n\x15INPUT_OUTCOME_EXPIRED\x10\x03*\x8e\x02\n\rFailureReason\x12\x1e\n\x1a\x46\x41ILURE_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x46\x41ILURE_REASON_AGENT_ERROR\x10\x01\x12\x1a\n\x16\x46\x41ILURE_REASON_TIMEOUT\x10\x02\x12\x1a\n\x16\x46\x41ILURE_REASON_CRASHED\x10\x03\x12!\n\x1d\x46\x41ILURE_REASON_RESOURCE_LIMIT\x10\x04\x12\"\n\x1e\x46\x41ILURE_REASON_ENGINE_DRAINING\x10\x05\x12\x1e\n\x1a\x46\x41ILURE_REASON_ENGINE_LOST\x10\x06\x12\x1e\n\x1a\x46\x41ILURE_REASON_MODEL_ERROR\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17runwire/v1/events.proto\x12\nrunwire.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x06\n\x05\x45vent\x12\x0b\n\x03seq\x18\x01 \x01(\r\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x31\n\ragent_started\x18\n \x01(\x0b\x32\x18.runwire.v1.AgentStartedH\x00\x12\x33\n\x0e\x61gent_thinking\x18\x0b \x01(\x0b\x32\x19.runwire.v1.AgentThinkingH\x00\x12\x31\n\ragent_message\x18\x0c \x01(\x0b\x32\x18.runwire.v1.AgentMessageH\x00\x12\x33\n\x0etool_executing\x18\r \x01(\x0b\x32\x19.runwire.v1.ToolExecutingH\x00\x12\x33\n\x0etool_completed\x18\x0e \x01(\x0b\x32\x19.runwire.v1.ToolCompletedH\x00\x12\x33\n\x0e\x61gent_reported\x18\x0f \x01(\x0b\x32\x19.runwire.v1.AgentReportedH\x00\x12\x35\n\x0finput_requested\x18\x10 \x01(\x0b\x32\x1a.runwire.v1.InputRequestedH\x00\x12\x33\n\x0einput_answered\x18\x11 \x01(\x0b\x32\x19.runwire.v1.InputAnsweredH\x00\x12\x35\n\x0f\x61gent_recovered\x18\x12 \x01(\x0b\x32\x1a.runwire.v1.AgentRecoveredH\x00\x12/\n\x0cmodel_called\x18\x13 \x01(\x0b\x32\x17.runwire.v1.ModelCalledH\x00\x12\x35\n\x0f\x61gent_completed\x18\x14 \x01(\x0b\x32\x1a.runwire.v1.AgentCompletedH\x00\x12/\n\x0c\x61gent_failed\x18\x15 \x01(\x0b\x32\x17.runwire.v1.AgentFailedH\x00\x12\x35\n\x0f\x61gent_cancelled\x18\x16 \x01(\x0b\x32\x1a.runwire.v1.AgentCancelledH\x00\x42\x06\n\x04kind\"0\n\x0c\x41gentStarted\x12\x11\n\tthread_id\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\t\"\x1e\n\rAgentThinking\x12\r\n\x05\x64\x65lta\x18\x01 \x01(\t\"\x1d\n\x0c\x41gentMessage\x12\r\n\x05\x64\x65lta\x18\x01 \x01(\t\"Z\n\rToolExecuting\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12*\n\targuments\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xa0\x01\n\rToolCompleted\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12(\n\x06result\x18\x03 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12\x0f\n\x05\x65rror\x18\x04 \x01(\tH\x00\x12*\n\x07\x65lapsed\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\t\n\x07outcome\"D\n\rAgentReported\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x81\x02\n\x0eInputRequested\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x06reason\x18\x02 \x01(\x0e\x32\x17.runwire.v1.InputReason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x04 \x01(\t\x12\'\n\x06schema\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12)\n\x08proposed\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04tool\x18\x08 \x01(\t\"\x8d\x01\n\rInputAnswered\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x07outcome\x18\x02 \x01(\x0e\x32\x18.runwire.v1.InputOutcome\x12(\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x13\n\x0b\x61nswered_by\x18\x04 \x01(\t\"9\n\x0e\x41gentRecovered\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\r\x12\x16\n\x0e\x63heckpoint_seq\x18\x02 \x01(\r\"\xc4\x01\n\x0bModelCalled\x12\r\n\x05model\x18\x01 \x01(\t\x12*\n\x07\x65lapsed\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rto_first_word\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cinput_tokens\x18\x04 \x01(\r\x12\x15\n\routput_tokens\x18\x05 \x01(\r\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x06 \x01(\r\"/\n\x05Usage\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.runwire.v1.ModelUsage\"w\n\nModelUsage\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x02 \x01(\r\x12\x15\n\routput_tokens\x18\x03 \x01(\r\x12\x10\n\x08requests\x18\x04 \x01(\r\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x05 \x01(\r\"\x95\x01\n\x0e\x41gentCompleted\x12\x0e\n\x06output\x18\x01 \x01(\t\x12%\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12*\n\x07\x65lapsed\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12 \n\x05usage\x18\x04 \x01(\x0b\x32\x11.runwire.v1.Usage\"~\n\x0b\x41gentFailed\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.runwire.v1.FailureReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12 \n\x05usage\x18\x04 \x01(\x0b\x32\x11.runwire.v1.Usage\"B\n\x0e\x41gentCancelled\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12 \n\x05usage\x18\x02 \x01(\x0b\x32\x11.runwire.v1.Usage*f\n\x0bInputReason\x12\x1c\n\x18INPUT_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15INPUT_REASON_QUESTION\x10\x01\x12\x1e\n\x1aINPUT_REASON_TOOL_APPROVAL\x10\x02*\x80\x01\n\x0cInputOutcome\x12\x1d\n\x19INPUT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16INPUT_OUTCOME_ACCEPTED\x10\x01\x12\x1a\n\x16INPUT_OUTCOME_DECLINED\x10\x02\x12\x19\n\x15INPUT_OUTCOME_EXPIRED\x10\x03*\x8e\x02\n\rFailureReason\x12\x1e\n\x1a\x46\x41ILURE_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x46\x41ILURE_REASON_AGENT_ERROR\x10\x01\x12\x1a\n\x16\x46\x41ILURE_REASON_TIMEOUT\x10\x02\x12\x1a\n\x16\x46\x41ILURE_REASON_CRASHED\x10\x03\x12!\n\x1d\x46\x41ILURE_REASON_RESOURCE_LIMIT\x10\x04\x12\"\n\x1e\x46\x41ILURE_REASON_ENGINE_DRAINING\x10\x05\x12\x1e\n\x1a\x46\x41ILURE_REASON_ENGINE_LOST\x10\x06\x12\x1e\n\x1a\x46\x41ILURE_REASON_MODEL_ERROR\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runwire.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INPUTREASON']._serialized_start=2411
-  _globals['_INPUTREASON']._serialized_end=2513
-  _globals['_INPUTOUTCOME']._serialized_start=2516
-  _globals['_INPUTOUTCOME']._serialized_end=2644
-  _globals['_FAILUREREASON']._serialized_start=2647
-  _globals['_FAILUREREASON']._serialized_end=2917
+  _globals['_INPUTREASON']._serialized_start=2525
+  _globals['_INPUTREASON']._serialized_end=2627
+  _globals['_INPUTOUTCOME']._serialized_start=2630
+  _globals['_INPUTOUTCOME']._serialized_end=2758
+  _globals['_FAILUREREASON']._serialized_start=2761
+  _globals['_FAILUREREASON']._serialized_end=3031
   _globals['_EVENT']._serialized_start=135
-  _globals['_EVENT']._serialized_end=850
-  _globals['_AGENTSTARTED']._serialized_start=852
-  _globals['_AGENTSTARTED']._serialized_end=900
-  _globals['_AGENTTHINKING']._serialized_start=902
-  _globals['_AGENTTHINKING']._serialized_end=932
-  _globals['_AGENTMESSAGE']._serialized_start=934
-  _globals['_AGENTMESSAGE']._serialized_end=963
-  _globals['_TOOLEXECUTING']._serialized_start=965
-  _globals['_TOOLEXECUTING']._serialized_end=1055
-  _globals['_TOOLCOMPLETED']._serialized_start=1058
-  _globals['_TOOLCOMPLETED']._serialized_end=1218
-  _globals['_AGENTREPORTED']._serialized_start=1220
-  _globals['_AGENTREPORTED']._serialized_end=1288
-  _globals['_INPUTREQUESTED']._serialized_start=1291
-  _globals['_INPUTREQUESTED']._serialized_end=1548
-  _globals['_INPUTANSWERED']._serialized_start=1551
-  _globals['_INPUTANSWERED']._serialized_end=1692
-  _globals['_MODELCALLED']._serialized_start=1695
-  _globals['_MODELCALLED']._serialized_end=1891
-  _globals['_USAGE']._serialized_start=1893
-  _globals['_USAGE']._serialized_end=1940
-  _globals['_MODELUSAGE']._serialized_start=1942
-  _globals['_MODELUSAGE']._serialized_end=2061
-  _globals['_AGENTCOMPLETED']._serialized_start=2064
-  _globals['_AGENTCOMPLETED']._serialized_end=2213
-  _globals['_AGENTFAILED']._serialized_start=2215
-  _globals['_AGENTFAILED']._serialized_end=2341
-  _globals['_AGENTCANCELLED']._serialized_start=2343
-  _globals['_AGENTCANCELLED']._serialized_end=2409
+  _globals['_EVENT']._serialized_end=905
+  _globals['_AGENTSTARTED']._serialized_start=907
+  _globals['_AGENTSTARTED']._serialized_end=955
+  _globals['_AGENTTHINKING']._serialized_start=957
+  _globals['_AGENTTHINKING']._serialized_end=987
+  _globals['_AGENTMESSAGE']._serialized_start=989
+  _globals['_AGENTMESSAGE']._serialized_end=1018
+  _globals['_TOOLEXECUTING']._serialized_start=1020
+  _globals['_TOOLEXECUTING']._serialized_end=1110
+  _globals['_TOOLCOMPLETED']._serialized_start=1113
+  _globals['_TOOLCOMPLETED']._serialized_end=1273
+  _globals['_AGENTREPORTED']._serialized_start=1275
+  _globals['_AGENTREPORTED']._serialized_end=1343
+  _globals['_INPUTREQUESTED']._serialized_start=1346
+  _globals['_INPUTREQUESTED']._serialized_end=1603
+  _globals['_INPUTANSWERED']._serialized_start=1606
+  _globals['_INPUTANSWERED']._serialized_end=1747
+  _globals['_AGENTRECOVERED']._serialized_start=1749
+  _globals['_AGENTRECOVERED']._serialized_end=1806
+  _globals['_MODELCALLED']._serialized_start=1809
+  _globals['_MODELCALLED']._serialized_end=2005
+  _globals['_USAGE']._serialized_start=2007
+  _globals['_USAGE']._serialized_end=2054
+  _globals['_MODELUSAGE']._serialized_start=2056
+  _globals['_MODELUSAGE']._serialized_end=2175
+  _globals['_AGENTCOMPLETED']._serialized_start=2178
+  _globals['_AGENTCOMPLETED']._serialized_end=2327
+  _globals['_AGENTFAILED']._serialized_start=2329
+  _globals['_AGENTFAILED']._serialized_end=2455
+  _globals['_AGENTCANCELLED']._serialized_start=2457
+  _globals['_AGENTCANCELLED']._serialized_end=2523
 # @@protoc_insertion_point(module_scope)

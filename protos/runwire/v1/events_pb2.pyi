@@ -237,6 +237,7 @@ class Event(google.protobuf.message.Message):
     AGENT_REPORTED_FIELD_NUMBER: builtins.int
     INPUT_REQUESTED_FIELD_NUMBER: builtins.int
     INPUT_ANSWERED_FIELD_NUMBER: builtins.int
+    AGENT_RECOVERED_FIELD_NUMBER: builtins.int
     MODEL_CALLED_FIELD_NUMBER: builtins.int
     AGENT_COMPLETED_FIELD_NUMBER: builtins.int
     AGENT_FAILED_FIELD_NUMBER: builtins.int
@@ -304,7 +305,8 @@ class Event(google.protobuf.message.Message):
     def input_requested(self) -> Global___InputRequested:
         """The agent asks its user something, and waits.
 
-        Followed by one `input_answered` with the same `request_id`, unless the run's terminal event comes before.
+        Followed by one `input_answered` with the same `request_id`, unless the run's terminal event comes before. Asked once
+        more with that id after an `agent_recovered`, it is the same question.
         """
 
     @property
@@ -312,6 +314,13 @@ class Event(google.protobuf.message.Message):
         """A question is settled.
 
         Follows the `input_requested` with the same `request_id`.
+        """
+
+    @property
+    def agent_recovered(self) -> Global___AgentRecovered:
+        """The run's engine was lost, and another one goes on with it.
+
+        From what the agent had saved. What was open is closed right behind this event.
         """
 
     @property
@@ -356,14 +365,15 @@ class Event(google.protobuf.message.Message):
         agent_reported: Global___AgentReported | None = ...,
         input_requested: Global___InputRequested | None = ...,
         input_answered: Global___InputAnswered | None = ...,
+        agent_recovered: Global___AgentRecovered | None = ...,
         model_called: Global___ModelCalled | None = ...,
         agent_completed: Global___AgentCompleted | None = ...,
         agent_failed: Global___AgentFailed | None = ...,
         agent_cancelled: Global___AgentCancelled | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["agent_cancelled", b"agent_cancelled", "agent_completed", b"agent_completed", "agent_failed", b"agent_failed", "agent_message", b"agent_message", "agent_reported", b"agent_reported", "agent_started", b"agent_started", "agent_thinking", b"agent_thinking", "input_answered", b"input_answered", "input_requested", b"input_requested", "kind", b"kind", "model_called", b"model_called", "time", b"time", "tool_completed", b"tool_completed", "tool_executing", b"tool_executing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent", b"agent", "agent_cancelled", b"agent_cancelled", "agent_completed", b"agent_completed", "agent_failed", b"agent_failed", "agent_message", b"agent_message", "agent_reported", b"agent_reported", "agent_started", b"agent_started", "agent_thinking", b"agent_thinking", "input_answered", b"input_answered", "input_requested", b"input_requested", "kind", b"kind", "model_called", b"model_called", "seq", b"seq", "time", b"time", "tool_completed", b"tool_completed", "tool_executing", b"tool_executing"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["agent_started", "agent_thinking", "agent_message", "tool_executing", "tool_completed", "agent_reported", "input_requested", "input_answered", "model_called", "agent_completed", "agent_failed", "agent_cancelled"] | None: ...
+    def HasField(self, field_name: typing.Literal["agent_cancelled", b"agent_cancelled", "agent_completed", b"agent_completed", "agent_failed", b"agent_failed", "agent_message", b"agent_message", "agent_recovered", b"agent_recovered", "agent_reported", b"agent_reported", "agent_started", b"agent_started", "agent_thinking", b"agent_thinking", "input_answered", b"input_answered", "input_requested", b"input_requested", "kind", b"kind", "model_called", b"model_called", "time", b"time", "tool_completed", b"tool_completed", "tool_executing", b"tool_executing"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["agent", b"agent", "agent_cancelled", b"agent_cancelled", "agent_completed", b"agent_completed", "agent_failed", b"agent_failed", "agent_message", b"agent_message", "agent_recovered", b"agent_recovered", "agent_reported", b"agent_reported", "agent_started", b"agent_started", "agent_thinking", b"agent_thinking", "input_answered", b"input_answered", "input_requested", b"input_requested", "kind", b"kind", "model_called", b"model_called", "seq", b"seq", "time", b"time", "tool_completed", b"tool_completed", "tool_executing", b"tool_executing"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["agent_started", "agent_thinking", "agent_message", "tool_executing", "tool_completed", "agent_reported", "input_requested", "input_answered", "agent_recovered", "model_called", "agent_completed", "agent_failed", "agent_cancelled"] | None: ...
 
 Global___Event: typing_extensions.TypeAlias = Event
 
@@ -707,6 +717,39 @@ class InputAnswered(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["answered_by", b"answered_by", "content", b"content", "outcome", b"outcome", "request_id", b"request_id"]) -> None: ...
 
 Global___InputAnswered: typing_extensions.TypeAlias = InputAnswered
+
+@typing.final
+class AgentRecovered(google.protobuf.message.Message):
+    """The run's engine was lost, and another one goes on with it.
+
+    The root agent was started once more, with the state that it had saved at `checkpoint_seq`. What agents said after that
+    is void: it is said anew, and perhaps otherwise. What tools did is not.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    CHECKPOINT_SEQ_FIELD_NUMBER: builtins.int
+    attempt: builtins.int
+    """Which attempt begins.
+
+    The first one that is recovered is 2.
+    """
+    checkpoint_seq: builtins.int
+    """The position of the last event before the agent saved the state that it goes on from.
+
+    Pieces of text behind it, up to here, are to be shown no longer. A question that was open and is asked again, word for
+    word, keeps its `request_id`.
+    """
+    def __init__(
+        self,
+        *,
+        attempt: builtins.int = ...,
+        checkpoint_seq: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "checkpoint_seq", b"checkpoint_seq"]) -> None: ...
+
+Global___AgentRecovered: typing_extensions.TypeAlias = AgentRecovered
 
 @typing.final
 class ModelCalled(google.protobuf.message.Message):

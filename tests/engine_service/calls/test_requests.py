@@ -11,8 +11,8 @@ from engine_service.calls.requests import MAX_TEXT, read, trace_of, work_of
 from engine_service.runs.refusal import Code, Refusal
 from engine_service.runtime.agent import Message as Said
 from engine_service.runtime.agent import RunContext, Shared
-from engine_service.runtime.usage import Meter
 from engine_service.testing import TERMS
+from engine_service.usage import Meter
 
 
 def test_the_trace_is_found() -> None:

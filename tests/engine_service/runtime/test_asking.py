@@ -9,8 +9,8 @@ from runwire.v1 import events_pb2 as pb
 
 from engine_service.runtime.agent import RunContext, Shared
 from engine_service.runtime.asking import Reply
-from engine_service.runtime.usage import Meter
 from engine_service.testing import TERMS
+from engine_service.usage import Meter
 from engine_service.wire import ASKED, FIRST, FrameSplitter
 
 

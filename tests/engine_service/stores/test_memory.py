@@ -64,7 +64,7 @@ class Journals(RuleBasedStateMachine):
     @rule(target=journals, user=st.sampled_from("abc"))
     def open(self, user: str) -> Any:
         try:
-            journal = self.store.open(user, "")
+            journal = self.store.open(user)
         except FullError:
             users = [written for written in self.made if written.user == user]
             assert _unsent(users) + self.past(users) >= USER or _unsent(self.made) + self.past(self.made) >= ALL
@@ -222,7 +222,7 @@ async def told(journal: MemoryJournal, numbers: range) -> None:
 @pytest.mark.parametrize("most", [1, 99, 100, 199, 200, 4_095, 4_100, 5_000, 64 * 1024])
 async def test_from_every_position(most: int) -> None:
     """From wherever one reads, one gets what follows: as many events as are allowed, or up to where it can be cut."""
-    journal = MemoryJournals(RUN, USER, ALL).open("a", "")
+    journal = MemoryJournals(RUN, USER, ALL).open("a")
     await told(journal, range(1, 301))
     first = next(after for after in range(300) if not _is_gone(journal, after))
     assert 0 < first <= 300 - RUN // 2 // 100  # half of the room is for what was sent
@@ -259,7 +259,7 @@ async def _waits(journal: MemoryJournal, events: bytes, last: int) -> bool:
 @pytest.mark.parametrize("bounds", [(1_000, 9_999, 9_999), (9_999, 1_000, 9_999), (9_999, 9_999, 1_000)])
 async def test_room_to_the_byte(bounds: tuple[int, int, int]) -> None:
     """As much as there is room for is written, and not a byte more, whichever bound it is."""
-    journal = MemoryJournals(*bounds).open("a", "")
+    journal = MemoryJournals(*bounds).open("a")
     await journal.append(small(1, 900), 1)
     assert await _waits(journal, small(2, 101), 2)
     assert not await _waits(journal, small(2, 100), 2)
@@ -273,25 +273,25 @@ async def test_room_to_the_byte(bounds: tuple[int, int, int]) -> None:
 async def test_another_journal_needs_a_byte(*, together: bool) -> None:
     """Where a byte is free another journal can be opened; where none is, it says whose bound that is."""
     store = MemoryJournals(RUN, *((USER, 1_000) if together else (1_000, ALL)))
-    journal = store.open("a", "")
+    journal = store.open("a")
     await journal.append(small(1, 999), 1)
-    store.open("a", "").forget()
+    store.open("a").forget()
     journal.put(small(2, 4)[:1], 2)
     with pytest.raises(FullError) as full:
-        store.open("a", "")
+        store.open("a")
     assert full.value.user_id == ("" if together else "a")
     if not together:
-        store.open("b", "")
+        store.open("b")
 
 
 async def test_what_is_over_goes_first() -> None:
     """Where there is no room, what was sent of runs that are over goes before what was sent of others; and no more."""
     store = MemoryJournals(RUN, USER, 10_000)
-    live, over = store.open("a", ""), store.open("a", "")
+    live, over = store.open("a"), store.open("a")
     await told(over, range(1, 41))
     await told(live, range(1, 41))
     over.seal(RunInfo())
-    third = store.open("b", "")
+    third = store.open("b")
     await third.append(small(1, 4_000), 1)
     assert (over.size < 4_000, live.size) == (True, 4_000)
     assert over.size + live.size + third.size <= 10_000
@@ -301,12 +301,12 @@ async def test_what_is_over_goes_first() -> None:
 async def test_who_waits_longest_is_next() -> None:
     """Room that comes free goes to whoever waits for it longest."""
     store = MemoryJournals(RUN, USER, 10_000)
-    full = store.open("a", "")
+    full = store.open("a")
     await full.append(small(1, 9_900), 1)
     order = list[str]()
     waiting = []
     for name in ("first", "second", "third"):
-        journal = store.open(name, "")
+        journal = store.open(name)
         await journal.append(small(1, 10), 1)
 
         async def write(journal: MemoryJournal = journal, name: str = name) -> None:
@@ -322,7 +322,7 @@ async def test_who_waits_longest_is_next() -> None:
 
 async def test_readers_hear_of_news_and_of_the_end() -> None:
     """A reader waits for what comes, and hears the end once; one whose journal is forgotten hears that."""
-    journal = MemoryJournals(RUN, USER, ALL).open("a", "")
+    journal = MemoryJournals(RUN, USER, ALL).open("a")
     reading = asyncio.create_task(journal.read(0, 1000))
     await asyncio.sleep(0)
     assert not reading.done()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine_service.wire import MAX_OPEN, MAX_QUESTION
+from engine_service.wire import ANSWER, MAX_OPEN, MAX_QUESTION
 from engine_service.workers import sooner
 from engine_service.workers.worker import ProcessWorker
 from tests.support.times import PATIENCE
@@ -59,10 +59,10 @@ async def test_one_that_hears_nothing() -> None:
     worker.born(child.pid, os.pidfd_open(child.pid), lambda: None)
     try:
         for _ in range(MAX_OPEN):
-            worker.tell(b"x" * (MAX_QUESTION - 16))
+            worker.tell(ANSWER, b"x" * (MAX_QUESTION - 16))
         assert child.poll() is None
         for _ in range(MAX_OPEN):
-            worker.tell(b"x" * (MAX_QUESTION - 16))
+            worker.tell(ANSWER, b"x" * (MAX_QUESTION - 16))
         assert await asyncio.to_thread(child.wait, PATIENCE) == -signal.SIGKILL
     finally:
         worker.discard()

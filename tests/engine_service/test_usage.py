@@ -6,7 +6,7 @@ import pytest
 from runwire.v1 import events_pb2 as pb
 from runwire.v1.events_pb2 import Event, ModelCalled, ModelUsage, Usage
 
-from engine_service.runtime.usage import MAX_MODELS, MOST, OTHERS, Meter
+from engine_service.usage import MAX_MODELS, MOST, OTHERS, Meter
 from tests.support.clients import Caller, caller, kind, said, taken, terminal
 from tests.support.services import Service
 from tests.support.services import engine as start_engine

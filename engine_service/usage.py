@@ -12,9 +12,9 @@ FIGURES = ("input_tokens", "output_tokens", "cached_input_tokens")
 class Meter:
     """Sums up what an agent's calls to models took."""
 
-    def __init__(self, parent: "Meter | None" = None) -> None:
+    def __init__(self, parent: "Meter | None" = None, before: bytes = b"") -> None:
         self._parent = parent
-        self._models: dict[str, pb.ModelUsage] = {}
+        self._models = {each.model: each for each in pb.Usage.FromString(before).models}
 
     @property
     def usage(self) -> pb.Usage | None:

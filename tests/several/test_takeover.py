@@ -1,0 +1,247 @@
+"""An agent that saved what it can go on from goes on at another engine, when its own is gone."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
+from runwire.v1 import events_pb2 as pb
+from runwire.v1.engine_pb2 import AnswerRequest, ListRunsRequest
+from runwire.v1.events_pb2 import Event
+
+from tests.several.test_several import LONG, begun, numbers
+from tests.support.clients import Caller, caller, kind, status, taken, terminal
+from tests.support.lasting import Lasting
+from tests.support.services import Service, until
+from tests.support.services import gateway as start_gateway
+from tests.support.times import UNIT
+
+Engines = tuple[Service, Service]
+StatusCode = grpc.StatusCode
+Death = Callable[[], Awaitable[None]]
+"""Waits until all stories are at this point; then their engine is killed."""
+
+
+def recovered(events: list[Event]) -> list[Event]:
+    return [event for event in events if kind(event) == "agent_recovered"]
+
+
+def valid(events: list[Event]) -> list[str]:
+    """Return what was said, without what is void: as whoever draws it has to."""
+    said: list[tuple[int, str]] = []
+    for event in events:
+        if kind(event) == "agent_message":
+            said.append((event.seq, event.agent_message.delta))
+        elif kind(event) == "agent_recovered":
+            said = [(seq, text) for seq, text in said if seq <= event.agent_recovered.checkpoint_seq]
+    return [text for _, text in said]
+
+
+async def upto(call: Any, wanted: str, many: int = 1) -> list[Event]:
+    """Read a call until there are so many events of a kind."""
+    events: list[Event] = []
+    async for response in call:
+        events += response.events
+        if sum(1 for event in events if kind(event) == wanted) >= many:
+            return events
+    return events
+
+
+async def answered(caller: Caller, run_id: str, request: pb.InputRequested, **content: Any) -> None:
+    fields = Struct()
+    fields.update(content)
+    answer = AnswerRequest(
+        run_id=run_id, request_id=request.request_id, outcome=pb.INPUT_OUTCOME_ACCEPTED, content=fields
+    )
+    await caller.stub.Answer(answer, metadata=caller.metadata)
+
+
+def asked(events: list[Event]) -> dict[str, pb.InputRequested]:
+    """Return what was asked, the newest by its message."""
+    found = (event.input_requested for event in events if kind(event) == "input_requested")
+    return {request.message: request for request in found}
+
+
+async def it_goes_on(here: Caller, there: Caller, death: Death) -> None:
+    """Its run goes on where it saved, with numbers that follow; what it said since is void, and said anew."""
+    run_id, seen, call = await begun(here, "saver", parameters={"times": 40, "every": 7, "pause": 0.05})
+    seen += await taken(call, 14)
+    reading = there.resume(run_id, seen[-1].seq)
+    began = time.monotonic()
+    await death()
+    seen += await taken(reading, None)
+    print(f"from the kill to the end: {time.monotonic() - began:.1f} s")
+    assert numbers(seen) == list(range(1, len(seen) + 1))
+    [event] = recovered(seen)
+    saved_at = event.agent_recovered.checkpoint_seq
+    assert (event.agent, event.agent_recovered.attempt) == ("saver", 2)
+    assert saved_at < event.seq
+    assert kind(seen[saved_at - 1]) == "agent_message", "it saves behind what it said"
+    assert kind(seen[-1]) == "agent_completed"
+    assert valid(seen) == [f"{run_id} {number}" for number in range(40)]
+    assert await taken(there.resume(run_id, 0), None) == seen
+
+
+async def what_was_open(here: Caller, there: Caller, death: Death) -> None:
+    """Calls have an unknown outcome and are told to the agent, sub-agents have failed, and keys are what they were."""
+    run_id = str(uuid.uuid4())
+    call = here.call("dweller", run_id=run_id, resume_window=LONG)
+    seen = await upto(call, "input_requested")
+    while sum(1 for event in seen if kind(event) == "tool_executing") < 2:
+        seen += (await anext(aiter(call))).events
+    before = seen[-1].seq
+    await death()
+    seen += await upto(there.resume(run_id, before), "input_requested")
+    assert numbers(seen) == list(range(1, len(seen) + 1))
+    [event] = recovered(seen)
+    behind = seen[event.seq :]
+    open_calls = {e.tool_executing.call_id: e.agent for e in seen[:before] if kind(e) == "tool_executing"}
+    closed = {e.tool_completed.call_id: e for e in behind if kind(e) == "tool_completed"}
+    assert {call_id: e.agent for call_id, e in closed.items()} == open_calls
+    assert all("not known" in e.tool_completed.error for e in closed.values())
+    [failed] = [e for e in behind if kind(e) == "agent_failed"]
+    assert (failed.agent, failed.agent_failed.reason) == ("dweller/below", pb.FAILURE_REASON_ENGINE_LOST)
+    interrupted = [MessageToDict(e.agent_reported.data) for e in behind if kind(e) == "agent_reported"]
+    assert [(each["agent"], each["tool"], each["arguments"]) for each in interrupted] == [
+        ("dweller", "stay", {"amount": 40}), ("dweller/below", "stay", {"amount": 1})
+    ]  # fmt: skip
+    keys = [e.agent_message.delta for e in seen if kind(e) == "agent_message" and "key" in e.agent_message.delta]
+    assert keys[:2] == keys[2:]
+    assert keys[0] != keys[1]
+    assert "again from {'step': 1}" in valid(seen)[1]
+
+    [approval] = [e.input_requested for e in behind if kind(e) == "input_requested"]
+    assert approval.tool == "pay"
+    earlier = asked(seen[:before])["Which one?"]
+    with pytest.raises(grpc.aio.AioRpcError, match="about to be asked again") as refused:
+        await answered(there, run_id, earlier, one="this")
+    assert refused.value.code() is StatusCode.UNAVAILABLE
+    reading = there.resume(run_id, seen[-1].seq)
+    await answered(there, run_id, approval)
+    seen += await upto(reading, "input_requested")
+    executed = next(e.tool_executing for e in reversed(seen) if kind(e) == "tool_executing")
+    assert executed.call_id == approval.call_id not in open_calls
+    assert asked(seen[before:])["Which one?"].request_id == earlier.request_id, "it is the same question"
+    [run] = (await there.stub.ListRuns(ListRunsRequest(), metadata=there.metadata)).runs
+    assert [question.request_id for question in run.questions] == [earlier.request_id]
+    await answered(there, run_id, earlier, one="this")
+    seen += await taken(there.resume(run_id, seen[-1].seq), None)
+    assert terminal(seen).agent_completed.output == "this"
+    assert terminal(seen).agent_completed.usage.models[0].requests == 2, "of both attempts"
+    settled = [e.input_answered.request_id for e in seen if kind(e) == "input_answered"]
+    assert sorted(settled) == sorted({approval.request_id, earlier.request_id})
+
+
+async def a_question_that_is_not_asked_again(here: Caller, there: Caller, death: Death) -> None:
+    """When the agent saves anew, it is past that question: it has expired."""
+    run_id = str(uuid.uuid4())
+    call = here.call("dweller", run_id=run_id, resume_window=LONG, parameters={"other": 1})
+    seen = await upto(call, "input_requested")
+    earlier = asked(seen)["Which one?"]
+    await death()
+    seen += await upto(there.resume(run_id, seen[-1].seq), "input_requested")
+    await answered(there, run_id, asked(seen)["May pay be called?"])
+    seen += await upto(there.resume(run_id, seen[-1].seq), "input_requested")
+    later = asked(seen)["Which one?"]
+    assert later.request_id != earlier.request_id
+    settled = {e.input_answered.request_id: e.input_answered.outcome for e in seen if kind(e) == "input_answered"}
+    assert settled[earlier.request_id] == pb.INPUT_OUTCOME_EXPIRED
+    with pytest.raises(grpc.aio.AioRpcError, match="too late"):
+        await answered(there, run_id, earlier, one="this")
+    await there.cancel(run_id)
+
+
+async def what_was_open_before_much_was_said(here: Caller, there: Caller, death: Death) -> None:
+    """What has begun long ago is known also where its beginning is not kept any more."""
+    run_id, seen, call = await begun(here, "long_winded")
+    seen += await upto(call, "agent_reported")
+    await death()
+    rest = await upto(there.resume(run_id, seen[-1].seq), "tool_completed")
+    begun_calls = [e.tool_executing.call_id for e in seen if kind(e) == "tool_executing"]
+    assert [e.tool_completed.call_id for e in rest if kind(e) == "tool_completed"] == begun_calls
+    assert await status(there.resume(run_id, 0)) is StatusCode.OUT_OF_RANGE, "its beginning is not kept"
+    await there.cancel(run_id)
+
+
+async def agents_that_are_never_started_twice(here: Caller, there: Caller, death: Death) -> None:
+    """Those that have not saved end with ENGINE_LOST, and so do tasks, though they have."""
+    never, seen_never, _ = await begun(here, "saver", parameters={"times": 1000, "every": 999, "pause": 10})
+    task, seen_task, _ = await begun(here, "task_saver", parameters={"times": 1000, "pause": 0.5})
+    await death()
+    for run_id, seen in ((never, seen_never), (task, seen_task)):
+        events = seen + await taken(there.resume(run_id, seen[-1].seq), None)
+        assert not recovered(events)
+        assert terminal(events).agent_failed.reason == pb.FAILURE_REASON_ENGINE_LOST
+
+
+STORIES = (
+    it_goes_on,
+    what_was_open,
+    a_question_that_is_not_asked_again,
+    what_was_open_before_much_was_said,
+    agents_that_are_never_started_twice,
+)
+
+
+async def test_an_engine_is_killed(engines: Engines) -> None:
+    """Under all of these at once: each of its users' runs goes on, or ends."""
+    one, other = engines
+    all_are_there = asyncio.Barrier(len(STORIES))
+
+    async def death() -> None:
+        if await all_are_there.wait() == 0:
+            one.kill()
+
+    async def told(story: Callable[[Caller, Caller, Death], Awaitable[None]]) -> None:
+        user = story.__name__
+        async with caller(one.address, user) as here, caller(other.address, user) as there:
+            await story(here, there, death)
+
+    async with asyncio.TaskGroup() as group:
+        for story in STORIES:
+            group.create_task(told(story))
+
+
+async def test_a_paused_engine(engines: Engines) -> None:
+    """One that is paused for longer than its lease finds its run gone on elsewhere, and writes nothing into it."""
+    one, other = engines
+    async with caller(one.address) as here, caller(other.address) as there:
+        run_id, _, call = await begun(here, "saver", parameters={"times": 60, "pause": 0.1})
+        await taken(call, 5)  # it has saved
+        one.pause()
+        try:
+            seen = await upto(there.resume(run_id, 0), "agent_recovered")
+        finally:
+            one.go_on()
+        one.wait_for(lambda record: record["event"] == "run lost")
+        seen += await taken(here.resume(run_id, seen[-1].seq), None)  # read on where it was lost
+        assert numbers(seen) == list(range(1, len(seen) + 1))
+        assert len(recovered(seen)) == 1
+        assert valid(seen) == [f"{run_id} {number}" for number in range(60)]
+
+
+async def test_an_engine_is_told_to_stop(engines: Engines) -> None:
+    """Its runs that saved go on elsewhere at once; no reader sees a failure, and each number is said once."""
+    one, other = engines
+    with start_gateway(f"{one.address},{other.address}") as front:
+        clients = [Lasting(front.address, f"user-{number}") for number in range(20)]
+        running = [asyncio.create_task(each.run("saver", times=80, pause=0.05)) for each in clients]
+        await until(lambda: all(len(each.seqs) > 5 for each in clients))
+        began = time.monotonic()
+        one.process.terminate()
+        await asyncio.to_thread(one.wait)
+        assert time.monotonic() - began < 4 * UNIT, "it does not wait for those who can go on elsewhere"
+        await asyncio.gather(*running)
+    lost = [each.run_id for each in clients if each.recoveries]
+    print(f"{len(lost)} of 20 went on elsewhere")
+    assert lost
+    for client in clients:
+        assert client.ending == "agentCompleted"
+        assert client.seqs == list(range(1, len(client.seqs) + 1))
+        assert client.valid == [f"{client.run_id} {number}" for number in range(80)]
