@@ -110,14 +110,37 @@ async def lost(one: Service, other: Service) -> float:
         return time.perf_counter() - began
 
 
+async def gone_on(one: Service, other: Service, end: Callable[[], None]) -> float:
+    """End an engine: seconds until a reader at another one hears the first thing from there."""
+    async with caller(one.address) as here, caller(other.address) as there:
+        run_id, asked = str(uuid.uuid4()), {"times": 1000, "pause": 0.02}
+        seen = await taken(here.call("saver", run_id=run_id, resume_window=LONG, parameters=asked), 10)
+        reading = there.resume(run_id, seen[-1].seq)
+        await anext(aiter(reading))
+        began = time.perf_counter()
+        end()
+        async for response in reading:
+            if any(event.HasField("agent_recovered") for event in response.events):
+                break
+        took = time.perf_counter() - began
+        await there.cancel(run_id)
+        return took
+
+
 def main() -> None:
     """Print the table, and keep it."""
-    agents = "tests.agents.probes,tests.agents.asking"
+    agents = "tests.agents.probes,tests.agents.asking,tests.agents.savers"
+    takeovers, handovers = [], []
     with valkey() as store, start_engine(agents=agents, **OPTIONS) as alone:
         shared = OPTIONS | {"STORE": store.url}
         with start_engine(agents=agents, **shared) as one, start_engine(agents=agents, **shared) as other:
             found = asyncio.run(measure(alone, one, other))
             took = asyncio.run(lost(one, other))
+        for _ in range(ROUNDS):
+            with start_engine(agents=agents, **shared) as one, start_engine(agents=agents, **shared) as other:
+                takeovers.append(asyncio.run(gone_on(one, other, one.kill)))
+            with start_engine(agents=agents, **shared) as one, start_engine(agents=agents, **shared) as other:
+                handovers.append(asyncio.run(gone_on(one, other, one.process.terminate)))
     table = {
         name: {
             "memory": round(statistics.median(memory for memory, _ in pairs), 2),
@@ -127,6 +150,8 @@ def main() -> None:
         for name, pairs in found.items()
     }
     table["an engine is killed: its runs' end is known after, s"] = {"Valkey": round(took, 2)}
+    table["an engine is killed: its run goes on after, s"] = {"Valkey": round(statistics.median(takeovers), 2)}
+    table["an engine is told to stop: its run goes on after, s"] = {"Valkey": round(statistics.median(handovers), 2)}
     RESULTS.write_text(json.dumps(table, indent=2) + "\n")
     for name, figures in table.items():
         sys.stdout.write(f"{name:60} {figures}\n")

@@ -1,6 +1,7 @@
 """For tests of agents: runs one here, without services, and gives what it told."""
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -15,9 +16,9 @@ from runwire.v1.events_pb2 import Event, InputAnswered, InputRequested
 from engine_service.runs.outcome import Outcome
 from engine_service.runtime import objects, registry
 from engine_service.runtime.agent import Agent, AgentError, Message, Shared, perform
-from engine_service.runtime.asking import OUTCOMES, Asking, Reply
+from engine_service.runtime.asking import OUTCOMES, Reply
 from engine_service.schema import Schema
-from engine_service.wire import ASKED, FrameSplitter, Terms, Work
+from engine_service.wire import ANSWER, ASKED, CHECKPOINT, SAVED, Checkpoint, FrameSplitter, Recovery, Terms, Work
 from runwire.service import structs
 
 TERMS = Terms(modules=(), max_event_bytes=1024 * 1024, memory=0, seconds=3600, ask_timeout=3600)
@@ -27,6 +28,8 @@ class Ran(NamedTuple):
     """What a run told, from `agent_started` to its terminal event."""
 
     events: list[Event]
+    saved: list[Any]
+    """What it saved, each time."""
 
     @property
     def end(self) -> Event:
@@ -64,12 +67,13 @@ async def run(
     parameters: Mapping[str, Any] | None = None,
     others: Iterable[object] = (),
     answer: Callable[[InputRequested], Reply] | None = None,
+    restored: Any = None,
 ) -> Ran:
     """Run an agent as the engine would, in this process: a class, a function, or a framework's object.
 
     `others` are those that it delegates to; `answer` says what its user replies to a question, which expires at once
-    without it. What the agent raises is told as an event, as to a caller. Runs that share a server of tools (MCP) which
-    may ask go one after the other.
+    without it; `restored` is what an earlier attempt has saved. What the agent raises is told as an event, as to a
+    caller. Runs that share a server of tools (MCP) which may ask go one after the other.
     """
     root, *rest = [_agent(each) for each in (agent, *others)]
     said = [Said(role=ROLE_USER if role == "user" else ROLE_ASSISTANT, text=text) for role, text in history]
@@ -83,16 +87,22 @@ async def run(
         thread_id=thread_id,
         history=RunRequest(history=said).SerializeToString(),
         parameters=sent.SerializeToString(),
+        recovery=None if restored is None else _recovery(restored),
     )
     kept = _Kept(answer or _nobody)
     shared = Shared.of(work, kept, {each.name: each for each in (root, *rest)}, TERMS, is_alone=True)
-    kept.asking = shared.asking
+    kept.shared = shared
     with suppress(AgentError):  # its terminal event has been said
         await perform(root, root.name, input, shared)
     told = Outcome(root.name, TERMS.max_event_bytes).take(bytes(kept.frames))
     if kept.wrong:
         raise AssertionError(kept.wrong)
-    return Ran(list(RunResponse.FromString(told).events))
+    return Ran(list(RunResponse.FromString(told).events), kept.saved)
+
+
+def _recovery(state: Any) -> Recovery:
+    checkpoint = Checkpoint(0, 1, json.dumps(state).encode())
+    return Recovery(attempt=2, last_seq=0, checkpoint=checkpoint, open=b"", usage=b"")
 
 
 def _agent(found: object) -> type[Agent]:
@@ -114,7 +124,8 @@ class _Kept:
 
     def __init__(self, answer: Callable[[InputRequested], Reply]) -> None:
         self.frames = bytearray()
-        self.asking: Asking
+        self.saved: list[Any] = []
+        self.shared: Shared
         self.wrong = ""
         self._answer = answer
         self._loop = asyncio.get_running_loop()
@@ -122,11 +133,16 @@ class _Kept:
     def write(self, frame: bytes) -> None:
         """Take a frame."""
         self.frames += frame
+        if frame[0] not in {ASKED, CHECKPOINT}:
+            return
+        splitter = FrameSplitter(TERMS.max_event_bytes)
+        splitter.cut(frame)
+        body = splitter.heard[0][1]
         if frame[0] == ASKED:
-            splitter = FrameSplitter(TERMS.max_event_bytes)
-            splitter.cut(frame)
-            request = Event.FromString(splitter.heard[0][1]).input_requested
-            self._loop.call_soon_threadsafe(self._settle, request)
+            self._loop.call_soon_threadsafe(self._settle, Event.FromString(body).input_requested)
+        elif checkpoint := Checkpoint.read(body):
+            self.saved.append(json.loads(checkpoint.state))
+            self._loop.call_soon_threadsafe(self.shared.hear, SAVED, b"%d" % checkpoint.number)
 
     def _settle(self, request: InputRequested) -> None:
         reply = self._answer(request)
@@ -138,7 +154,7 @@ class _Kept:
             reply = Reply("expired")
         outcome = next(number for number, name in OUTCOMES.items() if name == reply.outcome)
         answered = InputAnswered(request_id=request.request_id, outcome=outcome, content=content, answered_by="tester")
-        self.asking.hear(answered.SerializeToString())
+        self.shared.hear(ANSWER, answered.SerializeToString())
 
     async def drain(self) -> None:
         """Wait for nothing."""

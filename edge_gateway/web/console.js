@@ -285,7 +285,7 @@ class Card {
 
   agent_message(event, depth) {
     if (depth) this.stream("message", event);
-    else grow(this.part(".answer"), event.delta);
+    else grow(this.part(".answer"), event.delta, event.seq);
   }
 
   tool_executing(event) {
@@ -304,9 +304,24 @@ class Card {
     entry.querySelector(".time").textContent = seconds(event.elapsed);
   }
 
+  /** Take back what was said since the agent had saved: another engine says it anew. */
+  agent_recovered(event) {
+    const gone = takeBack(this.part(".answer"), event.checkpointSeq);
+    for (const entry of this.part(".timeline").querySelectorAll(".thinking, .message")) {
+      takeBack(entry, event.checkpointSeq);
+      if (!entry.lastChild.data) entry.remove();
+    }
+    const entry = this.add("recovered", event, `Its engine was lost. Another one goes on: attempt ${event.attempt}.`);
+    if (gone) entry.append(details("what it had said since is void", gone));
+  }
+
   input_requested(event) {
     const what = event.tool ? `asks whether it may call ${event.tool}` : `asks: ${event.message}`;
-    this.add("asks", event, what).dataset.question = event.requestId;
+    const id = CSS.escape(event.requestId);
+    this.element.querySelector(`form[data-request="${id}"]`)?.remove(); // asked again after its engine was lost
+    if (!this.element.querySelector(`[data-question="${id}"]`)) {
+      this.add("asks", event, what).dataset.question = event.requestId;
+    }
     const form = asForm(event, (said) => this.run.answer(event.requestId, said));
     this.part(".questions").append(form);
     this.show("running", "waits for you");
@@ -372,7 +387,7 @@ class Card {
     const same = last?.dataset.of === `${kind} ${event.agent}`;
     const entry = same ? last : this.add(kind, event, "");
     entry.dataset.of = `${kind} ${event.agent}`;
-    grow(entry, event.delta);
+    grow(entry, event.delta, event.seq);
   }
 
   add(kind, event, what) {
@@ -438,10 +453,30 @@ function details(name, value) {
   return element;
 }
 
+/** Where each piece of a text ends that grows, by its event's number. */
+const pieces = new WeakMap();
+
+/** Take back what was added to a text after an event, and return it. */
+function takeBack(element, seq) {
+  const ends = pieces.get(element) ?? [];
+  const all = ends.at(-1)?.at ?? 0;
+  while (ends.at(-1)?.seq > seq) ends.pop();
+  const end = element.lastChild;
+  if (!(end instanceof Text)) return "";
+  const from = Math.max(end.length - (all - (ends.at(-1)?.at ?? 0)), 0);
+  const gone = end.data.slice(from);
+  end.deleteData(from, gone.length);
+  return gone;
+}
+
 /** Add to the text at an element's end. Of one that is too long its beginning goes. */
-function grow(element, more) {
+function grow(element, more, seq = 0) {
   const end = element.lastChild ?? element.appendChild(new Text());
   end.appendData(more);
+  if (!pieces.has(element)) pieces.set(element, []);
+  const ends = pieces.get(element);
+  ends.push({ seq, at: (ends.at(-1)?.at ?? 0) + more.length });
+  if (ends.length > 2 * LONGEST) ends.splice(0, LONGEST);
   if (end.length > LONGEST) end.replaceData(0, end.length - LONGEST + 1, CUT);
 }
 

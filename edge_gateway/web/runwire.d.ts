@@ -137,6 +137,11 @@ export type Event =
       /** Who answered; empty when nobody did. */
       answeredBy: string;
     })
+  /**
+   * The run's engine was lost, and another one goes on with it. Pieces of text between `checkpointSeq` and this event are
+   * void: take them back where they are shown. What tools did is not.
+   */
+  | (About & { type: "agent_recovered"; attempt: number; checkpointSeq: number })
   /** `elapsed` and `toFirstWord` are seconds, like "0.25s". */
   | (About & {
       type: "model_called";

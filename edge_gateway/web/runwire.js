@@ -36,6 +36,7 @@ const EMPTY = {
   agent_reported: { name: "", data: {} },
   input_requested: { requestId: "", reason: "INPUT_REASON_UNSPECIFIED", message: "", callId: "", tool: "" },
   input_answered: { requestId: "", outcome: "INPUT_OUTCOME_UNSPECIFIED", content: {}, answeredBy: "" },
+  agent_recovered: { attempt: 0, checkpointSeq: 0 },
   model_called: { model: "", inputTokens: 0, outputTokens: 0, cachedInputTokens: 0 },
   agent_completed: { output: "", data: {} },
   agent_failed: { reason: "FAILURE_REASON_UNSPECIFIED", message: "", retryable: false },

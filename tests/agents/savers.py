@@ -14,7 +14,7 @@ class Saver(Agent):
         asked = context.parameters
         state = context.restored or {"next": 0}
         for number in range(state["next"], int(asked.get("times", 10))):
-            await context.say(f"{context.run_id} {number}")
+            await context.say(f"{asked.get('text', f'{context.run_id} ')}{number}")
             await asyncio.sleep(asked.get("pause", 0))
             if (number + 1) % int(asked.get("every", 1)) == 0:
                 await context.checkpoint({"next": number + 1})

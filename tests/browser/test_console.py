@@ -9,8 +9,10 @@ from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 from tests.support.services import Service, both
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
+from tests.support.valkey import valkey
 
 AGENTS = "tests.agents.asking,tests.agents.probes,tests.agents.rogues,tests.agents.dirt,tests.agents.talkers"
+SAVERS = "tests.agents.savers"
 SIZES = [(380, 800), (1360, 860)]
 
 
@@ -48,6 +50,10 @@ class opened:  # noqa: N801 - reads as what it is
     def __exit__(self, *_: object) -> None:
         self.page.close()
         assert self.errors == []
+
+
+def has_begun(record: dict[str, object]) -> bool:
+    return record.get("event") == "run started"
 
 
 def ask(page: Page, agent: str, question: str) -> None:
@@ -152,6 +158,27 @@ def test_the_engine_is_killed(chrome: Browser) -> None:
             expect(page.locator(".run .failed")).to_contain_text("Your run was lost.")
             page.locator(".run .again").click()
             expect(page.locator(".run").first.locator(".answer")).to_have_text("waiting", timeout=10_000)
+
+
+def test_the_engine_is_killed_and_another_goes_on(chrome: Browser) -> None:
+    """What was said since the agent had saved is taken back, and said anew: each word stands there once."""
+    with (
+        valkey() as store,
+        start_engine(agents=SAVERS, STORE=store.url) as one,
+        start_engine(agents=SAVERS, STORE=store.url) as other,
+        start_gateway(f"{one.address},{other.address}") as front,
+        opened(chrome, front) as page,
+    ):
+        ask_with(page, "saver", "count", '{"times": 40, "every": 9, "pause": 0.05, "text": "n"}')
+        run = page.locator(".run")
+        expect(run.locator(".answer")).to_contain_text("n12")
+        [owner] = [each for each in (one, other) if any(has_begun(record) for record in each.records)]
+        owner.kill()
+        expect(run).to_have_class(re.compile("completed"), timeout=20_000)
+        expect(run.locator(".answer")).to_have_text("".join(f"n{number}" for number in range(40)))
+        expect(run.locator(".recovered")).to_contain_text("Its engine was lost. Another one goes on: attempt 2.")
+        run.locator(".recovered summary").click()
+        expect(run.locator(".recovered pre")).to_contain_text("n9")
 
 
 def test_the_gateway_is_restarted(chrome: Browser) -> None:

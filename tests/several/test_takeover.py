@@ -4,10 +4,13 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
+import psutil
 import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
@@ -15,12 +18,15 @@ from runwire.v1 import events_pb2 as pb
 from runwire.v1.engine_pb2 import AnswerRequest, ListRunsRequest
 from runwire.v1.events_pb2 import Event
 
+from tests.several.conftest import AGENTS
 from tests.several.test_several import LONG, begun, numbers
 from tests.support.clients import Caller, caller, kind, status, taken, terminal
 from tests.support.lasting import Lasting
 from tests.support.services import Service, until
+from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
 from tests.support.times import UNIT
+from tests.support.valkey import Valkey
 
 Engines = tuple[Service, Service]
 StatusCode = grpc.StatusCode
@@ -245,3 +251,32 @@ async def test_an_engine_is_told_to_stop(engines: Engines) -> None:
         assert client.ending == "agentCompleted"
         assert client.seqs == list(range(1, len(client.seqs) + 1))
         assert client.valid == [f"{client.run_id} {number}" for number in range(80)]
+
+
+@pytest.mark.force
+async def test_three_attempts(store: Valkey, tmp_path: Path) -> None:
+    """A run that ends engines is started again three times from one checkpoint, and then no more."""
+    told = tmp_path / "pid"
+    options = {"agents": AGENTS, "STORE": store.url}
+    with ExitStack() as stack:
+        services = [stack.enter_context(start_engine(**options)) for _ in range(2)]
+        async with caller(services[0].address) as alice:
+            run_id = str(uuid.uuid4())
+            call = alice.call("stubborn", run_id=run_id, resume_window=LONG, parameters={"file": str(told)})
+            seen = await taken(call, 2)
+        for attempt in (1, 2, 3, 4):
+            owner = next(service for service in services if is_below(int(told.read_text()), service))
+            services.remove(owner)
+            owner.kill()
+            services.append(stack.enter_context(start_engine(**options)))
+            async with caller(services[0].address) as alice:
+                reading = alice.resume(run_id, seen[-1].seq)
+                seen += await (taken(reading, seen[-1].seq + 2) if attempt < 4 else taken(reading))
+    assert [event.agent_recovered.attempt for event in recovered(seen)] == [2, 3, 4]
+    assert numbers(seen) == list(range(1, len(seen) + 1))
+    assert terminal(seen).agent_failed.reason == pb.FAILURE_REASON_ENGINE_LOST
+
+
+def is_below(pid: int, service: Service) -> bool:
+    """Tell whether a process is one of an engine's runs."""
+    return pid in {child.pid for child in psutil.Process(service.pid).children(recursive=True)}
