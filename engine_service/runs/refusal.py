@@ -59,6 +59,11 @@ def gone() -> Refusal:
     return Refusal(Code.OUT_OF_RANGE, "That part of the run is not there: not yet, or no longer.")
 
 
+def resumed() -> Refusal:
+    """Say that another caller reads a run."""
+    return Refusal(Code.ABORTED, "The run goes on elsewhere: it was resumed.")
+
+
 def too_many(message: str, reason: str, retry_after: float = 1.0) -> Refusal:
     """Say that a limit is reached, which one, and when to come back."""
     return Refusal(Code.RESOURCE_EXHAUSTED, message, _info(reason), _retry(retry_after))

@@ -10,7 +10,7 @@ from runwire.v1 import events_pb2 as pb
 from engine_service.runs.admission import Admission
 from engine_service.runs.outcome import Verdict
 from engine_service.runs.quota import Quota
-from engine_service.runs.refusal import Code, Refusal, gone, too_many, unavailable
+from engine_service.runs.refusal import gone, resumed, too_many, unavailable
 from engine_service.runs.run import Run
 from engine_service.stores.store import (
     FullError,
@@ -58,6 +58,7 @@ class Resumable:
         self._window = window
         self._on_expired = on_expired
         self._reader: asyncio.Timeout | None = None  # the caller's, while there is one
+        self._reader_since = 0.0
         self._room: asyncio.Timeout | None = None  # the writer's, while it waits for some
         self._timer: asyncio.TimerHandle | None = None
         self._log = structlog.get_logger().bind(**run.work.labels())
@@ -142,8 +143,11 @@ class Resumable:
             yield read
 
     @asynccontextmanager
-    async def visited(self, after: int) -> AsyncGenerator[Callable[[int], None]]:
-        """Be read elsewhere, from a position on. Gives out the means to hear how far that is; raises as `attached`."""
+    async def visited(self, after: int, age: float = 0) -> AsyncGenerator[Callable[[int], None]]:
+        """Be read elsewhere, from a position on. Gives out the means to hear how far that is; raises as `attached`.
+
+        `age` is since when that reader is there, in seconds, though it couldn't be told: who came since is the last.
+        """
         reader = asyncio.timeout(None)
 
         def acknowledge(position: int) -> None:
@@ -154,7 +158,7 @@ class Resumable:
         try:
             self._journal.check(after)
             async with reader:
-                self._take_over(reader)
+                self._take_over(reader, asyncio.get_running_loop().time() - age)
                 yield acknowledge
         except LostError:
             raise unavailable("The run is at another engine. Try again in a moment.", "RUN_ELSEWHERE") from None
@@ -163,7 +167,7 @@ class Resumable:
         except TimeoutError:
             if not reader.expired():
                 raise
-            raise Refusal(Code.ABORTED, "The run goes on elsewhere: it was resumed.") from None
+            raise resumed() from None
         finally:
             if self._reader is reader:
                 self._reader = None
@@ -203,10 +207,12 @@ class Resumable:
         if self._room:
             self._room.reschedule(0)  # a moment that is past: now
 
-    def _take_over(self, reader: asyncio.Timeout) -> None:
+    def _take_over(self, reader: asyncio.Timeout, since: float) -> None:
         if self._reader:
+            if self._reader_since > since:
+                raise resumed()
             self._reader.reschedule(0)
-        self._reader = reader
+        self._reader, self._reader_since = reader, since
         self._disarm_window()
 
     def _disarm_window(self) -> None:

@@ -34,7 +34,7 @@ class Guests:
             return
         guest = Guest(self._store, message["engine"], reader, lambda: self._guests.pop(reader, None))
         self._guests[reader] = guest
-        await guest.attach(resumable, message["after"])
+        await guest.attach(resumable, message["after"], message["age"])
 
     def hear(self, message: Message) -> None:
         """Hear how far one is. Raises a Refusal when it is none any more."""
@@ -60,10 +60,10 @@ class Guest:
         self._silence = asyncio.timeout(SILENCE)
         self._task: asyncio.Task[None] | None = None
 
-    async def attach(self, resumable: Resumable, after: int) -> None:
+    async def attach(self, resumable: Resumable, after: int, age: float) -> None:
         """Have it attached. Raises a Refusal."""
         attached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._stay(resumable, after, attached))
+        self._task = asyncio.create_task(self._stay(resumable, after, age, attached))
         await attached
 
     def hear(self, after: int) -> None:
@@ -78,9 +78,9 @@ class Guest:
         if self._task:
             self._task.cancel()
 
-    async def _stay(self, resumable: Resumable, after: int, attached: asyncio.Future[None]) -> None:
+    async def _stay(self, resumable: Resumable, after: int, age: float, attached: asyncio.Future[None]) -> None:
         try:
-            async with resumable.visited(after) as self._acknowledge:
+            async with resumable.visited(after, age) as self._acknowledge:
                 attached.set_result(None)
                 async with self._silence:
                     await asyncio.get_running_loop().create_future()
@@ -108,6 +108,7 @@ class Visit:
         self._whose = user_id, run_id
         self._place = place
         self._tail = store.tail(user_id, run_id, place)
+        self._began = asyncio.get_running_loop().time()
         self._refusal: Refusal | None = None
         self._reader = asyncio.timeout(None)
         self._is_attached = False
@@ -177,7 +178,9 @@ class Visit:
             raise gone()
         if self._place.engine:
             with suppress(AwayError):  # what it wrote can be read all the same
-                refused(await self._store.ask(self._place.engine, {**about, "do": "attach", "after": self._at}))
+                age = asyncio.get_running_loop().time() - self._began
+                attach = {**about, "do": "attach", "after": self._at, "age": age}
+                refused(await self._store.ask(self._place.engine, attach))
                 self._is_attached = True
 
     async def _keep(self, about: Message) -> None:
@@ -202,7 +205,7 @@ class Visit:
         except AwayError:
             pass  # the next look tells
         except Refusal as refusal:
-            if refusal.code is Code.OUT_OF_RANGE:  # or it is being taken over
+            if refusal.code in {Code.OUT_OF_RANGE, Code.ABORTED}:  # or it is being taken over
                 self.send_away(refusal)
 
     async def _say(self, message: Message) -> Message:

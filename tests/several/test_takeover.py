@@ -186,7 +186,23 @@ async def agents_that_are_never_started_twice(here: Caller, there: Caller, death
         assert terminal(events).agent_failed.reason == pb.FAILURE_REASON_ENGINE_LOST
 
 
+async def the_last_reader_reads(here: Caller, there: Caller, death: Death) -> None:
+    """One who waited for a run that goes on is sent away by the next one, and doesn't come back behind it."""
+    run_id, seen, call = await begun(here, "saver", parameters={"times": 150, "pause": 0.05})
+    seen += await taken(call, 6)
+    await death()
+    earlier = there.resume(run_id, seen[-1].seq)
+    seen += await upto(earlier, "agent_recovered")  # from the store: its engine is not known yet
+    later = there.resume(run_id, seen[-1].seq)
+    seen += await taken(later, seen[-1].seq + 30)
+    assert await status(earlier) is StatusCode.ABORTED
+    assert recovered(seen)
+    await there.cancel(run_id)
+    assert kind((await taken(later, None))[-1]) == "agent_cancelled"
+
+
 STORIES = (
+    the_last_reader_reads,
     it_goes_on,
     what_was_open,
     a_question_that_is_not_asked_again,
