@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
-from engine_service.runs.refusal import exists, too_many, too_many_runs, unavailable
+from engine_service.runs.refusal import draining, exists, too_many, too_many_runs
 from engine_service.runs.run import Run
 from engine_service.runs.tally import Tally
 
@@ -26,7 +26,8 @@ class Admission:
         Each takes a place of its user's, and nobody else's."""
         self.sent_away = Tally()
         """Calls that are being refused: their callers may have lost their connections, and not know yet."""
-        self._closed = False
+        self.is_closed = False
+        """Whether no more are let in."""
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -34,8 +35,8 @@ class Admission:
         """Raise the reason why a user cannot have another run, if there is one."""
         if self.find(user_id, run_id):  # before all else: a caller who lost it is to hear that it is there
             raise exists(run_id)
-        if self._closed:
-            raise unavailable("The engine is shutting down. Try again.", "DRAINING")
+        if self.is_closed:
+            raise draining()
         if len(self.of(user_id)) + self.unread[user_id] >= self._max_runs_per_user:
             raise too_many_runs(self._max_runs_per_user)
         if self._count >= self._max_runs:
@@ -77,7 +78,7 @@ class Admission:
 
     def close(self) -> None:
         """Let no more runs in."""
-        self._closed = True
+        self.is_closed = True
 
     async def wait_empty(self) -> None:
         """Wait until there are no runs."""

@@ -12,7 +12,7 @@ from runwire.v1 import events_pb2 as pb
 from runwire.v1.engine_pb2 import AnswerRequest, RunInfo
 
 from engine_service.runs.admission import Admission
-from engine_service.runs.refusal import Refusal, engine_away, no_such_run, packed, unpacked
+from engine_service.runs.refusal import Refusal, draining, engine_away, no_such_run, packed, unpacked
 from engine_service.runs.resumable import Resumable, Resumables
 from engine_service.runs.run import CANCELLED, LOST, Run
 from engine_service.runs.visits import Guests, Visit, ask
@@ -77,6 +77,8 @@ class Peers:
         place = await self._place(user_id, run_id)
         if not place.is_lasting:
             raise no_such_run()
+        if self._admission.is_closed:
+            raise draining()
         return Visit(self._store, self._visits, user_id, run_id, place)
 
     async def hear(self, message: Message) -> Message:
@@ -110,7 +112,9 @@ class Peers:
         self._resumables.lose(user_id, run_id)
 
     async def hand_over(self) -> None:
-        """Let runs go on at other engines, as far as they can."""
+        """Let runs go on at other engines, as far as they can; whoever reads others' here is to read on elsewhere."""
+        for visit in self._visits.values():
+            visit.send_away(draining())
         runs = self._resumables.saved()
         await asyncio.gather(*(self._store.hand_over(each.user_id, each.run_id) for each in runs))
 

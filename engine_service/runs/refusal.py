@@ -79,6 +79,11 @@ def unavailable(message: str, reason: str, retry_after: float = 1.0) -> Refusal:
     return Refusal(Code.UNAVAILABLE, message, _info(reason), _retry(retry_after))
 
 
+def draining() -> Refusal:
+    """Say that this engine is about to end."""
+    return unavailable("The engine is shutting down. Try again.", "DRAINING")
+
+
 def engine_away() -> Refusal:
     """Say that what was asked for is at an engine that cannot be asked."""
     return unavailable("The engine that has the run cannot be reached. Try again in a moment.", "ENGINE_AWAY")

@@ -23,6 +23,7 @@ from tests.support.times import UNIT
 from tests.support.valkey import Valkey
 
 Engines = tuple[Service, Service]
+DRAINING = "The engine is shutting down. Try again."
 LONG = Duration(seconds=60)
 StatusCode = grpc.StatusCode
 
@@ -166,6 +167,24 @@ async def test_an_engine_is_stopped(engines: Engines) -> None:
         assert await taken(there.resume(run_id, 0), None) == seen
         assert await taken(there.resume(run_id, len(seen)), None) == []
         assert await status(there.resume(run_id, len(seen) + 1)) is StatusCode.OUT_OF_RANGE
+
+
+async def test_an_engine_is_stopped_that_reads_elsewhere(engines: Engines) -> None:
+    """Whoever reads another engine's run there is sent away, and reads on at another."""
+    one, other = engines
+    async with caller(other.address) as there:
+        run_id, seen, _ = await begun(there, "waiter")
+        with start_gateway(one.address) as front:
+            async with socket(front.address) as connection:
+                await connection.send(
+                    json.dumps({"accessToken": "dev:alice", "resume": {"runId": run_id, "afterSeq": len(seen)}})
+                )
+                await connection.recv()  # a heartbeat: it is attached
+                one.process.terminate()
+                await frames(connection)
+                assert (connection.close_code, connection.close_reason) == (4014, DRAINING)
+        await there.cancel(run_id)
+        assert kind((await taken(there.resume(run_id, len(seen)), None))[-1]) == "agent_cancelled"
 
 
 async def test_a_paused_engine_writes_nothing_more(engines: Engines) -> None:
