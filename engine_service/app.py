@@ -42,6 +42,9 @@ from runwire.service.signals import StoppedError, stop_signal, unless
 PER_RUN: dict[What, int] = {"runs": 1, "resumes": 10, "calls": 20}
 """How often one may do what, for each run that one may start: on a bad network runs are resumed often."""
 
+AGAIN = 1.0
+"""Seconds until an engine that drains asks again who takes its runs."""
+
 SERVICES = (SERVICE, HEALTH, REFLECTION)
 
 OPTIONS = (
@@ -84,7 +87,8 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         admission = Admission(settings.max_runs, settings.max_runs_per_user)
 
         def make_run(work: Work, isolation: str) -> Run:
-            return Run(work, isolations[isolation], max_event_bytes=settings.max_event_bytes)
+            survives = isolation != "task"  # nobody could see to it that a task has ended
+            return Run(work, isolations[isolation], max_event_bytes=settings.max_event_bytes, survives=survives)
 
         store = _store(settings)
         quota = Quota(store, settings.max_runs_per_user)
@@ -93,7 +97,8 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         def make_again(work: Work) -> Run | None:
             """Make another attempt of a run, if it can have a process of its own here."""
             agent = processes.agents.get(work.agent)
-            return None if agent is None or agent.isolation == "task" else make_run(work, agent.isolation)
+            run = make_run(work, agent.isolation) if agent else None
+            return run if run and run.survives else None
 
         peers = Peers(store, admission, resumables, make_again, processes.lease)
         servicer = _servicer(settings, identity, processes, admission, quota, resumables, peers, make_run)
@@ -296,10 +301,14 @@ def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCrede
 
 async def _drain(admission: Admission, peers: Peers, grace: float) -> None:
     """Let runs go on elsewhere if they can, give the others time to finish, then end those that are left."""
+    peers.send_away()
     try:
         async with asyncio.timeout(grace):
-            await peers.hand_over()
-            await admission.wait_empty()
+            while admission.runs():
+                await peers.hand_over()
+                with suppress(TimeoutError):  # meanwhile others may have saved, or have room
+                    async with asyncio.timeout(AGAIN):
+                        await admission.wait_empty()
     except TimeoutError:
         for run in admission.runs():
             run.stop(DRAINED)

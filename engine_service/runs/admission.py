@@ -1,7 +1,7 @@
 """Who may start how many. The book of the runs there are."""
 
 import asyncio
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
 from engine_service.runs.refusal import draining, exists, too_many, too_many_runs
@@ -26,6 +26,7 @@ class Admission:
         Each takes a place of its user's, and nobody else's."""
         self.sent_away = Tally()
         """Calls that are being refused: their callers may have lost their connections, and not know yet."""
+        self._reserved = 0
         self.is_closed = False
         """Whether no more are let in."""
         self._empty = asyncio.Event()
@@ -39,8 +40,17 @@ class Admission:
             raise draining()
         if len(self.of(user_id)) + self.unread[user_id] >= self._max_runs_per_user:
             raise too_many_runs(self._max_runs_per_user)
-        if self._count >= self._max_runs:
+        if self._count + self._reserved >= self._max_runs:
             raise too_many("The engine is busy. Try again in a moment.", "TOO_MANY_RUNS")
+
+    def reserve(self) -> Callable[[], None]:
+        """Keep a place for a run that is yet to come, and return what gives it back."""
+        self._reserved += 1
+
+        def give_back() -> None:
+            self._reserved -= 1
+
+        return give_back
 
     @contextmanager
     def admit(self, run: Run) -> Generator[Run]:

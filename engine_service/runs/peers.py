@@ -8,16 +8,20 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import structlog
 from runwire.v1 import events_pb2 as pb
 from runwire.v1.engine_pb2 import AnswerRequest, RunInfo
 
 from engine_service.runs.admission import Admission
-from engine_service.runs.refusal import Refusal, draining, engine_away, no_such_run, packed, unpacked
+from engine_service.runs.refusal import Refusal, draining, engine_away, no_such_run, packed, run_elsewhere, unpacked
 from engine_service.runs.resumable import Resumable, Resumables
 from engine_service.runs.run import CANCELLED, LOST, Run
 from engine_service.runs.visits import Guests, Visit, ask
 from engine_service.stores.store import AwayError, Left, Message, NotAdoptedError, Place, Store
 from engine_service.wire import Work, event_frame, stamp
+
+SURE = 2.0
+"""Seconds until whoever cancels a run hears that it may go on all the same: what it saved cannot be struck out yet."""
 
 
 class Peers:
@@ -43,16 +47,17 @@ class Peers:
     async def cancel(self, user_id: str, run_id: str) -> None:
         """Stop a user's run. Raises a Refusal."""
         if found := self._here(user_id, run_id):
-            found.stop(CANCELLED)
-        else:
-            await self._ask(user_id, run_id, {"do": "cancel"})
+            await self._cancel(found)
+        elif not (place := await self._place(user_id, run_id)).info.is_over:
+            await self._ask(place, user_id, run_id, {"do": "cancel"})
 
     async def answer(self, user_id: str, request: AnswerRequest) -> None:
         """Answer a question of a user's run. Raises a Refusal."""
         if found := self._here(user_id, request.run_id):
             found.questions.answer(request.request_id, request.outcome, request.content, by=user_id)
         else:
-            await self._ask(user_id, request.run_id, {"do": "answer", "request": _packed(request)})
+            place = await self._place(user_id, request.run_id)
+            await self._ask(place, user_id, request.run_id, {"do": "answer", "request": _packed(request)})
 
     async def list(self, user_id: str) -> list[RunInfo]:
         """List a user's runs: those that go on, and those that can still be read."""
@@ -88,44 +93,62 @@ class Peers:
         except Refusal as refusal:
             return {"refusal": packed(refusal)}
 
-    def lapse(self, user_id: str, run_id: str) -> bool:
-        """Hear that a resumable run is perhaps another engine's by now; tell whether it can go on."""
+    def lapse(self, user_id: str, run_id: str) -> None:
+        """Hear that a resumable run is perhaps another engine's by now."""
+        if resumable := self._resumables.find(user_id, run_id):
+            if resumable.is_saved:
+                self._abandoning.add(task := asyncio.create_task(self._let_go(resumable)))
+                task.add_done_callback(self._abandoning.discard)
+            else:
+                resumable.stop(LOST)
+
+    async def _let_go(self, resumable: Resumable) -> None:
+        if await resumable.abandon():
+            self._resumables.lose(resumable.user_id, resumable.run_id)
+
+    async def abandon(self, user_id: str, run_id: str) -> bool:
+        """End a run here without a word, so that it can go on elsewhere; False where it ends by itself."""
         resumable = self._resumables.find(user_id, run_id)
         if resumable is None:
             return False
-        if resumable.is_saved:
-            self._abandoning.add(task := asyncio.create_task(resumable.abandon()))
-            task.add_done_callback(self._abandoning.discard)
-        else:
-            resumable.stop(LOST)
-        return resumable.is_saved
-
-    async def abandon(self, user_id: str, run_id: str) -> None:
-        """End a run here without a word, so that it can go on elsewhere."""
-        if resumable := self._resumables.find(user_id, run_id):
-            await resumable.abandon()
+        left = resumable.left
+        if not await resumable.abandon():
+            return False
+        await resumable.settle(left)
+        return True
 
     def lose(self, user_id: str, run_id: str) -> None:
         """Hear that one is."""
         if resumable := self._resumables.find(user_id, run_id):
-            resumable.stop(LOST)
+            resumable.stop(LOST, grace=0)
         self._resumables.lose(user_id, run_id)
 
-    async def hand_over(self) -> None:
-        """Let runs go on at other engines, as far as they can; whoever reads others' here is to read on elsewhere."""
+    def send_away(self) -> None:
+        """Let whoever reads other engines' runs here read on elsewhere."""
         for visit in self._visits.values():
             visit.send_away(draining())
-        runs = self._resumables.saved()
-        await asyncio.gather(*(self._store.hand_over(each.user_id, each.run_id) for each in runs))
 
-    def may_adopt(self, info: RunInfo, user_id: str) -> bool:
-        """Tell whether a run can go on here."""
+    async def hand_over(self) -> None:
+        """Let runs go on at other engines, as far as they can."""
+        for each in self._resumables.saved():  # one by one: so is each promise to take one kept
+            try:
+                await self._store.hand_over(each.user_id, each.run_id)
+            except Exception:  # noqa: BLE001 - others are not to end for that
+                structlog.get_logger().exception("a run cannot be handed over", run_id=each.run_id)
+
+    def reserve(self, info: RunInfo, user_id: str) -> Callable[[], None] | None:
+        """Hold a place for a run that may go on here; None if it can't."""
         try:
             self._admission.check(user_id, info.run_id)
         except Refusal:
-            return False
-        known = self._resumables.find(user_id, info.run_id)
-        return known is None and self._make_again(Work(info.run_id, user_id, info.agent)) is not None
+            return None
+        if self._resumables.find(user_id, info.run_id) or not self._make_again(Work(info.run_id, user_id, info.agent)):
+            return None
+        return self._admission.reserve()
+
+    def make_room(self, user_id: str) -> bool:
+        """Forget something that is kept for absent callers."""
+        return self._resumables.make_room(user_id)
 
     async def adopt(self, left: Left) -> None:
         """Let one go on here. Raises NotAdoptedError."""
@@ -148,16 +171,14 @@ class Peers:
             case "list":
                 return {"runs": [_packed(info) for info in self._own(user_id)]}
             case "cancel":
-                self._found(user_id, run_id).stop(CANCELLED)
+                await self._cancel(self._found(user_id, run_id))
             case "answer":
                 request = AnswerRequest.FromString(base64.b64decode(message["request"]))
                 self._found(user_id, run_id).questions.answer(
                     request.request_id, request.outcome, request.content, by=user_id
                 )
-            case "may adopt" if not self.may_adopt((await self._place(user_id, run_id)).info, user_id):
-                raise no_such_run()
-            case "adopt" if not await self._store.adopt(user_id, run_id, message["from"]):
-                raise no_such_run()
+            case "may adopt" | "adopt":
+                await self._take(message, user_id, run_id)
             case "attach":
                 await self._guests.attach(self._lasting(user_id, run_id), message)
             case "read":
@@ -170,13 +191,38 @@ class Peers:
                 pass
         return {}
 
+    async def _take(self, message: Message, user_id: str, run_id: str) -> None:
+        """Let a run of another engine go on here, or say whether that could be. Raises a Refusal."""
+        if message["do"] == "adopt":
+            if not await self._store.adopt(user_id, run_id, message["from"], is_given=message["is_given"]):
+                raise engine_away()
+        elif give_back := self.reserve((await self._place(user_id, run_id)).info, user_id):
+            give_back()
+        else:
+            raise engine_away()
+
     def _here(self, user_id: str, run_id: str) -> Run | Resumable | None:
-        return self._admission.find(user_id, run_id) or self._resumables.find(user_id, run_id)
+        """Return a run that is here. Raises a Refusal for one that is about to go on elsewhere."""
+        resumable = self._resumables.find(user_id, run_id)
+        if resumable and resumable.is_abandoned:
+            raise run_elsewhere()
+        return resumable or self._admission.find(user_id, run_id)
 
     def _found(self, user_id: str, run_id: str) -> Run | Resumable:
+        """Return one that others take to be here. Raises a Refusal: it has just ended, or is about to go on here."""
         if found := self._here(user_id, run_id):
             return found
-        raise no_such_run()
+        raise engine_away()
+
+    async def _cancel(self, found: Run | Resumable) -> None:
+        """Stop one, and see that nobody goes on with it. Raises a Refusal where that can't be seen to yet."""
+        found.stop(CANCELLED)
+        if isinstance(found, Resumable):
+            try:
+                async with asyncio.timeout(SURE):
+                    await found.is_struck_out()
+            except TimeoutError:
+                raise engine_away() from None
 
     def _own(self, user_id: str) -> Sequence[RunInfo]:
         going_on = {run_id: run.info() for run_id, run in self._admission.of(user_id).items()}
@@ -186,7 +232,7 @@ class Peers:
     def _lasting(self, user_id: str, run_id: str) -> Resumable:
         if resumable := self._resumables.find(user_id, run_id):
             return resumable
-        raise no_such_run()
+        raise engine_away()
 
     async def _place(self, user_id: str, run_id: str) -> Place:
         try:
@@ -197,9 +243,8 @@ class Peers:
             raise no_such_run(anywhere=bool(self._store.engine))
         return place
 
-    async def _ask(self, user_id: str, run_id: str, message: dict[str, Any]) -> None:
+    async def _ask(self, place: Place, user_id: str, run_id: str, message: dict[str, Any]) -> None:
         """Have another engine do something with a run."""
-        place = await self._place(user_id, run_id)
         await ask(self._store, place, {**message, "user": user_id, "run": run_id})
 
 

@@ -64,6 +64,11 @@ def resumed() -> Refusal:
     return Refusal(Code.ABORTED, "The run goes on elsewhere: it was resumed.")
 
 
+def run_elsewhere() -> Refusal:
+    """Say that a run is on its way to another engine."""
+    return unavailable("The run is at another engine. Try again in a moment.", "RUN_ELSEWHERE")
+
+
 def too_many(message: str, reason: str, retry_after: float = 1.0) -> Refusal:
     """Say that a limit is reached, which one, and when to come back."""
     return Refusal(Code.RESOURCE_EXHAUSTED, message, _info(reason), _retry(retry_after))

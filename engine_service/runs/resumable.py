@@ -10,7 +10,7 @@ from runwire.v1 import events_pb2 as pb
 from engine_service.runs.admission import Admission
 from engine_service.runs.outcome import Verdict
 from engine_service.runs.quota import Quota
-from engine_service.runs.refusal import gone, resumed, too_many, unavailable
+from engine_service.runs.refusal import gone, resumed, run_elsewhere, too_many
 from engine_service.runs.run import Run
 from engine_service.stores.store import (
     FullError,
@@ -21,7 +21,7 @@ from engine_service.stores.store import (
     NotAdoptedError,
     OpenJournal,
 )
-from engine_service.wire import Checkpoint, Work
+from engine_service.wire import GRACE, Checkpoint, Work
 from engine_service.workers import WorkerError
 
 EXPIRED = pb.AgentCancelled(reason="Its caller was gone for longer than it may be.")
@@ -38,8 +38,9 @@ class Resumable:
     """One resumable run, and what it has said."""
 
     def __init__(self, run: Run, journal: Journal, window: float, on_expired: Callable[["Resumable"], None]) -> None:
-        run.on_stop = self._hurry
-        run.on_checkpoint = self._save
+        run.on_stop = self._on_stop
+        if run.survives:
+            run.on_checkpoint = self._save
         self.user_id, self.run_id = run.work.user_id, run.work.run_id
         self.questions = run.questions
         """What its agent asks its user, and what became of that."""
@@ -48,11 +49,12 @@ class Resumable:
         self.is_over = self.is_lost = False
         """Whether it has ended; and whether it is another engine's by now."""
         self._is_forgotten = False
-        self.is_saved = False
+        self.is_saved = run.work.recovery is not None
         """Whether its agent has saved what another engine could go on from."""
-        self._saved: Callable[[int], None] = run.saved
-        self._stop: Callable[[Verdict], None] = run.stop
-        self._abandon = run.abandon
+        self._was_saved = False
+        self.is_abandoned = False
+        """Whether it is to go on elsewhere."""
+        self._run: Run | None = run  # until nothing is left of it but this
         self._left = asyncio.Event()
         self._journal = journal
         self._window = window
@@ -96,19 +98,36 @@ class Resumable:
 
     def leave(self) -> None:
         """Hear that nothing of the run is left but this."""
-        self._stop = self._saved = self._abandon = _nothing  # nothing holds the run any more, nor what it was asked
+        self._run = None  # nor what it was asked
         self._left.set()
 
-    async def abandon(self) -> None:
-        """End it here without a word, and wait until nothing of it is left, and all that it said can be read."""
-        self._abandon()
+    async def abandon(self) -> bool:
+        """End it here without a word, and wait until nothing of it is left; False where it ends by itself."""
+        if self._run and self._run.abandon():
+            self.is_abandoned = True
         await self._left.wait()
-        await self._journal.settle()
+        return self.is_abandoned
+
+    async def settle(self, left: float | None = None) -> None:
+        """Wait until the store has all that it said, and how much time it has left, if that is given."""
+        await self._journal.settle(left)
+
+    async def is_struck_out(self) -> None:
+        """Wait until what it saved is struck out, if it had saved anything when its end was decided."""
+        if self._was_saved:
+            await self._journal.settle()
+
+    @property
+    def left(self) -> float:
+        """How much time it has left."""
+        return self._run.left if self._run else 0
 
     def lose(self) -> None:
         """Hear that it is another engine's by now."""
         self.is_lost = True
         self._journal.lose()
+        if self._reader:
+            self._reader.reschedule(0)
 
     def end(self) -> None:
         """Let callers see the end."""
@@ -161,13 +180,13 @@ class Resumable:
                 self._take_over(reader, asyncio.get_running_loop().time() - age)
                 yield acknowledge
         except LostError:
-            raise unavailable("The run is at another engine. Try again in a moment.", "RUN_ELSEWHERE") from None
+            raise run_elsewhere() from None
         except GoneError:
             raise gone() from None
         except TimeoutError:
             if not reader.expired():
                 raise
-            raise resumed() from None
+            raise (run_elsewhere() if self.is_lost else resumed()) from None
         finally:
             if self._reader is reader:
                 self._reader = None
@@ -175,9 +194,10 @@ class Resumable:
                 if not self.is_over:
                     self._log.info("caller gone", at=after)
 
-    def stop(self, verdict: Verdict) -> None:
+    def stop(self, verdict: Verdict, grace: float = GRACE) -> None:
         """End it, if it goes on."""
-        self._stop(verdict)
+        if self._run:
+            self._run.stop(verdict, grace)
 
     def arm_window(self) -> None:
         """Wait for a caller as long as the window says, unless there is one."""
@@ -199,11 +219,16 @@ class Resumable:
     def _save(self, checkpoint: Checkpoint, left: float) -> None:
         def on_saved(number: int) -> None:
             self.is_saved = True
-            self._saved(number)
+            if self._run:
+                self._run.saved(number)
 
         self._journal.save(checkpoint, left, on_saved)
 
-    def _hurry(self) -> None:
+    def _on_stop(self) -> None:
+        """Hear that its end is decided: it does not go on elsewhere, unless that is why."""
+        if self.is_saved and self._run and not self._run.is_abandoned:
+            self.is_saved, self._was_saved = False, True
+            self._journal.unsave()
         if self._room:
             self._room.reschedule(0)  # a moment that is past: now
 
@@ -223,11 +248,7 @@ class Resumable:
         if self.is_over:
             self._on_expired(self)
         else:
-            self._stop(EXPIRED)
-
-
-def _nothing(*_: object) -> None:
-    pass
+            self.stop(EXPIRED)
 
 
 def _has_reader(resumable: Resumable) -> bool:
@@ -330,14 +351,15 @@ class Resumables:
             try:
                 return self._open_journal(work)
             except FullError as full:
-                if not self._make_room(full.user_id or self._biggest()):
+                if not self.make_room(full.user_id):
                     sentence = (
                         "The engine keeps as much of other runs as it can. Try again, or without a resume_window."
                     )
                     raise too_many(sentence, "NO_ROOM_FOR_RESUMABLE_RUNS") from None
 
-    def _make_room(self, user_id: str) -> bool:
-        """Forget a user's oldest run that is over and that nobody reads; False if there is none."""
+    def make_room(self, user_id: str) -> bool:
+        """Forget a user's oldest run that is over and that nobody reads, or anybody's; False if there is none."""
+        user_id = user_id or self._biggest()
         for each in self._users.get(user_id, {}).values():
             if each.is_left_behind:
                 self._forget(each)

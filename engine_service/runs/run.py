@@ -54,8 +54,10 @@ class Patience(NamedTuple):
 class Run:
     """One run. Whoever holds it calls `start` once, `next` until there is nothing more, and `close` in every case."""
 
-    def __init__(self, work: Work, workers: Workers, *, max_event_bytes: int) -> None:
+    def __init__(self, work: Work, workers: Workers, *, max_event_bytes: int, survives: bool = True) -> None:
         self.work = work
+        self.survives = survives
+        """Whether another engine may go on with it."""
         self.on_stop: Callable[[], None] = _nothing
         """Called when its end is decided from here: it is told to stop, or has broken its stream."""
         self.on_checkpoint: Callable[[Checkpoint, float], None] = self._saved_nowhere
@@ -107,10 +109,18 @@ class Run:
             self.questions.close()
             self.on_stop()
 
-    def abandon(self) -> None:
-        """End it without a word."""
+    def abandon(self) -> bool:
+        """End it without a word; False where its end is decided already."""
+        if self.is_stopped or self.is_over:
+            return False
         self.is_abandoned = True
         self.stop(LOST, grace=0)
+        return True
+
+    @property
+    def left(self) -> float:
+        """How much time it has left."""
+        return self._clock.left(asyncio.get_running_loop().time())
 
     def saved(self, number: int) -> None:
         """Hear that a checkpoint is where it survives this engine."""
@@ -244,7 +254,7 @@ class Run:
         if checkpoint is None or checkpoint.seq > self.count:
             self._outcome.break_off("what is no checkpoint")
         else:
-            self.on_checkpoint(checkpoint, self._clock.left(asyncio.get_running_loop().time()))
+            self.on_checkpoint(checkpoint, self.left)
 
     def _saved_nowhere(self, checkpoint: Checkpoint, _: float) -> None:
         """Hear of a checkpoint of a run that ends with its engine: there is nothing to wait for."""

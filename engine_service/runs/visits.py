@@ -5,7 +5,7 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
-from engine_service.runs.refusal import Code, Refusal, engine_away, gone, packed, unpacked
+from engine_service.runs.refusal import Code, Refusal, engine_away, gone, packed, run_elsewhere, unpacked
 from engine_service.runs.resumable import Resumable
 from engine_service.stores.store import AwayError, GoneError, Message, Place, Store
 
@@ -29,12 +29,17 @@ class Guests:
     async def attach(self, resumable: Resumable, message: Message) -> None:
         """Have one attached. Raises a Refusal."""
         reader: str = message["reader"]
-        if guest := self._guests.get(reader):  # it was asked for twice: our answer came too late
+        guest = self._guests.get(reader)
+        if guest and guest.reads is resumable:  # it was asked for twice: our answer came too late
             guest.hear(message["after"])
             return
-        guest = Guest(self._store, message["engine"], reader, lambda: self._guests.pop(reader, None))
+        guest = Guest(self._store, message["engine"], reader, resumable, self._forget)
         self._guests[reader] = guest
-        await guest.attach(resumable, message["after"], message["age"])
+        await guest.attach(message["after"], message["age"])
+
+    def _forget(self, guest: "Guest", reader: str) -> None:
+        if self._guests.get(reader) is guest:
+            del self._guests[reader]
 
     def hear(self, message: Message) -> None:
         """Hear how far one is. Raises a Refusal when it is none any more."""
@@ -51,8 +56,16 @@ class Guests:
 class Guest:
     """Whoever reads a run of ours at another engine."""
 
-    def __init__(self, store: Store, engine: str, reader: str, on_end: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        engine: str,
+        reader: str,
+        resumable: Resumable,
+        on_end: "Callable[[Guest, str], None]",
+    ) -> None:
         self._reader = reader
+        self.reads = resumable
         self._on_end = on_end
         self._store = store
         self._engine = engine
@@ -60,16 +73,18 @@ class Guest:
         self._silence = asyncio.timeout(SILENCE)
         self._task: asyncio.Task[None] | None = None
 
-    async def attach(self, resumable: Resumable, after: int, age: float) -> None:
+    async def attach(self, after: int, age: float) -> None:
         """Have it attached. Raises a Refusal."""
         attached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._stay(resumable, after, age, attached))
+        self._task = asyncio.create_task(self._stay(after, age, attached))
         await attached
 
     def hear(self, after: int) -> None:
-        """Hear how far it is."""
+        """Hear how far it is. Raises a Refusal when the run is elsewhere."""
         if self._acknowledge:
             self._silence.reschedule(asyncio.get_running_loop().time() + SILENCE)
+            if self.reads.is_lost:
+                raise run_elsewhere()
             with suppress(GoneError):
                 self._acknowledge(after)
 
@@ -78,9 +93,9 @@ class Guest:
         if self._task:
             self._task.cancel()
 
-    async def _stay(self, resumable: Resumable, after: int, age: float, attached: asyncio.Future[None]) -> None:
+    async def _stay(self, after: int, age: float, attached: asyncio.Future[None]) -> None:
         try:
-            async with resumable.visited(after, age) as self._acknowledge:
+            async with self.reads.visited(after, age) as self._acknowledge:
                 attached.set_result(None)
                 async with self._silence:
                     await asyncio.get_running_loop().create_future()
@@ -96,7 +111,7 @@ class Guest:
         except TimeoutError:
             pass  # the other engine is gone, or cannot be heard
         finally:
-            self._on_end()
+            self._on_end(self, self._reader)
 
 
 class Visit:
@@ -176,12 +191,17 @@ class Visit:
         info = self._place.info
         if info.is_over and self._at > info.last_seq:
             raise gone()
-        if self._place.engine:
-            with suppress(AwayError):  # what it wrote can be read all the same
-                age = asyncio.get_running_loop().time() - self._began
-                attach = {**about, "do": "attach", "after": self._at, "age": age}
-                refused(await self._store.ask(self._place.engine, attach))
-                self._is_attached = True
+        age = asyncio.get_running_loop().time() - self._began
+        try:
+            attach = {**about, "do": "attach", "after": self._at, "age": age}
+            refused(await self._store.ask(self._place.engine, attach))
+        except AwayError:
+            return  # what it wrote can be read all the same
+        except Refusal as refusal:
+            if refusal.code is Code.UNAVAILABLE:
+                return  # it is about to go on there
+            raise
+        self._is_attached = True
 
     async def _keep(self, about: Message) -> None:
         """Tell its engine how far it is read, all the time; where it isn't told, tell it anew, or the next one."""

@@ -145,6 +145,11 @@ class Shared(NamedTuple):
         elif tag == SAVED:
             self.attempt.hear(body)
 
+    def stop(self) -> None:
+        """Hear that the run is told to stop."""
+        self.asking.stop()
+        self.attempt.stop()
+
 
 class RunContext:
     """What an agent is given: who asks, and the means to say what happens. Every `await` here is back-pressure."""

@@ -39,7 +39,9 @@ class Attempt:
         self._recovery = recovery = work.recovery
         self._writer = writer
         self._asking = asking
-        self._number = recovery.checkpoint.number if recovery else 0
+        self._number = recovery.checkpoint.number if recovery else 0  # of the last checkpoint that is saved
+        self._newest = self._number  # and of the last that was asked for
+        self._is_over = False
         self._counts = Counter[str]()
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._open = list(events_in(recovery.open)) if recovery else []
@@ -75,8 +77,9 @@ class Attempt:
         encoded = _encoded(state)
         if len(encoded) > MAX_STATE:
             raise ValueError(f"a checkpoint has at most {MAX_STATE} bytes, as JSON")
-        self._number = number = self._number + 1
-        self._counts.clear()
+        if self._is_over:
+            return  # there will be no other attempt
+        self._newest = number = self._newest + 1
         self._asking.forget_earlier()
         saved = self._waiting[number] = asyncio.get_running_loop().create_future()
         self._writer.tell_position(CHECKPOINT, lambda seq: Checkpoint(seq, number, encoded).encoded())
@@ -88,10 +91,17 @@ class Attempt:
 
     def hear(self, body: bytes) -> None:
         """Hear which checkpoint is saved, and with it all before."""
-        number = int(body)
+        self._number = number = int(body)
+        self._counts.clear()
         for each, waiter in tuple(self._waiting.items()):
             if each <= number:
                 waiter.get_loop().call_soon_threadsafe(_wake, waiter)
+
+    def stop(self) -> None:
+        """Hear that the run is told to stop: nothing more is saved, and nobody is to wait for it."""
+        self._is_over = True
+        for waiter in tuple(self._waiting.values()):
+            waiter.get_loop().call_soon_threadsafe(_wake, waiter)
 
     def key(self, path: str, tool: str, arguments: Mapping[str, Any]) -> str:
         """Return what a call has in common with itself in another attempt, and with no other."""

@@ -140,7 +140,7 @@ def _hear(engine: socket.socket, words: Words, task: asyncio.Task[str], shared: 
                 shared.hear(tag, body)
         else:
             asyncio.get_running_loop().remove_reader(engine)
-            shared.asking.stop()
+            shared.stop()
             task.cancel()
 
 

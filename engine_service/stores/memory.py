@@ -95,7 +95,7 @@ class MemoryStore:
         """Ask nobody."""
         raise AwayError
 
-    async def adopt(self, user_id: str, run_id: str, engine: str) -> bool:  # noqa: ARG002
+    async def adopt(self, user_id: str, run_id: str, engine: str, *, is_given: bool) -> bool:  # noqa: ARG002
         """Adopt nothing: there are no others."""
         return False
 
@@ -211,8 +211,11 @@ class MemoryJournal:
         """Keep nothing: what is here is lost with the engine."""
         on_saved(checkpoint.number)
 
-    async def settle(self) -> None:
-        """Wait for nothing: all that was written down can be read."""
+    def unsave(self) -> None:
+        """Keep nothing: nothing was kept."""
+
+    async def settle(self, left: float | None = None) -> None:
+        """Wait for nothing: nothing survives this engine."""
 
     def check(self, after: int) -> None:
         """Raise GoneError if one cannot read on from here."""

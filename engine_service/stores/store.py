@@ -59,8 +59,12 @@ class Journal(Protocol):
         """
         ...
 
-    async def settle(self) -> None:
-        """Wait until all that was written down can be read."""
+    def unsave(self) -> None:
+        """Keep nothing any more of what it would go on from: its end is decided."""
+        ...
+
+    async def settle(self, left: float | None = None) -> None:
+        """Wait until all is where it survives this engine, with how much time the run has left, if that is given."""
         ...
 
     def acknowledge(self, after: int) -> None:
@@ -116,7 +120,7 @@ class Place(NamedTuple):
     """Where a run is."""
 
     engine: str
-    """That has it; nothing when that is gone."""
+    """That has it, or is about to: to go on with it, or to end it."""
     info: RunInfo
     """What was known of it when it began, or ended."""
     bases: str
@@ -145,16 +149,23 @@ class Owner(Protocol):
         """Answer another engine."""
         ...
 
-    def lapse(self, user_id: str, run_id: str) -> bool:
-        """Hear that a resumable run of its own is perhaps another's by now; tell whether it can go on."""
+    def lapse(self, user_id: str, run_id: str) -> None:
+        """Hear that a resumable run of its own is perhaps another's by now."""
         ...
 
-    async def abandon(self, user_id: str, run_id: str) -> None:
-        """End a run of its own without a word, so that it can go on elsewhere. The store has all that it said then."""
+    async def abandon(self, user_id: str, run_id: str) -> bool:
+        """End a run of its own without a word, so that it can go on elsewhere. The store has all that it said then.
+
+        False where it ends by itself.
+        """
         ...
 
-    def may_adopt(self, info: RunInfo, user_id: str) -> bool:
-        """Tell whether a run can go on here."""
+    def reserve(self, info: RunInfo, user_id: str) -> Callable[[], None] | None:
+        """Hold a place for a run that may go on here, and return what gives it back; None if it can't."""
+        ...
+
+    def make_room(self, user_id: str) -> bool:
+        """Forget something of a user's, or of anybody's, that is kept for absent callers; False if there is nothing."""
         ...
 
     async def adopt(self, left: Left) -> None:
@@ -227,8 +238,8 @@ class Store(Protocol):
         """Ask another engine, and wait for what it says. Raises AwayError."""
         ...
 
-    async def adopt(self, user_id: str, run_id: str, engine: str) -> bool:
-        """Let a run go on here that an engine had which is gone; False where it can't."""
+    async def adopt(self, user_id: str, run_id: str, engine: str, *, is_given: bool) -> bool:
+        """Let a run go on here that an engine had which is gone, or gives it away; False where it can't."""
         ...
 
     async def hand_over(self, user_id: str, run_id: str) -> bool:

@@ -87,7 +87,7 @@ class TaskWorker:
     def stop(self, grace: float) -> None:
         """Cancel the agent. One that resists is given up after `grace` seconds: a task cannot be killed."""
         if self._task and self._shared and not self._timer:
-            self._shared.asking.stop()
+            self._shared.stop()
             self._task.cancel()
         self._timer = sooner(self._timer, asyncio.get_running_loop().call_later(grace, self.pipe.close))
 

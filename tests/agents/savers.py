@@ -124,3 +124,31 @@ class LongWinded(Agent):
         await context.report("done")
         await staying
         return ""
+
+
+class Resisting(Agent):
+    """Saves, and goes on for a while when it is told to stop."""
+
+    async def run(self, context: RunContext, input: str) -> str:
+        if context.restored is None:
+            await context.checkpoint({})
+            await context.say("saved")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await context.checkpoint({"step": 2})  # returns at once: there will be no other attempt
+            await asyncio.sleep(1)
+        return ""
+
+
+class Once(Agent):
+    """Saves once, and goes on for as long as it is told."""
+
+    async def run(self, context: RunContext, input: str) -> str:
+        if context.restored is None:
+            await asyncio.sleep(context.parameters.get("before", 0))
+            await context.checkpoint({})
+        for tick in range(int(context.parameters.get("ticks", 20))):
+            await context.say(str(tick))
+            await asyncio.sleep(0.1)
+        return ""

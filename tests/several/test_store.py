@@ -156,3 +156,17 @@ async def test_many_begin_at_once(store: Valkey) -> None:
     leaving = await asyncio.gather(*(shared.place(info.run_id, info, 60.0) for info in infos))
     assert len(leaving) == 150
     await shared.close()
+
+
+async def test_a_store_that_is_full_for_a_while(store: Valkey) -> None:
+    """What it refuses meanwhile is written later: the run is not taken for another engine's."""
+    with start_engine(STORE=store.url) as service, store.client() as client:
+        async with caller(service.address) as alice:
+            call = alice.call("ticker", run_id=str(uuid.uuid4()), resume_window=Duration(seconds=60))
+            seen = await taken(call, 3)
+            client.config_set("maxmemory", "1")
+            await asyncio.to_thread(service.wait_for, lambda record: record["event"] == "the store is away")
+            client.config_set("maxmemory", "0")
+            seen += await taken(call, None)
+    assert [event.seq for event in seen] == list(range(1, len(seen) + 1))
+    assert kind(seen[-1]) == "agent_completed"

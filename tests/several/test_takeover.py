@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 import psutil
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from runwire.v1 import events_pb2 as pb
@@ -296,3 +297,56 @@ async def test_three_attempts(store: Valkey, tmp_path: Path) -> None:
 def is_below(pid: int, service: Service) -> bool:
     """Tell whether a process is one of an engine's runs."""
     return pid in {child.pid for child in psutil.Process(service.pid).children(recursive=True)}
+
+
+async def test_what_is_cancelled_does_not_go_on(engines: Engines) -> None:
+    """A run whose user has cancelled it ends, though its engine drains before it has."""
+    one, other = engines
+    async with caller(one.address) as here, caller(other.address) as there:
+        run_id, _, _ = await begun(here, "resisting")
+        await here.cancel(run_id)
+        one.process.terminate()
+        await asyncio.to_thread(one.wait)
+        rest = await taken(there.resume(run_id, 2), None)
+        assert [kind(event) for event in rest] == ["agent_cancelled"]
+
+
+async def test_a_rolling_restart(store: Valkey) -> None:
+    """Each engine in turn is told to stop: a run that saved once goes on, and its reader elsewhere stays its caller."""
+    options = {"agents": AGENTS, "STORE": store.url, "DRAIN_GRACE": "6"}
+    with ExitStack() as stack:
+        one, two, three = (stack.enter_context(start_engine(**options)) for _ in range(3))
+        async with caller(one.address) as here, caller(three.address) as there:
+            run_id, busy = str(uuid.uuid4()), here.call("once", parameters={"ticks": 40})
+            window, about = Duration(seconds=3), {"ticks": 70, "before": 0.5}
+            await taken(here.call("once", run_id=run_id, resume_window=window, parameters=about), 1)
+            call = there.resume(run_id, 1)
+            one.process.terminate()  # held up by the other run, and this one is yet to save
+            seen = await upto(call, "agent_recovered")
+            if is_begun(two, run_id):
+                two.process.terminate()
+            seen += await taken(call, None)
+            assert kind((await taken(busy, None))[-1]) == "agent_completed"
+    assert numbers(seen) == list(range(2, len(seen) + 2))
+    assert [event.agent_recovered.attempt for event in recovered(seen)] == [2, 3][: len(recovered(seen))]
+    assert kind(seen[-1]) == "agent_completed", "its caller was there all the time"
+
+
+def is_begun(service: Service, run_id: str) -> bool:
+    return any(each.get("event") == "run started" and each.get("run_id") == run_id for each in service.records)
+
+
+async def test_no_more_than_there_is_room_for(store: Valkey) -> None:
+    """An engine that drains gives away what others have room for, and waits for the rest."""
+    options = {"agents": AGENTS, "STORE": store.url}
+    with start_engine(DRAIN_GRACE="10", **options) as one, start_engine(MAX_RUNS="2", **options) as other:
+        async with caller(one.address) as here, caller(other.address) as there:
+            ids = [str(uuid.uuid4()) for _ in range(5)]
+            calls = [here.call("once", run_id=run_id, resume_window=LONG) for run_id in ids]
+            for call in calls:
+                await taken(call, 3)
+            one.process.terminate()
+            await asyncio.to_thread(one.wait)
+            told = [await taken(there.resume(run_id, 0), None) for run_id in ids]
+    assert all(kind(events[-1]) == "agent_completed" for events in told)
+    assert sum(len(recovered(events)) for events in told) == 2

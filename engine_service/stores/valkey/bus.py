@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from engine_service.stores.store import AwayError, Message, Owner
+from engine_service.stores.valkey.keys import Name
 from engine_service.stores.valkey.link import AWAY, Link, repeat
 
 ANSWER = 2.0
@@ -20,9 +21,9 @@ MOST = 1000
 class Bus:
     """One engine's ear, and its voice."""
 
-    def __init__(self, link: Link, engine: str, owner: Owner) -> None:
+    def __init__(self, link: Link, name: Name, owner: Owner) -> None:
         self._link = link
-        self._engine = engine
+        self._name = name
         self._owner = owner
         self._numbers = itertools.count(1)
         self._asked = dict[int, asyncio.Future[Message]]()
@@ -43,7 +44,7 @@ class Bus:
         self._asked[number] = answer
         try:
             async with asyncio.timeout(ANSWER):
-                await self._say(engine, {"from": self._engine, "ask": number, "say": message})
+                await self._say(engine, {"from": self._name.now, "ask": number, "say": message})
                 await answer
         except TimeoutError:
             raise AwayError from None
@@ -61,8 +62,11 @@ class Bus:
 
     async def _listen(self) -> None:
         async with self._link.waiting.pubsub() as ear:
-            await ear.subscribe(self._link.keys.bus(self._engine))
+            heard_as = 0
             while True:
+                for name in self._name.all[heard_as:]:  # of what it had before others may still know
+                    await ear.subscribe(self._link.keys.bus(name))
+                heard_as = len(self._name.all)
                 heard = await ear.get_message(ignore_subscribe_messages=True, timeout=1)
                 if heard:
                     self._take(json.loads(heard["data"]))

@@ -11,14 +11,17 @@ from runwire.v1.engine_pb2 import RunInfo
 from engine_service.stores.ledger import Ledger
 from engine_service.stores.memory import Mark, MemoryJournal, Shelf
 from engine_service.stores.store import LostError
-from engine_service.stores.valkey.keys import Run
+from engine_service.stores.valkey.keys import Name, Run
 from engine_service.stores.valkey.link import Link, repeat
-from engine_service.wire import Checkpoint, Work, events_in
+from engine_service.wire import Checkpoint, Work
 
 PIECE = 64 * 1024
 """Bytes of one entry, or a single event."""
 FIRST, EVENTS, END = b"f", b"d", b"e"
 """What an entry has: the number of its first event, its events; or that there will be no more."""
+
+FENCED = "equal or smaller"
+"""What the store says of an entry whose number is not above all others. Whatever else it says no with will pass."""
 
 NOTE = """
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
@@ -30,7 +33,7 @@ return 1
 SEAL = """
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'info', ARGV[2])
-redis.call('HDEL', KEYS[1], 'saved_in', 'state', 'work', 'open')
+redis.call('HDEL', KEYS[1], 'state', 'work', 'open')
 redis.call('ZREM', KEYS[2], ARGV[3])
 return 1
 """
@@ -80,10 +83,9 @@ Step = Entry | Note | Seal
 
 
 class Tenure(NamedTuple):
-    """Whose run it is."""
+    """Since when a run is ours."""
 
     run: Run
-    work: Work
     epoch: int
     bases: tuple[tuple[int, int], ...]
     """With which position each epoch began."""
@@ -100,20 +102,22 @@ class SharedJournal(MemoryJournal):
         self,
         room: tuple[tuple[Shelf, ...], int],
         tenure: Tenure,
+        work: Work | None,
         scribe: "Scribe",
         on_lost: Callable[[], None],
         ledger: Ledger | None = None,
     ) -> None:
         super().__init__(*room)
         self.tenure = tenure
+        self._work = work  # until the store knows it, if it has to
         self._scribe = scribe
         self._on_lost = on_lost
         self._ledger = ledger or Ledger()  # of what was pushed out: the stream has the rest
         self._pushed = self._written = self._ledger.written()
         self._checkpoint: Note | None = None
         self._saved_at = 0
+        self._about: Note | None = None  # what else is to be written down
         self._info = b""
-        self._is_known = tenure.work.recovery is not None
         self._is_lost = self._is_ended = False
 
     def restore(self, pieces: list[Piece]) -> None:
@@ -131,8 +135,7 @@ class SharedJournal(MemoryJournal):
 
     def save(self, checkpoint: Checkpoint, left: float, on_saved: Callable[[int], None]) -> None:
         """Keep what the run goes on from, once the store has what was before."""
-        work = self.tenure.work
-        what = {} if self._is_known else {"work": work.asked(), "trace": work.trace_id}
+        what = {"work": self._work.asked(), "trace": self._work.trace_id} if self._work else {}
         self._saved_at = checkpoint.seq
         self._checkpoint = Note(
             {
@@ -140,22 +143,30 @@ class SharedJournal(MemoryJournal):
                 "at": checkpoint.seq,
                 "number": checkpoint.number,
                 "left": f"{left:.3f}",
-                "saved_in": self.tenure.epoch,
+                "tries": 0,
                 **what,
             },
             lambda: self._saved(checkpoint.number, on_saved),
         )
         self._scribe.want(self)
 
-    async def settle(self) -> None:
-        """Wait until the store has all that was written down, or the run is another's."""
-        while self._shown != self._end and not self._is_lost:
+    def unsave(self) -> None:
+        """Keep nothing of what it would go on from."""
+        self._checkpoint = None
+        self._write_about({"state": b""})
+
+    async def settle(self, left: float | None = None) -> None:
+        """Wait until the store has all, or the run is another's."""
+        if left is not None:
+            self._write_about({"left": f"{left:.3f}"})
+        while (self._about or self._shown != self._end) and not (self._is_lost or self._forgotten):
             self._news.clear()
             await self._news.wait()
 
     def seal(self, info: RunInfo) -> None:
         """Say that there will be no more."""
         super().seal(info)
+        self._work = None
         self._info = info.SerializeToString()
         self._scribe.want(self)
 
@@ -195,6 +206,8 @@ class SharedJournal(MemoryJournal):
             return
         if (pushed := self._pushed) != self._written:  # before that is gone from the stream
             yield Note({"open": pushed, "noted": self._ledger.at}, lambda: self._noted(pushed))
+        if self._about:
+            yield self._about
         end = self._cut(self._shown, self._end, PIECE)
         if end != self._shown:
             data = self._data[self._shown.at - self._start.at : end.at - self._start.at]
@@ -218,8 +231,18 @@ class SharedJournal(MemoryJournal):
     def _saved(self, number: int, on_saved: Callable[[int], None]) -> None:
         if self._checkpoint and self._checkpoint.fields["number"] == number:
             self._checkpoint = None
-        self._is_known = True
+        self._work = None
         on_saved(number)
+
+    def _write_about(self, fields: dict[str, Any]) -> None:
+        about = Note((self._about.fields if self._about else {}) | fields, lambda: self._written_about(about))
+        self._about = about
+        self._scribe.want(self)
+
+    def _written_about(self, about: Note) -> None:
+        if self._about is about:
+            self._about = None
+        self._news.set()
 
     def _noted(self, written: bytes) -> None:
         self._written = written
@@ -229,8 +252,9 @@ class SharedJournal(MemoryJournal):
 
     def _drop(self, start: Mark) -> None:
         if start != self._start and not self._forgotten:
-            self._ledger.take(events_in(self._data[: start.at - self._start.at]))
-            self._pushed = self._ledger.written()
+            dropped = self._data[: start.at - self._start.at]
+            if self._ledger.take(dropped, self._start.seq + 1):
+                self._pushed = self._ledger.written()
         super()._drop(start)
 
 
@@ -240,9 +264,9 @@ Do = Callable[[Any], Awaitable[Any]]
 class Scribe:
     """Writes journals down: all that have something to be written, in one go."""
 
-    def __init__(self, link: Link, engine: str) -> None:
+    def __init__(self, link: Link, name: Name) -> None:
         self._link = link
-        self._engine = engine
+        self._name = name
         self._wanted = dict[SharedJournal, None]()
         self._commands = deque[Do]()
         self._wake = asyncio.Event()
@@ -259,15 +283,11 @@ class Scribe:
         run, epoch = journal.tenure.run, journal.tenure.epoch
         keys = [run.about, run.log, run.places, run.kept]
         self._do(lambda pipe: self._drop(keys=keys, args=[epoch, run.run_id], client=pipe))
-        self.do("SREM", self._link.keys.owned(self._engine), run.member)
+        self.do("SREM", self._link.keys.owned(self._name.now), run.member)
 
     def do(self, *command: Any) -> None:
         """Hear what else is to be done when there is time."""
         self._do(lambda pipe: pipe.execute_command(*command))
-
-    def note_soon(self, tenure: Tenure, fields: dict[str, Any]) -> None:
-        """Write down what is known of a run when there is time."""
-        self._do(lambda pipe: self.note(tenure, fields, client=pipe))
 
     async def note(self, tenure: Tenure, fields: dict[str, Any], client: Any = None) -> bool:
         """Write down what is known of a run; False when it is another's."""
@@ -333,7 +353,7 @@ class Scribe:
 
     async def _is_written(self, journal: SharedJournal, step: Step, result: Any) -> bool:
         """Tell what it means what the store has said: it takes nothing of another engine's run."""
-        if isinstance(result, ResponseError) and isinstance(step, Entry):
+        if isinstance(result, ResponseError) and FENCED in str(result) and isinstance(step, Entry):
             newest = await self._link.redis.xrevrange(journal.tenure.run.log, count=1)
             epoch, number = map(int, newest[0][0].split(b"-")) if newest else (0, 0)
             return epoch == journal.tenure.epoch and number >= step.number

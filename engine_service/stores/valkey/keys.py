@@ -1,5 +1,6 @@
 """What is called how in the store. What is one user's lies together, wherever in a cluster that is."""
 
+import uuid
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
@@ -21,6 +22,20 @@ class Run(NamedTuple):
     places: str
     kept: str
     """Its user's."""
+
+
+class Name:
+    """By what an engine is known. One that others may have given up is another one from then on."""
+
+    def __init__(self) -> None:
+        self.now = self.first = uuid.uuid4().hex
+        self.all = [self.now]
+        """With those that it had, oldest first."""
+
+    def renew(self) -> None:
+        """Be another one."""
+        self.now = uuid.uuid4().hex
+        self.all.append(self.now)
 
 
 class Keys:

@@ -7,7 +7,7 @@ from itertools import islice
 import structlog
 from redis.exceptions import ConnectionError as UnreachableError
 
-from engine_service.stores.valkey.keys import Run
+from engine_service.stores.valkey.keys import Name, Run
 from engine_service.stores.valkey.link import AWAY, PAUSE, Link, repeat
 
 LEASE = 5.0
@@ -67,16 +67,24 @@ def held_for(*, is_lasting: bool) -> int:
 class Lease:
     """One engine's life, as others see it."""
 
-    def __init__(self, link: Link, engine: str, take_over: TakeOver, on_lapse: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        link: Link,
+        name: Name,
+        take_over: TakeOver,
+        go_on: Callable[[], Awaitable[None]],
+        on_lapse: Callable[[], None],
+    ) -> None:
         self._link = link
-        self._engine = engine
+        self._name = name
         self._take_over = take_over
+        self._go_on = go_on
         self._on_lapse = on_lapse
         self._renew = link.waiting.register_script(RENEW)
         self._hold = link.redis.register_script(HOLD)
         self._claim = link.redis.register_script(CLAIM)
         self._log = structlog.get_logger()
-        self._is_away = False
+        self._is_away = self._has_lapsed = False
         self.held = dict[Run, bool]()
         """Runs of ours that have places, and whether they are resumable."""
         self._timer: asyncio.TimerHandle | None = None
@@ -129,19 +137,29 @@ class Lease:
         """Be there no longer."""
         if self._timer:
             self._timer.cancel()
-        await self._link.redis.zadd(self._link.keys.engines, {self._engine: 0})  # others look after what is kept
+        await self._give_up(self._name.now)  # others look after what is kept
 
     def _lapse(self) -> None:
-        self._log.error("the lease is over: resumable runs end")
+        self._log.error("the lease is over: resumable runs end here")
+        self._has_lapsed = True
         self._on_lapse()
+
+    async def _give_up(self, name: str) -> None:
+        await self._link.redis.zadd(self._link.keys.engines, {name: 0}, xx=True)
 
     async def _beat(self, state: str = "known") -> None:
         loop = asyncio.get_running_loop()
         since = loop.time()
         lease = int(LEASE * 1000)
-        if not await self._renew(keys=[self._link.keys.engines], args=[self._engine, lease, state]):
-            self._lapse()  # others have our runs
-            await self._renew(keys=[self._link.keys.engines], args=[self._engine, lease, "new"])
+        if self._has_lapsed:
+            state = "new"
+            await self._give_up(self._name.now)
+            self._name.renew()
+            self._has_lapsed = False
+        if not await self._renew(keys=[self._link.keys.engines], args=[self._name.now, lease, state]):
+            self._lapse()  # others have our runs; we come back as another one
+            await self._beat()
+            return
         # Not looked at, but woken: where nothing was done for long, it is heard before our processes' ends are.
         if self._timer:
             self._timer.cancel()
@@ -158,14 +176,20 @@ class Lease:
         await asyncio.sleep(BEAT)
         if self.is_over:
             return  # we may be dead ourselves
+        await self._go_on()
         while name := await self._claim(keys=[self._link.keys.engines], args=[int(CLAIM_FOR * 1000)]):
             dead = name.decode()
-            owned = self._link.keys.owned(dead)
+            owned, failed = self._link.keys.owned(dead), list[BaseException]()
             runs = await self._link.redis.smembers(owned)
             self._log.warning("an engine is gone", engine=dead, runs=len(runs))
             for some in batched(runs, AT_ONCE):
-                await asyncio.gather(*(self._take_over(member.decode(), dead) for member in some))
-                await self._link.redis.srem(owned, *some)
+                settling = (self._take_over(member.decode(), dead) for member in some)
+                told = await asyncio.gather(*settling, return_exceptions=True)  # one is not to hold up others
+                failed += [said for said in told if isinstance(said, BaseException)]
+                if settled := [each for each, said in zip(some, told, strict=True) if said is None]:
+                    await self._link.redis.srem(owned, *settled)
+            if failed:
+                raise failed[0]  # it is claimed again, a little later
             await self._link.redis.zrem(self._link.keys.engines, f"{dead}!")
 
 

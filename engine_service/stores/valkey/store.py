@@ -1,7 +1,6 @@
 """What engines share through Valkey, or Redis: put together here."""
 
 import asyncio
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -11,7 +10,7 @@ from engine_service.stores.memory import MemoryJournals, MemoryStore
 from engine_service.stores.store import AwayError, Journal, Message, Owner, Place, Tail, TakenError
 from engine_service.stores.valkey.bus import Bus
 from engine_service.stores.valkey.journal import Scribe, SharedJournal, Tenure
-from engine_service.stores.valkey.keys import Run
+from engine_service.stores.valkey.keys import Name
 from engine_service.stores.valkey.lease import LEASE, Lease, held_for
 from engine_service.stores.valkey.link import AWAY, link
 from engine_service.stores.valkey.tails import Tails, ValkeyTail
@@ -32,7 +31,7 @@ redis.call('ZREMRANGEBYSCORE', places, '-inf', now)
 if redis.call('ZCARD', places) >= tonumber(most) then return 'full' end
 redis.call('ZADD', places, now + hold, run)
 redis.call('PEXPIRE', places, math.max(hold, redis.call('PTTL', places)))
-redis.call('HSET', about, 'engine', engine, 'epoch', 1, 'bases', '1:0', 'info', info, 'window', window)
+redis.call('HSET', about, 'engine', engine, 'epoch', 1, 'attempt', 1, 'bases', '1:0', 'info', info, 'window', window)
 if life == '0' then
   redis.call('PEXPIRE', about, hold)
 else
@@ -71,7 +70,7 @@ class ValkeyStore:
         max_runs_per_user: int,
         longest: float,
     ) -> None:
-        self.engine = uuid.uuid4().hex
+        self._name = Name()
         self._journals = journals
         self._per_minute = per_minute
         self._alone = MemoryStore(journals, per_minute)
@@ -81,24 +80,26 @@ class ValkeyStore:
         self._link = link(url)
         self._place = self._link.redis.register_script(PLACE)
         self._rate = self._link.redis.register_script(RATE)
-        self._scribe = Scribe(self._link, self.engine)
-        self._tails = Tails(self._link, self.engine)
-        self._lease = Lease(self._link, self.engine, self._settle, self._lapse)
-        self._lapsed = set[Run]()
-        """Runs of ours that others may have by now."""
-        self._returning = set[asyncio.Task[None]]()
+        self._scribe = Scribe(self._link, self._name)
+        self._tails = Tails(self._link, self._name.first)
+        self._lease = Lease(self._link, self._name, self._settle, self._go_on, self._lapse)
         self._owner: Owner
         self._bus: Bus
         self._takeover: Takeover
         self._working: asyncio.Task[None] | None = None
 
+    @property
+    def engine(self) -> str:
+        """By what this engine is known now."""
+        return self._name.now
+
     async def begin(self, owner: Owner) -> None:
         """Go there. Raises AwayError, with what an operator is to do."""
         self._owner = owner
-        self._bus = Bus(self._link, self.engine, owner)
+        self._bus = Bus(self._link, self._name, owner)
         self._takeover = Takeover(
             self._link,
-            self.engine,
+            self._name,
             self._journals,
             self._scribe,
             self._lease,
@@ -107,7 +108,7 @@ class ValkeyStore:
             max_runs_per_user=self._max_runs_per_user,
             longest=self._longest,
         )
-        self._lease.on_renewed = self._renewed
+        self._lease.on_renewed = owner.renew
         await self._link.check()
         try:
             await self._lease.begin()
@@ -158,6 +159,7 @@ class ValkeyStore:
             )  # fmt: skip
         except AWAY as error:
             if window:
+                self._takeover.unsettled[run] = self.engine  # perhaps it is there: then it ends
                 raise AwayError from error
             return _nothing  # one of our own
         if said != b"in":
@@ -179,8 +181,8 @@ class ValkeyStore:
         """Begin the journal of a resumable run that has a place. Raises FullError."""
         room = self._journals.room(work.user_id)
         run = self._link.keys.run(work.user_id, work.run_id)
-        tenure = Tenure(run, work, FIRST_EPOCH, ((FIRST_EPOCH, 0),))
-        return SharedJournal(room, tenure, self._scribe, lambda: self._owner.lose(work.user_id, work.run_id))
+        tenure = Tenure(run, FIRST_EPOCH, ((FIRST_EPOCH, 0),))
+        return SharedJournal(room, tenure, work, self._scribe, lambda: self._owner.lose(work.user_id, work.run_id))
 
     async def where(self, user_id: str, run_id: str) -> Place | None:
         """Tell where a user's run is. Raises AwayError."""
@@ -215,32 +217,32 @@ class ValkeyStore:
 
     async def ask(self, engine: str, message: Message) -> Message:
         """Ask another engine, and wait for what it says. Raises AwayError."""
-        if not engine:
-            raise AwayError
         return await self._bus.ask(engine, message)
 
-    async def adopt(self, user_id: str, run_id: str, engine: str) -> bool:
-        """Let a run go on here that an engine had which is gone; False where it can't."""
+    async def adopt(self, user_id: str, run_id: str, engine: str, *, is_given: bool) -> bool:
+        """Let a run go on here that an engine had which is gone, or gives it away; False where it can't."""
+        run = self._link.keys.run(user_id, run_id)
         try:
-            return not self._lease.is_over and await self._takeover.adopt(user_id, run_id, engine)
+            return await self._takeover.adopt(run, engine, is_given=is_given)
         except AWAY:
-            return False
+            return run in self._takeover.unsettled  # then it is perhaps ours, and we see to it
 
     async def hand_over(self, user_id: str, run_id: str) -> bool:
         """Let a run go on at another engine that would otherwise end here; False where it can't."""
         run = self._link.keys.run(user_id, run_id)
         try:
             self._lease.check()
-            for engine in await self._takeover.engines(but=self.engine):
+            for engine in (await self._takeover.engines())[:-1]:
                 if await self._takeover.may_adopt(engine, run):
                     break
             else:
                 return False
         except AWAY:
             return False
-        await self._owner.abandon(user_id, run_id)
+        if not await self._owner.abandon(user_id, run_id):
+            return False
         with suppress(*AWAY):  # then it goes on when our lease is over
-            await self._takeover.settle(run.member, self.engine, but=self.engine)
+            await self._takeover.settle(run.member, self.engine, to=engine, is_given=True)
         self._owner.lose(user_id, run_id)
         return True
 
@@ -252,31 +254,18 @@ class ValkeyStore:
     def _lapse(self) -> None:
         """Hear that others may have our runs by now."""
         for run, is_lasting in tuple(self._lease.held.items()):
-            if is_lasting and self._owner.lapse(run.user_id, run.run_id):
-                self._lapsed.add(run)
-
-    def _renewed(self, until: float) -> None:
-        """Hear that we live. Runs that were given up meanwhile go on, if nobody else has taken them."""
-        self._owner.renew(until)
-        for run in self._lapsed:
-            task = asyncio.create_task(self._return(run))
-            self._returning.add(task)
-            task.add_done_callback(self._returning.discard)
-        self._lapsed.clear()
-
-    async def _return(self, run: Run) -> None:
-        await self._owner.abandon(run.user_id, run.run_id)
-        self._owner.lose(run.user_id, run.run_id)
-        with suppress(*AWAY):
-            await self._settle(run.member, self.engine)
+            if is_lasting:
+                self._owner.lapse(run.user_id, run.run_id)
+        self._takeover.unsettled.clear()  # they are found by the name that we had
 
     async def _settle(self, member: str, engine: str) -> None:
         await self._takeover.settle(member, engine)
 
+    async def _go_on(self) -> None:
+        await self._takeover.go_on()
+
     async def _is_nobodys(self, engine: str) -> bool:
         """Tell whether an engine is gone, and nobody will look for what it left: it began that when it was given up."""
-        if not engine:
-            return False  # somebody is taking it over
         known: list[float | None] = await self._link.redis.zmscore(self._link.keys.engines, [engine, f"{engine}!"])
         return known == [None, None]
 

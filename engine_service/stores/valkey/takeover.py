@@ -1,21 +1,23 @@
-"""What a gone engine has left: runs that saved what they can go on from go on elsewhere, and the others end."""
+"""What a gone engine has left: runs that saved what they can go on from go on elsewhere, and the others end.
+
+Whoever has fenced a run owns it at once, and sees to it until it runs here, is another's, or has ended.
+"""
 
 import datetime
 import random
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from runwire.v1.engine_pb2 import RunInfo
 
 from engine_service.stores.ledger import Ledger
 from engine_service.stores.memory import MemoryJournals, Shelf
-from engine_service.stores.store import AwayError, FullError, Left, NotAdoptedError, Owner
+from engine_service.stores.store import AwayError, FullError, Left, LostError, NotAdoptedError, Owner
 from engine_service.stores.valkey.bus import Bus
 from engine_service.stores.valkey.journal import END, EVENTS, FIRST, Piece, Scribe, SharedJournal, Tenure
-from engine_service.stores.valkey.keys import Run
+from engine_service.stores.valkey.keys import Name, Run
 from engine_service.stores.valkey.lease import Lease, held_for
 from engine_service.stores.valkey.link import Link
-from engine_service.wire import GRACE, Checkpoint, Recovery, Work, ends, events_in
+from engine_service.wire import GRACE, Checkpoint, Recovery, Work, ends
 
 ATTEMPTS = 3
 """How often a run is started again from one checkpoint."""
@@ -23,9 +25,9 @@ NEWEST = 8
 """Entries of a stream that tell how it ends, unless so many heirs died before they said a word."""
 
 FENCE = """
-local engine, heir = unpack(redis.call('HMGET', KEYS[1], 'engine', 'heir'))
 local here, from, run, most, hold, life = unpack(ARGV)
-if not engine or not (engine == from or engine == '' and (heir == from or heir == here)) then return 'taken' end
+local engine = redis.call('HGET', KEYS[1], 'engine')
+if engine ~= from then return engine == here and 'ours' or 'taken' end
 if life == '0' then
   redis.call('ZREM', KEYS[3], run)
 else
@@ -41,23 +43,25 @@ else
   redis.call('PEXPIRE', KEYS[2], life)
 end
 local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
-redis.call('HSET', KEYS[1], 'engine', '', 'heir', here)
+redis.call('HSET', KEYS[1], 'engine', here)
 redis.call('XADD', KEYS[2], 'NOMKSTREAM', epoch .. '-0', 'f', 0)
-return {epoch, redis.call('HMGET', KEYS[1], 'info', 'bases', 'window', 'work', 'trace', 'open', 'noted', 'state', 'at',
-  'number', 'left')}
+return {epoch, redis.call('HMGET', KEYS[1], 'info', 'bases', 'window', 'attempt', 'tries', 'work', 'trace', 'open',
+  'noted', 'state', 'at', 'number', 'left')}
 """
-"""Makes a run another engine's, for good or to end it: whoever had it writes nothing any more."""
+"""Makes a run another engine's, to go on with it or to end it: whoever had it writes nothing any more."""
 
 
 class Fenced(NamedTuple):
     """A run that is ours by now."""
 
-    run: Run
-    epoch: int
+    tenure: Tenure
     info: RunInfo
     bases: tuple[tuple[int, int], ...]
     window: int
     """Milliseconds."""
+    attempt: int
+    tries: int
+    """How many attempts there were from its checkpoint."""
     rest: list[bytes | None]
     """What it saved, if anything: `work` and what follows it in FENCE."""
 
@@ -68,7 +72,7 @@ class Takeover:
     def __init__(
         self,
         link: Link,
-        engine: str,
+        name: Name,
         journals: MemoryJournals,
         scribe: Scribe,
         lease: Lease,
@@ -79,7 +83,7 @@ class Takeover:
         longest: float,
     ) -> None:
         self._link = link
-        self._engine = engine
+        self._name = name
         self._journals = journals
         self._scribe = scribe
         self._lease = lease
@@ -88,162 +92,199 @@ class Takeover:
         self._max_runs_per_user = max_runs_per_user
         self._longest = longest
         self._fence = link.redis.register_script(FENCE)
-        self._adopting = set[Run]()
+        self._busy = set[Run]()
+        self.unsettled = dict[Run, str]()
+        """Runs that are perhaps ours, and neither run here nor have ended: each with by what name we have it."""
 
-    async def settle(self, member: str, gone: str, *, but: str = "") -> None:
-        """Let a run go on somewhere that an engine had which is gone, or end it."""
+    async def go_on(self) -> None:
+        """See to what is unsettled."""
+        for run, name in tuple(self.unsettled.items()):
+            if run not in self._busy:
+                await self.settle(run.member, name)
+
+    async def settle(self, member: str, gone: str, *, to: str = "", is_given: bool = False) -> None:
+        """Let a run go on somewhere that an engine had which is gone, or gives it away; or end it."""
         run = self._link.keys.listed(member)
-        if but:  # nobody died: that counts as no attempt
-            await self._link.redis.hincrby(run.about, "saved_in", 1)
-        epoch, saved_in = await self._link.redis.hmget(run.about, "epoch", "saved_in")
-        if saved_in is not None and int(epoch) - int(saved_in) < ATTEMPTS:
-            for engine in await self.engines(but=but):
-                if await self._offer(engine, run, gone):
+        if run in self._busy:
+            return
+        saved, tries = await self._link.redis.hmget(run.about, "state", "tries")
+        if saved and int(tries or 0) < ATTEMPTS + is_given:
+            engines = await self.engines(first=to)
+            for engine in engines[:-1] if is_given else engines:  # we are the last
+                if await self._offer(engine, run, gone, is_given=is_given):
+                    self.unsettled.pop(run, None)
                     return
         await self._end(run, gone)
 
-    async def engines(self, *, but: str = "") -> list[str]:
-        """Return the engines that live, in any order."""
+    async def engines(self, *, first: str = "") -> list[str]:
+        """Return the engines that live, in any order but for the first, and for us, who are the last."""
         names = [name.decode() for name in await self._link.redis.zrange(self._link.keys.engines, 0, -1)]
-        living = [name for name in names if not name.endswith("!") and name != but]
-        random.shuffle(living)
-        return living
+        others = [name for name in names if not name.endswith("!") and name not in self._name.all]
+        random.shuffle(others)
+        others.sort(key=first.__ne__)
+        return [*others, self._name.now]
 
     async def may_adopt(self, engine: str, run: Run) -> bool:
         """Ask an engine whether a run can go on there."""
-        with suppress(AwayError):
-            return "refusal" not in await self._bus.ask(engine, {"do": "may adopt", **_about(run)})
-        return False
+        return await self._asks(engine, {"do": "may adopt", **_about(run)})
 
-    async def adopt(self, user_id: str, run_id: str, gone: str) -> bool:
+    async def adopt(self, run: Run, gone: str, *, is_given: bool) -> bool:
         """Let a run go on here; False where it can't. One that another engine has taken is no concern of ours."""
-        run = self._link.keys.run(user_id, run_id)
-        if run in self._adopting:
+        if run in self._busy:
             return True
-        self._adopting.add(run)
+        if (info := await self._link.redis.hget(run.about, "info")) is None:
+            return True
+        leave = self._owner.reserve(RunInfo.FromString(info), run.user_id)
+        if leave is None or self._lease.is_over:
+            return False
+        self._busy.add(run)
         try:
-            return await self._adopt(run, gone)
+            room = self._room(run.user_id)
+            return room is not None and await self._adopt(run, gone, room, is_given=is_given)
         finally:
-            self._adopting.discard(run)
+            self._busy.discard(run)
+            leave()
 
-    async def _adopt(self, run: Run, gone: str) -> bool:
-        user_id = run.user_id
-        if (about := await self._link.redis.hget(run.about, "info")) is None:
-            return True
-        if not self._owner.may_adopt(RunInfo.FromString(about), user_id):
-            return False
-        try:
-            room = self._journals.room(user_id)
-        except FullError:
-            return False
+    def _room(self, user_id: str) -> tuple[tuple[Shelf, ...], int] | None:
+        while True:
+            try:
+                return self._journals.room(user_id)
+            except FullError as full:
+                if not self._owner.make_room(full.user_id):
+                    return None
+
+    async def _adopt(self, run: Run, gone: str, room: tuple[tuple[Shelf, ...], int], *, is_given: bool) -> bool:
         fenced = await self._fenced(run, gone, adopting=True)
         if isinstance(fenced, bytes):
-            return fenced == b"taken"
-        if (left := await self._left(fenced, room)) is None:
+            return fenced != b"full"
+        try:
+            left = await self._left(fenced, room, is_given=is_given)
+        except LostError:
+            self.unsettled.pop(run, None)
+            return True
+        if left is None:
             await self._write_end(fenced)
             return True
         self._lease.held[run] = True
+        if await self._starts(left):
+            self.unsettled.pop(run, None)
+        else:  # it is ours, and unsettled: others are asked for it
+            left.leave()
+            left.journal.lose()
+            left.journal.forget()
+        return True
+
+    async def _starts(self, left: Left) -> bool:
+        """Start a run; False where that can't be."""
+        if self._lease.is_over:
+            return False
         try:
             await self._owner.adopt(left)
         except NotAdoptedError:
-            await self._write_end(fenced)
-        else:
-            self._scribe.note_soon(Tenure(run, left.work, fenced.epoch, ()), {"engine": self._engine})
+            return False
         return True
 
-    async def _offer(self, engine: str, run: Run, gone: str) -> bool:
-        if engine == self._engine:
-            return await self.adopt(run.user_id, run.run_id, gone)
-        with suppress(AwayError):
-            return "refusal" not in await self._bus.ask(engine, {"do": "adopt", "from": gone, **_about(run)})
-        return False
+    async def _offer(self, engine: str, run: Run, gone: str, *, is_given: bool) -> bool:
+        if engine == self._name.now:
+            return await self.adopt(run, gone, is_given=is_given)
+        return await self._asks(engine, {"do": "adopt", "from": gone, "is_given": is_given, **_about(run)})
+
+    async def _asks(self, engine: str, message: dict[str, Any]) -> bool:
+        try:
+            return "refusal" not in await self._bus.ask(engine, message)
+        except AwayError:
+            return False
 
     async def _end(self, run: Run, gone: str) -> None:
         """End a run, unless it had ended."""
-        fenced = await self._fenced(run, gone, adopting=False)
-        if isinstance(fenced, Fenced):
-            await self._write_end(fenced)
+        self._busy.add(run)
+        try:
+            fenced = await self._fenced(run, gone, adopting=False)
+            if isinstance(fenced, Fenced):
+                await self._write_end(fenced)
+        finally:
+            self._busy.discard(run)
 
     async def _fenced(self, run: Run, gone: str, *, adopting: bool) -> Fenced | bytes:
-        """Make a run ours; or say why that can't be."""
-        owned = self._link.keys.owned(self._engine)
+        """Make a run ours; or say why that can't be. Until it is settled we see to it, whatever we hear of it now."""
+        name, owned = self._name.now, self._link.keys.owned(self._name.now)
         await self._link.redis.sadd(owned, run.member)  # first: or it would be nobody's if we died meanwhile
         window = int(await self._link.redis.hget(run.about, "window") or 0)
         life = int(self._longest * 1000) + window if adopting else 0
         await self._link.redis.pexpire(owned, int(self._longest * 2000) + 2 * window)
+        self.unsettled[run] = name
         said = await self._fence(
             keys=[run.about, run.log, run.places, run.kept],
-            args=[
-                self._engine, gone, run.run_id, self._max_runs_per_user, held_for(is_lasting=True), life,
-            ],
-        )  # fmt: skip
+            args=[name, gone, run.run_id, self._max_runs_per_user, held_for(is_lasting=True), life],
+        )
         if isinstance(said, bytes):
-            await self._link.redis.srem(owned, run.member)
+            self.unsettled.pop(run, None)
+            if said != b"ours":
+                await self._link.redis.srem(owned, run.member)
             return said
-        epoch, (info, bases, _, *rest) = said
+        epoch, (info, bases, _, attempt, tries, *rest) = said
         known = tuple((int(began), int(base)) for began, _, base in (b.partition(b":") for b in bases.split(b",")))
-        return Fenced(run, epoch, RunInfo.FromString(info), known, window, rest)
+        about = RunInfo.FromString(info)
+        return Fenced(Tenure(run, epoch, known), about, known, window, int(attempt or 1), int(tries or 0), rest)
 
-    async def _left(self, fenced: Fenced, room: tuple[tuple[Shelf, ...], int]) -> Left | None:
-        """Return what a run can go on from; None where it can't, or is over."""
-        run, (asked, trace, opened, noted, state, at, number, left) = fenced.run, fenced.rest
+    async def _left(self, fenced: Fenced, room: tuple[tuple[Shelf, ...], int], *, is_given: bool) -> Left | None:
+        """Return what a run can go on from; None where it can't, or is over. Raises LostError."""
+        run, (asked, trace, opened, noted, state, at, number, left) = fenced.tenure.run, fenced.rest
         pieces = _pieces(await self._link.redis.xrange(run.log))
         if not (pieces and asked and state and at and number and left):
             return None
-        pushed_out = Ledger(opened or b"", int(noted or 0))
-        now = Ledger(opened or b"", int(noted or 0))
+        pushed_out, now = (Ledger(opened or b"", int(noted or 0)) for _ in range(2))
         for piece in pieces:
-            now.take(events_in(piece.events))
+            now.take(piece.events, piece.first)
         if now.is_over or not now.is_whole:
             return None
         recovery = Recovery(
-            attempt=fenced.epoch,
+            attempt=fenced.attempt + 1,
             last_seq=pieces[-1].last,
             checkpoint=Checkpoint(int(at), int(number), state),
             open=now.open,
             usage=now.usage,
         )
-        bases = (*fenced.bases, (fenced.epoch, recovery.last_seq))
+        tenure = fenced.tenure._replace(bases=(*fenced.bases, (fenced.tenure.epoch, recovery.last_seq)))
+        begun = {"bases": _written(tenure.bases), "attempt": recovery.attempt, "tries": fenced.tries + (not is_given)}
+        if not await self._scribe.note(tenure, begun):
+            raise LostError
         started = fenced.info.started.ToDatetime(datetime.UTC)
         work = Work.again(run.user_id, asked, (trace or b"").decode(), started, recovery)
-        tenure = Tenure(run, work, fenced.epoch, bases)
-        await self._scribe.note(tenure, {"bases": _written(bases)})
         journal = SharedJournal(
-            room, tenure, self._scribe, lambda: self._owner.lose(run.user_id, run.run_id), pushed_out
+            room, tenure, None, self._scribe, lambda: self._owner.lose(run.user_id, run.run_id), pushed_out
         )
         journal.restore(pieces)
-        seconds = max(float(left), GRACE)
-        return Left(work, seconds, fenced.window / 1000, journal, lambda: self._leave(run))
+        return Left(work, max(float(left), GRACE), fenced.window / 1000, journal, lambda: self._leave(run))
 
     def _leave(self, run: Run) -> None:
         self._lease.held.pop(run, None)
 
     async def _write_end(self, fenced: Fenced) -> None:
         """Write how it ends, unless it had ended."""
-        run, epoch, known = fenced.run, fenced.epoch, fenced.info
+        (run, epoch, _), known = fenced.tenure, fenced.info
         # First the fence, and then the tail: what comes between them would come after.
         newest = await self._link.redis.xrevrange(run.log, count=NEWEST)
         if not _pieces(newest):
             newest = await self._link.redis.xrevrange(run.log)
         pieces = _pieces(newest[::-1])
         last = known.last_seq = pieces[-1].last if pieces else 0
-        is_over = _is_over(newest, pieces)
         pipe = self._link.redis.pipeline(transaction=False)
-        if not is_over:
+        if not _is_over(newest, pieces):
             known.last_seq = last + 1
             lost = {FIRST: last + 1, EVENTS: self._owner.end_of(known)}
             pipe.xadd(run.log, lost, id=f"{epoch}-{last + 1}", nomkstream=True)
         known.is_over = True
         pipe.xadd(run.log, {END: 1}, id=f"{epoch}-{last + 2}", nomkstream=True)
-        bases = _written((*fenced.bases, (epoch, last)))
-        tenure = Tenure(run, Work(run.run_id, run.user_id, known.agent), epoch, ())
-        await self._scribe.note(tenure, {"info": known.SerializeToString(), "bases": bases}, client=pipe)
-        pipe.hdel(run.about, "saved_in", "state", "work", "open")
+        about = {"info": known.SerializeToString(), "bases": _written((*fenced.bases, (epoch, last)))}
+        await self._scribe.note(fenced.tenure, about, client=pipe)
+        pipe.hdel(run.about, "state", "work", "open")
         pipe.zrem(run.places, run.run_id)
         for key in (run.about, run.log):
             pipe.pexpire(key, fenced.window)
-        pipe.srem(self._link.keys.owned(self._engine), run.member)
+        pipe.srem(self._link.keys.owned(self._name.now), run.member)
         await pipe.execute()
+        self.unsettled.pop(run, None)
 
 
 def _written(bases: tuple[tuple[int, int], ...]) -> str:
@@ -270,6 +311,7 @@ def _is_over(newest: list[tuple[bytes, dict[bytes, Any]]], pieces: list[Piece]) 
     """Tell whether a stream has its end, or the run's last event."""
     if any(END in fields for _, fields in newest):
         return True
-    ledger = Ledger()
-    ledger.take(events_in(pieces[-1].events) if pieces else ())
+    ledger = Ledger(b"", pieces[-1].first - 1 if pieces else 0)
+    for piece in pieces[-1:]:
+        ledger.take(piece.events, piece.first)
     return ledger.is_over

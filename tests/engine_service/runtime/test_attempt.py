@@ -1,11 +1,15 @@
 """What an attempt saves, and what the next one knows."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine_service import Agent, RunContext, testing
+from engine_service.runtime.agent import Shared
 from engine_service.runtime.attempt import Attempt
+from engine_service.wire import FIRST, SAVED
 from tests.agents.savers import BelowWrong, Saver, Wrong
 from tests.support.clients import kind
 
@@ -76,3 +80,36 @@ async def test_keys_of_what_is_not_plain(amount: object) -> None:
     made = object.__new__(Attempt)
     with pytest.raises(ValueError, match="only calls with plain values"):
         made.key("a", "pay", {"amount": amount})
+
+
+class Silent:
+    """An engine that answers nothing."""
+
+    drained = True
+
+    def write(self, frame: bytes) -> None: ...
+
+    async def drain(self) -> None: ...
+
+
+async def test_who_is_told_to_stop_waits_for_nothing() -> None:
+    """Nobody saves for a run that is told to stop: whoever waits for that, or asks for it then, goes on."""
+    shared = Shared.of(FIRST, Silent(), {}, testing.TERMS, is_alone=True)
+    saving = asyncio.create_task(shared.attempt.save({}))
+    await asyncio.sleep(0)
+    shared.stop()
+    await saving
+    await shared.attempt.save({})
+
+
+async def test_a_checkpoint_that_was_given_up() -> None:
+    """Keys are counted from what is saved: not from what somebody has given up to wait for."""
+    shared = Shared.of(FIRST, Silent(), {}, testing.TERMS, is_alone=True)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await shared.attempt.save({})
+    before = shared.attempt.key("a", "pay", {})
+    again = Shared.of(FIRST, Silent(), {}, testing.TERMS, is_alone=True)
+    assert again.attempt.key("a", "pay", {}) == before
+    shared.hear(SAVED, b"1")
+    assert shared.attempt.key("a", "pay", {}) not in {before, again.attempt.key("a", "pay", {})}
