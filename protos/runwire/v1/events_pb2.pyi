@@ -320,7 +320,7 @@ class Event(google.protobuf.message.Message):
     def agent_recovered(self) -> Global___AgentRecovered:
         """The run's engine was lost, and another one goes on with it.
 
-        From what the agent had saved. What was open is closed right behind this event.
+        From what the agent had saved. Calls of tools and sub-agents that were open are closed right behind this event.
         """
 
     @property
