@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from runwire.v1 import events_pb2 as pb
@@ -22,6 +22,19 @@ from engine_service.wire import Work, event_frame, stamp
 
 SURE = 2.0
 """Seconds until whoever cancels a run hears that it may go on all the same: what it saved cannot be struck out yet."""
+
+
+AT_ONCE = 8
+"""Runs that are handed over at once."""
+PROMISED = 5.0
+"""Seconds that a place is kept for a run of which another engine has asked whether it could go on here."""
+
+
+class Promise(NamedTuple):
+    """A place that is kept for another engine's run."""
+
+    give_back: Callable[[], None]
+    timer: asyncio.TimerHandle
 
 
 class Peers:
@@ -42,6 +55,7 @@ class Peers:
         self._on_renewed = on_renewed
         self._guests = Guests(store)
         self._visits = dict[str, Visit]()
+        self._promises: dict[tuple[str, str], Promise] = {}
         self._abandoning = set[asyncio.Task[None]]()
 
     async def cancel(self, user_id: str, run_id: str) -> None:
@@ -130,14 +144,22 @@ class Peers:
 
     async def hand_over(self) -> None:
         """Let runs go on at other engines, as far as they can."""
-        for each in self._resumables.saved():  # one by one: so is each promise to take one kept
+        turn = asyncio.Semaphore(AT_ONCE)
+
+        async def hand_over(each: Resumable) -> None:
             try:
-                await self._store.hand_over(each.user_id, each.run_id)
+                async with turn:
+                    await self._store.hand_over(each.user_id, each.run_id)
             except Exception:  # noqa: BLE001 - others are not to end for that
                 structlog.get_logger().exception("a run cannot be handed over", run_id=each.run_id)
 
+        await asyncio.gather(*(hand_over(each) for each in self._resumables.saved()))
+
     def reserve(self, info: RunInfo, user_id: str) -> Callable[[], None] | None:
-        """Hold a place for a run that may go on here; None if it can't."""
+        """Hold a place for a run that may go on here, or the one that was promised; None if it can't."""
+        if promise := self._promises.pop((user_id, info.run_id), None):
+            promise.timer.cancel()
+            return promise.give_back
         try:
             self._admission.check(user_id, info.run_id)
         except Refusal:
@@ -197,9 +219,14 @@ class Peers:
             if not await self._store.adopt(user_id, run_id, message["from"], is_given=message["is_given"]):
                 raise engine_away()
         elif give_back := self.reserve((await self._place(user_id, run_id)).info, user_id):
-            give_back()
+            whose = user_id, run_id
+            timer = asyncio.get_running_loop().call_later(PROMISED, self._break_promise, whose)
+            self._promises[whose] = Promise(give_back, timer)
         else:
             raise engine_away()
+
+    def _break_promise(self, whose: tuple[str, str]) -> None:
+        self._promises.pop(whose).give_back()
 
     def _here(self, user_id: str, run_id: str) -> Run | Resumable | None:
         """Return a run that is here. Raises a Refusal for one that is about to go on elsewhere."""

@@ -249,23 +249,27 @@ async def test_a_paused_engine(engines: Engines) -> None:
         assert valid(seen) == [f"{run_id} {number}" for number in range(60)]
 
 
-async def test_an_engine_is_told_to_stop(engines: Engines) -> None:
+async def test_an_engine_is_told_to_stop(store: Valkey) -> None:
     """Its runs that saved go on elsewhere at once; no reader sees a failure, and each number is said once."""
-    one, other = engines
-    with start_gateway(f"{one.address},{other.address}") as front:
+    options = {"agents": AGENTS, "STORE": store.url, "DRAIN_GRACE": "20"}
+    with (
+        start_engine(**options) as one,
+        start_engine(**options) as other,
+        start_gateway(f"{one.address},{other.address}") as front,
+    ):
         clients = [Lasting(front.address, f"user-{number}") for number in range(20)]
         running = [asyncio.create_task(each.run("saver", times=80, pause=0.05)) for each in clients]
         await until(lambda: all(len(each.seqs) > 5 for each in clients))
         began = time.monotonic()
         one.process.terminate()
         await asyncio.to_thread(one.wait)
-        assert time.monotonic() - began < 4 * UNIT, "it does not wait for those who can go on elsewhere"
+        assert time.monotonic() - began < 10 * UNIT, "it does not wait for those who can go on elsewhere"
         await asyncio.gather(*running)
     lost = [each.run_id for each in clients if each.recoveries]
     print(f"{len(lost)} of 20 went on elsewhere")
     assert lost
     for client in clients:
-        assert client.ending == "agentCompleted"
+        assert (client.ending, client.reason) == ("agentCompleted", "")
         assert client.seqs == list(range(1, len(client.seqs) + 1))
         assert client.valid == [f"{client.run_id} {number}" for number in range(80)]
 
