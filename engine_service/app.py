@@ -121,13 +121,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         await stop.wait()
 
         log.info("draining", runs=len(admission.runs()), grace=settings.drain_grace)
-        health.set(is_serving=False)
-        admission.close()
-        ends = asyncio.get_running_loop().time() + settings.drain_grace
-        await _drain(admission, peers, settings.drain_grace)
-        # gRPC would not wait for handlers that still clean up; by now there are none. It does wait for callers who
-        # still read what a resumable run has said.
-        await server.stop(grace=max(ends - asyncio.get_running_loop().time(), 1))
+        await _wind_down(server, health, admission, peers, settings.drain_grace)
     log.info("stopped")
 
 
@@ -297,6 +291,18 @@ def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCrede
     except RuntimeError as error:
         raise BootError(f"cannot listen on {address}: it is taken, or no address of this machine") from error
     return f"{address.rpartition(':')[0]}:{port}"
+
+
+async def _wind_down(server: grpc.aio.Server, health: Health, admission: Admission, peers: Peers, grace: float) -> None:
+    """Take no more runs, see those off that there are, and stop."""
+    health.set(is_serving=False)
+    admission.close()
+    ends = asyncio.get_running_loop().time() + grace
+    await _drain(admission, peers, grace)
+    health.close()
+    # gRPC would not wait for handlers that still clean up; by now there are none. It does wait for callers who
+    # still read what a resumable run has said.
+    await server.stop(grace=max(ends - asyncio.get_running_loop().time(), 1))
 
 
 async def _drain(admission: Admission, peers: Peers, grace: float) -> None:

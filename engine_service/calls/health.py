@@ -32,6 +32,7 @@ class Health(HealthServicer):
         self._status: Any = HealthCheckResponse.NOT_SERVING
         self._changed = asyncio.Event()
         self._watchers = Tally()
+        self._is_closed = False
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Have a server answer it."""
@@ -42,6 +43,11 @@ class Health(HealthServicer):
         self._status = HealthCheckResponse.SERVING if is_serving else HealthCheckResponse.NOT_SERVING
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def close(self) -> None:
+        """End the streams of those who watch: an engine that ends would wait for them."""
+        self._is_closed = True
+        self.set(is_serving=False)
 
     async def Check(self, request: HealthCheckRequest, context: Any) -> HealthCheckResponse:  # noqa: N802 - its name in the contract
         """Say how the engine is."""
@@ -73,6 +79,8 @@ class Health(HealthServicer):
                 said = status
                 async with asyncio.timeout(PATIENCE):
                     await context.write(HealthCheckResponse(status=status))
+            if self._is_closed:
+                return
             await changed.wait()
 
     def _check(self, peer: str) -> None:

@@ -115,6 +115,8 @@ class Peers:
                 task.add_done_callback(self._abandoning.discard)
             else:
                 resumable.stop(LOST)
+        elif run := self._admission.find(user_id, run_id):  # it is yet to start
+            run.stop(LOST, 0)
 
     async def _let_go(self, resumable: Resumable) -> None:
         if await resumable.abandon():
@@ -139,7 +141,7 @@ class Peers:
 
     def send_away(self) -> None:
         """Let whoever reads other engines' runs here read on elsewhere."""
-        for visit in self._visits.values():
+        for visit in tuple(self._visits.values()):
             visit.send_away(draining())
 
     async def hand_over(self) -> None:
@@ -216,7 +218,7 @@ class Peers:
     async def _take(self, message: Message, user_id: str, run_id: str) -> None:
         """Let a run of another engine go on here, or say whether that could be. Raises a Refusal."""
         if message["do"] == "adopt":
-            if not await self._store.adopt(user_id, run_id, message["from"], is_given=message["is_given"]):
+            if not await self._store.adopt(user_id, run_id, message):
                 raise engine_away()
         elif give_back := self.reserve((await self._place(user_id, run_id)).info, user_id):
             whose = user_id, run_id

@@ -51,7 +51,7 @@ class Resumable:
         self._is_forgotten = False
         self.is_saved = run.work.recovery is not None
         """Whether its agent has saved what another engine could go on from."""
-        self._was_saved = False
+        self._is_saving = self._was_saved = False
         self.is_abandoned = False
         """Whether it is to go on elsewhere."""
         self._run: Run | None = run  # until nothing is left of it but this
@@ -124,10 +124,11 @@ class Resumable:
 
     def lose(self) -> None:
         """Hear that it is another engine's by now."""
-        self.is_lost = True
-        self._journal.lose()
-        if self._reader:
-            self._reader.reschedule(0)
+        if not self.is_lost:
+            self.is_lost = True
+            self._journal.lose()
+            if self._reader:
+                self._reader.reschedule(0)
 
     def end(self) -> None:
         """Let callers see the end."""
@@ -218,15 +219,16 @@ class Resumable:
 
     def _save(self, checkpoint: Checkpoint, left: float) -> None:
         def on_saved(number: int) -> None:
-            self.is_saved = True
-            if self._run:
+            if self._run and not self._run.is_stopped:
+                self.is_saved = True
                 self._run.saved(number)
 
+        self._is_saving = True
         self._journal.save(checkpoint, left, on_saved)
 
     def _on_stop(self) -> None:
         """Hear that its end is decided: it does not go on elsewhere, unless that is why."""
-        if self.is_saved and self._run and not self._run.is_abandoned:
+        if (self.is_saved or self._is_saving) and self._run and not self._run.is_abandoned:
             self.is_saved, self._was_saved = False, True
             self._journal.unsave()
         if self._room:
@@ -281,6 +283,8 @@ class Resumables:
 
     async def adopt(self, run: Run, left: Left) -> None:
         """Let a run go on here that another engine has begun. Raises NotAdoptedError, and then nothing has begun."""
+        if self._admission.find(run.work.user_id, run.work.run_id):
+            raise NotAdoptedError  # somebody asks for it anew, and is about to hear that it is there
         try:
             async with AsyncExitStack() as stack:
                 stack.callback(left.leave)
@@ -306,8 +310,9 @@ class Resumables:
     def lose(self, user_id: str, run_id: str) -> None:
         """Hear that a run is another engine's by now."""
         if resumable := self.find(user_id, run_id):
+            if not (resumable.is_abandoned or resumable.is_lost):
+                structlog.get_logger().warning("run lost", run_id=run_id, user_id=user_id)
             resumable.lose()
-            structlog.get_logger().warning("run lost", run_id=run_id, user_id=user_id)
             if resumable.is_over or resumable.is_left:
                 self._forget(resumable)
 

@@ -97,7 +97,8 @@ class Run:
         self._timer = loop.call_at(self._clock.end, self.stop, TIMED_OUT)
         if patience:
             self._callers_timer = loop.call_at(now + patience.seconds, self._lose_patience, patience.grace)
-        self._log.info("run started")
+        again = {"attempt": self.work.recovery.attempt} if self.work.recovery else {}
+        self._log.info("run started", **again)
         if self.is_stopped:
             self._worker.stop(patience.grace if patience else GRACE)
 
@@ -150,7 +151,8 @@ class Run:
         """Wait for the end of an agent that is told to stop, whatever it still says, and return the terminal event."""
         assert self._worker, "a run is started before it is ended"  # noqa: S101 - for the reader, and mypy
         how = await self._leave(self._worker)
-        self._log.info("process ended", how=how)
+        if not self.is_abandoned:
+            self._log.info("process ended", how=how)
         events = self._outcome.end(how)
         self._end()
         return events
@@ -294,6 +296,9 @@ class Run:
     def _end(self) -> None:
         """See that it has ended."""
         self.questions.close()
+        if self.is_abandoned:
+            self._log.info("run handed over", events=self.count - 1)
+            return
         event = self._outcome.ending
         assert event, "it has ended"  # noqa: S101 - for the reader, and mypy
         about: dict[str, str] = {}

@@ -135,9 +135,10 @@ class Visit:
         """Do nothing: its engine waits for its caller."""
 
     def send_away(self, refusal: Refusal) -> None:
-        """Hear that another takes over."""
+        """Hear that another takes over, or why it cannot be read here any more."""
         self._refusal = refusal
-        self._reader.reschedule(0)
+        with suppress(RuntimeError):  # it is not there yet, or on its way out
+            self._reader.reschedule(0)
 
     @asynccontextmanager
     async def attached(self, after: int) -> AsyncGenerator[Read]:
@@ -172,6 +173,7 @@ class Visit:
             await self._attach(about)
             keeping = asyncio.create_task(self._keep(about))
             async with self._reader:
+                self._check()
                 yield read
         except TimeoutError:
             if self._refusal is None:
@@ -185,6 +187,11 @@ class Visit:
                 keeping.cancel()
             if self._is_attached:
                 self._leaving = asyncio.create_task(self._say({**about, "do": "detach"}))
+
+    def _check(self) -> None:
+        """Raise the Refusal that was heard before there was anybody to hear it."""
+        if self._refusal:
+            raise self._refusal
 
     async def _attach(self, about: Message) -> None:
         """Tell its engine that it is read, if that can be told. Raises a Refusal."""

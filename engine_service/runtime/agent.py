@@ -381,6 +381,7 @@ async def perform(agent: type[Agent], path: str, input: str, shared: Shared, abo
 
     started = time.monotonic_ns()
     if root and not shared.attempt.is_first:
+        started -= shared.attempt.age
         shared.attempt.tell(path)
     else:
         # The root's input was bounded as a request: an event limit below that must not make the request impossible.

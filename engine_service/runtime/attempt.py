@@ -14,7 +14,7 @@ from runwire.v1 import events_pb2 as pb
 from engine_service.runtime.asking import Asking
 from engine_service.runtime.event_writer import EventWriter
 from engine_service.runtime.plain import is_plain, parameters, plain
-from engine_service.wire import CHECKPOINT, MAX_STATE, Checkpoint, Work, events_in
+from engine_service.wire import CHECKPOINT, MAX_STATE, NANOSECONDS, Checkpoint, Work, events_in
 
 UNKNOWN = "The engine was lost while it went on: whether it was done is not known."
 LOST = "The engine was lost while it was at work."
@@ -36,6 +36,7 @@ class Attempt:
 
     def __init__(self, work: Work, writer: EventWriter, asking: Asking) -> None:
         self._whose = work.user_id, work.run_id
+        self._started = work.started
         self._recovery = recovery = work.recovery
         self._writer = writer
         self._asking = asking
@@ -55,6 +56,11 @@ class Attempt:
     def is_first(self) -> bool:
         """Whether the run begins with it."""
         return self._recovery is None
+
+    @property
+    def age(self) -> int:
+        """How many nanoseconds ago the run's first attempt began, by the time of day."""
+        return max(time.time_ns() - int(self._started.timestamp() * NANOSECONDS), 0) if self._started else 0
 
     def tell(self, path: str) -> None:
         """Tell that it begins, and close what was open: those who are inside others first."""

@@ -95,7 +95,7 @@ class MemoryStore:
         """Ask nobody."""
         raise AwayError
 
-    async def adopt(self, user_id: str, run_id: str, engine: str, *, is_given: bool) -> bool:  # noqa: ARG002
+    async def adopt(self, user_id: str, run_id: str, message: Message) -> bool:  # noqa: ARG002
         """Adopt nothing: there are no others."""
         return False
 

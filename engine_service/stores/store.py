@@ -238,7 +238,7 @@ class Store(Protocol):
         """Ask another engine, and wait for what it says. Raises AwayError."""
         ...
 
-    async def adopt(self, user_id: str, run_id: str, engine: str, *, is_given: bool) -> bool:
+    async def adopt(self, user_id: str, run_id: str, message: Message) -> bool:
         """Let a run go on here that an engine had which is gone, or gives it away; False where it can't."""
         ...
 

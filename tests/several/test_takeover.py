@@ -242,7 +242,7 @@ async def test_a_paused_engine(engines: Engines) -> None:
             seen = await upto(there.resume(run_id, 0), "agent_recovered")
         finally:
             one.go_on()
-        one.wait_for(lambda record: record["event"] == "run lost")
+        one.wait_for(lambda record: record["event"] == "run handed over")
         seen += await taken(here.resume(run_id, seen[-1].seq), None)  # read on where it was lost
         assert numbers(seen) == list(range(1, len(seen) + 1))
         assert len(recovered(seen)) == 1

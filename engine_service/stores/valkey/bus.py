@@ -44,7 +44,7 @@ class Bus:
         self._asked[number] = answer
         try:
             async with asyncio.timeout(ANSWER):
-                await self._say(engine, {"from": self._name.now, "ask": number, "say": message})
+                await self._say(engine, {"from": self._name.first, "ask": number, "say": message})
                 await answer
         except TimeoutError:
             raise AwayError from None

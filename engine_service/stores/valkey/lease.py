@@ -21,6 +21,9 @@ AT_ONCE = 32
 MARGIN = 1.0
 """Seconds before its lease ends in which an engine's own runs do: their processes are killed then."""
 
+NEW, KNOWN = "new", "known"
+"""Whether an engine's name is in the store already."""
+
 RENEW = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -85,6 +88,7 @@ class Lease:
         self._claim = link.redis.register_script(CLAIM)
         self._log = structlog.get_logger()
         self._is_away = self._has_lapsed = False
+        self._state = NEW
         self.held = dict[Run, bool]()
         """Runs of ours that have places, and whether they are resumable."""
         self._timer: asyncio.TimerHandle | None = None
@@ -93,7 +97,7 @@ class Lease:
 
     async def begin(self) -> None:
         """Be there. Raises what means that the store is away."""
-        await self._beat("new")
+        await self._beat()
 
     @property
     def is_over(self) -> bool:
@@ -147,19 +151,20 @@ class Lease:
     async def _give_up(self, name: str) -> None:
         await self._link.redis.zadd(self._link.keys.engines, {name: 0}, xx=True)
 
-    async def _beat(self, state: str = "known") -> None:
+    async def _beat(self) -> None:
         loop = asyncio.get_running_loop()
         since = loop.time()
         lease = int(LEASE * 1000)
-        if self._has_lapsed:
-            state = "new"
+        if self._has_lapsed:  # others may have our runs: we come back as another one
             await self._give_up(self._name.now)
             self._name.renew()
-            self._has_lapsed = False
-        if not await self._renew(keys=[self._link.keys.engines], args=[self._name.now, lease, state]):
-            self._lapse()  # others have our runs; we come back as another one
+            self._has_lapsed, self._state = False, NEW
+        if not await self._renew(keys=[self._link.keys.engines], args=[self._name.now, lease, self._state]):
+            self._lapse()
+        if self._has_lapsed:  # or while we waited
             await self._beat()
             return
+        self._state = KNOWN
         # Not looked at, but woken: where nothing was done for long, it is heard before our processes' ends are.
         if self._timer:
             self._timer.cancel()

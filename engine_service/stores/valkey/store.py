@@ -14,7 +14,7 @@ from engine_service.stores.valkey.keys import Name
 from engine_service.stores.valkey.lease import LEASE, Lease, held_for
 from engine_service.stores.valkey.link import AWAY, link
 from engine_service.stores.valkey.tails import Tails, ValkeyTail
-from engine_service.stores.valkey.takeover import Takeover
+from engine_service.stores.valkey.takeover import Gone, Takeover
 from engine_service.wire import Work
 
 FIRST_EPOCH = 1
@@ -141,11 +141,12 @@ class ValkeyStore:
         """Hold a place for a run, and return what gives it back."""
         keys, run_id = self._link.keys, info.run_id
         run = keys.run(user_id, run_id)
-        owned = keys.owned(self.engine)
+        name = self.engine
+        owned = keys.owned(name)
         life = int((self._longest + window) * 1000) if window else 0
         try:
             self._lease.check()
-            if window and self._lease.is_over:
+            if window and (self._lease.is_over or run in self._takeover.unsettled):
                 raise AwayError
             if window:
                 await self._link.redis.sadd(owned, run.member)  # before it is there: or it would be nobody's to end
@@ -153,19 +154,21 @@ class ValkeyStore:
             said = await self._place(
                 keys=[run.places, run.kept, run.about, run.log],
                 args=[
-                    run_id, self.engine, self._max_runs_per_user, held_for(is_lasting=bool(window)), life,
+                    run_id, name, self._max_runs_per_user, held_for(is_lasting=bool(window)), life,
                     info.SerializeToString(), int(window * 1000),
                 ],
             )  # fmt: skip
         except AWAY as error:
             if window:
-                self._takeover.unsettled[run] = self.engine  # perhaps it is there: then it ends
+                self._takeover.unsettled[run] = name  # perhaps it is there: then it ends
                 raise AwayError from error
             return _nothing  # one of our own
         if said != b"in":
             if window and said == b"full":
                 self._scribe.do("SREM", owned, run.member)
             raise TakenError(exists=said == b"exists")
+        if window and (self._lease.is_over or name != self.engine):
+            raise AwayError  # what is there by the name that we had, others end
         self._lease.held[run] = bool(window)
 
         def leave() -> None:
@@ -219,11 +222,12 @@ class ValkeyStore:
         """Ask another engine, and wait for what it says. Raises AwayError."""
         return await self._bus.ask(engine, message)
 
-    async def adopt(self, user_id: str, run_id: str, engine: str, *, is_given: bool) -> bool:
+    async def adopt(self, user_id: str, run_id: str, message: Message) -> bool:
         """Let a run go on here that an engine had which is gone, or gives it away; False where it can't."""
         run = self._link.keys.run(user_id, run_id)
         try:
-            return await self._takeover.adopt(run, engine, is_given=is_given)
+            gone = Gone(run, message["from"], message["epoch"])
+            return await self._takeover.adopt(gone, is_given=message["is_given"])
         except AWAY:
             return run in self._takeover.unsettled  # then it is perhaps ours, and we see to it
 

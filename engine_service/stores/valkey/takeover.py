@@ -3,10 +3,13 @@
 Whoever has fenced a run owns it at once, and sees to it until it runs here, is another's, or has ended.
 """
 
+import asyncio
 import datetime
 import random
 from typing import Any, NamedTuple
 
+import structlog
+from redis.exceptions import ConnectionError as UnreachableError
 from runwire.v1.engine_pb2 import RunInfo
 
 from engine_service.stores.ledger import Ledger
@@ -16,7 +19,7 @@ from engine_service.stores.valkey.bus import Bus
 from engine_service.stores.valkey.journal import END, EVENTS, FIRST, Piece, Scribe, SharedJournal, Tenure
 from engine_service.stores.valkey.keys import Name, Run
 from engine_service.stores.valkey.lease import Lease, held_for
-from engine_service.stores.valkey.link import Link
+from engine_service.stores.valkey.link import AWAY, Link
 from engine_service.wire import GRACE, Checkpoint, Recovery, Work, ends
 
 ATTEMPTS = 3
@@ -25,9 +28,9 @@ NEWEST = 8
 """Entries of a stream that tell how it ends, unless so many heirs died before they said a word."""
 
 FENCE = """
-local here, from, run, most, hold, life = unpack(ARGV)
-local engine = redis.call('HGET', KEYS[1], 'engine')
-if engine ~= from then return engine == here and 'ours' or 'taken' end
+local here, from, known, run, most, hold, life = unpack(ARGV)
+local engine, epoch = unpack(redis.call('HMGET', KEYS[1], 'engine', 'epoch'))
+if engine ~= from or epoch ~= known then return engine == here and 'ours' or 'taken' end
 if life == '0' then
   redis.call('ZREM', KEYS[3], run)
 else
@@ -42,13 +45,25 @@ else
   redis.call('PEXPIRE', KEYS[1], life)
   redis.call('PEXPIRE', KEYS[2], life)
 end
-local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
+epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 redis.call('HSET', KEYS[1], 'engine', here)
 redis.call('XADD', KEYS[2], 'NOMKSTREAM', epoch .. '-0', 'f', 0)
 return {epoch, redis.call('HMGET', KEYS[1], 'info', 'bases', 'window', 'attempt', 'tries', 'work', 'trace', 'open',
   'noted', 'state', 'at', 'number', 'left')}
 """
 """Makes a run another engine's, to go on with it or to end it: whoever had it writes nothing any more."""
+
+
+Room = tuple[tuple[Shelf, ...], int]
+
+
+class Gone(NamedTuple):
+    """A run as its engine has left it."""
+
+    run: Run
+    engine: str
+    epoch: str
+    """By which it is told from what became of it since."""
 
 
 class Fenced(NamedTuple):
@@ -97,24 +112,29 @@ class Takeover:
         """Runs that are perhaps ours, and neither run here nor have ended: each with by what name we have it."""
 
     async def go_on(self) -> None:
-        """See to what is unsettled."""
-        for run, name in tuple(self.unsettled.items()):
-            if run not in self._busy:
-                await self.settle(run.member, name)
+        """See to what is unsettled. What fails is tried again, and holds up nothing else."""
+        runs = [(run, name) for run, name in self.unsettled.items() if run not in self._busy]
+        settling = (self.settle(run.member, name) for run, name in runs)
+        for said in await asyncio.gather(*settling, return_exceptions=True):
+            if isinstance(said, Exception) and not isinstance(said, AWAY):
+                structlog.get_logger().error("a run cannot be settled", error=repr(said))
 
     async def settle(self, member: str, gone: str, *, to: str = "", is_given: bool = False) -> None:
-        """Let a run go on somewhere that an engine had which is gone, or gives it away; or end it."""
+        """Let a run go on somewhere whose engine is gone, or end it; or give it away, if anybody takes it."""
         run = self._link.keys.listed(member)
         if run in self._busy:
-            return
-        saved, tries = await self._link.redis.hmget(run.about, "state", "tries")
+            raise UnreachableError("it is being settled")
+        epoch, saved, tries = await self._link.redis.hmget(run.about, "epoch", "state", "tries")
+        left = Gone(run, gone, (epoch or b"").decode())
         if saved and int(tries or 0) < ATTEMPTS + is_given:
             engines = await self.engines(first=to)
             for engine in engines[:-1] if is_given else engines:  # we are the last
-                if await self._offer(engine, run, gone, is_given=is_given):
-                    self.unsettled.pop(run, None)
+                if await self._offer(engine, left, is_given=is_given):
+                    if engine != self._name.now and self.unsettled.get(run) == gone:
+                        del self.unsettled[run]
                     return
-        await self._end(run, gone)
+        if not is_given:  # nobody takes it now: somebody will when we are gone
+            await self._end(left)
 
     async def engines(self, *, first: str = "") -> list[str]:
         """Return the engines that live, in any order but for the first, and for us, who are the last."""
@@ -128,8 +148,9 @@ class Takeover:
         """Ask an engine whether a run can go on there."""
         return await self._asks(engine, {"do": "may adopt", **_about(run)})
 
-    async def adopt(self, run: Run, gone: str, *, is_given: bool) -> bool:
+    async def adopt(self, gone: Gone, *, is_given: bool) -> bool:
         """Let a run go on here; False where it can't. One that another engine has taken is no concern of ours."""
+        run = gone.run
         if run in self._busy:
             return True
         if (info := await self._link.redis.hget(run.about, "info")) is None:
@@ -140,12 +161,12 @@ class Takeover:
         self._busy.add(run)
         try:
             room = self._room(run.user_id)
-            return room is not None and await self._adopt(run, gone, room, is_given=is_given)
+            return room is not None and await self._adopt(gone, room, is_given=is_given)
         finally:
             self._busy.discard(run)
             leave()
 
-    def _room(self, user_id: str) -> tuple[tuple[Shelf, ...], int] | None:
+    def _room(self, user_id: str) -> Room | None:
         while True:
             try:
                 return self._journals.room(user_id)
@@ -153,41 +174,43 @@ class Takeover:
                 if not self._owner.make_room(full.user_id):
                     return None
 
-    async def _adopt(self, run: Run, gone: str, room: tuple[tuple[Shelf, ...], int], *, is_given: bool) -> bool:
-        fenced = await self._fenced(run, gone, adopting=True)
+    async def _adopt(self, gone: Gone, room: Room, *, is_given: bool) -> bool:
+        name = self._name.now
+        fenced = await self._fenced(gone, adopting=True)
         if isinstance(fenced, bytes):
             return fenced != b"full"
         try:
             left = await self._left(fenced, room, is_given=is_given)
         except LostError:
-            self.unsettled.pop(run, None)
+            self.unsettled.pop(gone.run, None)
             return True
         if left is None:
             await self._write_end(fenced)
-            return True
-        self._lease.held[run] = True
-        if await self._starts(left):
-            self.unsettled.pop(run, None)
-        else:  # it is ours, and unsettled: others are asked for it
-            left.leave()
-            left.journal.lose()
-            left.journal.forget()
+        elif name == self._name.now and not self._lease.is_over:
+            await self._start(fenced, left)
         return True
 
-    async def _starts(self, left: Left) -> bool:
-        """Start a run; False where that can't be."""
-        if self._lease.is_over:
-            return False
+    async def _start(self, fenced: Fenced, left: Left) -> None:
+        """Start a run. Where that can't be, it is ours, and unsettled: others are asked for it."""
+        run, is_started = fenced.tenure.run, False
+        self._lease.held[run] = True
         try:
             await self._owner.adopt(left)
+            is_started = True
+            self.unsettled.pop(run, None)
         except NotAdoptedError:
-            return False
-        return True
+            await self._scribe.note(fenced.tenure, {"attempt": fenced.attempt, "tries": fenced.tries})
+        finally:
+            if not is_started:
+                left.leave()
+                left.journal.lose()
+                left.journal.forget()
 
-    async def _offer(self, engine: str, run: Run, gone: str, *, is_given: bool) -> bool:
+    async def _offer(self, engine: str, gone: Gone, *, is_given: bool) -> bool:
         if engine == self._name.now:
-            return await self.adopt(run, gone, is_given=is_given)
-        return await self._asks(engine, {"do": "adopt", "from": gone, "is_given": is_given, **_about(run)})
+            return await self.adopt(gone, is_given=is_given)
+        about = {"from": gone.engine, "epoch": gone.epoch, "is_given": is_given, **_about(gone.run)}
+        return await self._asks(engine, {"do": "adopt", **about})
 
     async def _asks(self, engine: str, message: dict[str, Any]) -> bool:
         try:
@@ -195,39 +218,51 @@ class Takeover:
         except AwayError:
             return False
 
-    async def _end(self, run: Run, gone: str) -> None:
+    async def _end(self, gone: Gone) -> None:
         """End a run, unless it had ended."""
-        self._busy.add(run)
+        self._busy.add(gone.run)
         try:
-            fenced = await self._fenced(run, gone, adopting=False)
+            fenced = await self._fenced(gone, adopting=False)
             if isinstance(fenced, Fenced):
                 await self._write_end(fenced)
         finally:
-            self._busy.discard(run)
+            self._busy.discard(gone.run)
 
-    async def _fenced(self, run: Run, gone: str, *, adopting: bool) -> Fenced | bytes:
+    async def _fenced(self, gone: Gone, *, adopting: bool) -> Fenced | bytes:
         """Make a run ours; or say why that can't be. Until it is settled we see to it, whatever we hear of it now."""
-        name, owned = self._name.now, self._link.keys.owned(self._name.now)
+        if self._lease.is_over:
+            raise UnreachableError("others may have our own runs")
+        run, name, owned = gone.run, self._name.now, self._link.keys.owned(self._name.now)
         await self._link.redis.sadd(owned, run.member)  # first: or it would be nobody's if we died meanwhile
         window = int(await self._link.redis.hget(run.about, "window") or 0)
         life = int(self._longest * 1000) + window if adopting else 0
         await self._link.redis.pexpire(owned, int(self._longest * 2000) + 2 * window)
-        self.unsettled[run] = name
+        before, self.unsettled[run] = self.unsettled.get(run), name
+        hold = held_for(is_lasting=True)
         said = await self._fence(
             keys=[run.about, run.log, run.places, run.kept],
-            args=[name, gone, run.run_id, self._max_runs_per_user, held_for(is_lasting=True), life],
+            args=[name, gone.engine, gone.epoch, run.run_id, self._max_runs_per_user, hold, life],
         )
         if isinstance(said, bytes):
-            self.unsettled.pop(run, None)
-            if said != b"ours":
-                await self._link.redis.srem(owned, run.member)
+            await self._not_fenced(said, run, before)
             return said
         epoch, (info, bases, _, attempt, tries, *rest) = said
         known = tuple((int(began), int(base)) for began, _, base in (b.partition(b":") for b in bases.split(b",")))
         about = RunInfo.FromString(info)
         return Fenced(Tenure(run, epoch, known), about, known, window, int(attempt or 1), int(tries or 0), rest)
 
-    async def _left(self, fenced: Fenced, room: tuple[tuple[Shelf, ...], int], *, is_given: bool) -> Left | None:
+    async def _not_fenced(self, said: bytes, run: Run, before: str | None) -> None:
+        """See to it no more, unless it is ours all the same: perhaps we were not told."""
+        if said == b"ours" and run not in self._lease.held:
+            return
+        if before is None or said != b"full":
+            del self.unsettled[run]
+        else:
+            self.unsettled[run] = before
+        if said == b"taken":
+            await self._link.redis.srem(self._link.keys.owned(self._name.now), run.member)
+
+    async def _left(self, fenced: Fenced, room: Room, *, is_given: bool) -> Left | None:
         """Return what a run can go on from; None where it can't, or is over. Raises LostError."""
         run, (asked, trace, opened, noted, state, at, number, left) = fenced.tenure.run, fenced.rest
         pieces = _pieces(await self._link.redis.xrange(run.log))
