@@ -7,7 +7,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection
 
 from tests.support.clients import JSON, frames, socket
-from tests.support.services import Service, both, is_gone, until
+from tests.support.services import Service, both, http_status, is_gone, until
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
 
@@ -125,6 +125,7 @@ async def test_left_before_it_is_refused() -> None:
 async def test_an_engine_that_hangs_is_left() -> None:
     """Whoever leaves before an engine has answered does not wait for it."""
     with both(AGENTS=AGENTS) as (back, front):
+        await until(lambda: http_status(front, "/readyz") == 200)  # its channel is there: or no engine would be found
         async with socket(front.address) as connection:
             back.pause()
             try:
