@@ -155,8 +155,7 @@ class Takeover:
             return True
         if (info := await self._link.redis.hget(run.about, "info")) is None:
             return True
-        leave = self._owner.reserve(RunInfo.FromString(info), run.user_id)
-        if leave is None or self._lease.is_over:
+        if self._lease.is_over or (leave := self._owner.reserve(RunInfo.FromString(info), run.user_id)) is None:
             return False
         self._busy.add(run)
         try:
@@ -186,18 +185,19 @@ class Takeover:
             return True
         if left is None:
             await self._write_end(fenced)
-        elif name == self._name.now and not self._lease.is_over:
-            await self._start(fenced, left)
+        else:
+            await self._start(fenced, left, is_ours=name == self._name.now and not self._lease.is_over)
         return True
 
-    async def _start(self, fenced: Fenced, left: Left) -> None:
-        """Start a run. Where that can't be, it is ours, and unsettled: others are asked for it."""
+    async def _start(self, fenced: Fenced, left: Left, *, is_ours: bool) -> None:
+        """Start a run, unless others may have it by now. One that is not started is unsettled: others are asked."""
         run, is_started = fenced.tenure.run, False
         self._lease.held[run] = True
         try:
-            await self._owner.adopt(left)
-            is_started = True
-            self.unsettled.pop(run, None)
+            if is_ours:
+                await self._owner.adopt(left)
+                is_started = True
+                self.unsettled.pop(run, None)
         except NotAdoptedError:
             await self._scribe.note(fenced.tenure, {"attempt": fenced.attempt, "tries": fenced.tries})
         finally:
@@ -256,7 +256,7 @@ class Takeover:
         if said == b"ours" and run not in self._lease.held:
             return
         if before is None or said != b"full":
-            del self.unsettled[run]
+            self.unsettled.pop(run, None)
         else:
             self.unsettled[run] = before
         if said == b"taken":
