@@ -81,7 +81,7 @@ class Peers:
             for run_id, place in places.items():
                 if place.is_lasting:
                     found.setdefault(run_id, place.info)
-            engines = {place.engine for place in places.values()} - {self._store.engine, ""}
+            engines = {place.engine for place in places.values()} - {self._store.engine}
             asked = (self._store.ask(engine, {"do": "list", "user": user_id}) for engine in engines)
             for said in await asyncio.gather(*asked, return_exceptions=True):
                 if isinstance(said, dict):
