@@ -331,14 +331,22 @@ def _about(run: Run) -> dict[str, str]:
 
 
 def _pieces(entries: list[tuple[bytes, dict[bytes, Any]]]) -> list[Piece]:
-    """Return the newest events of a stream that have no gap between them."""
+    """Return the newest events of a stream that have no gap between them, each once.
+
+    What was written, and not confirmed, stands there again in a longer entry.
+    """
     pieces: list[Piece] = []
     for _, fields in entries:
-        if events := fields.get(EVENTS):
-            first = int(fields[FIRST])
-            if pieces and pieces[-1].last + 1 != first:
-                pieces.clear()
-            pieces.append(Piece(first, first + sum(1 for _ in ends(events, 0)) - 1, events))
+        if not (events := fields.get(EVENTS)):
+            continue
+        first, at = int(fields[FIRST]), [0, *ends(events, 0)]
+        last = first + len(at) - 2
+        known = pieces[-1].last if pieces else first - 1
+        if known + 1 < first:
+            pieces.clear()
+        skipped = max(known + 1 - first, 0)
+        if skipped < len(at) - 1:
+            pieces.append(Piece(first + skipped, last, events[at[skipped] :]))
     return pieces
 
 
