@@ -52,6 +52,10 @@ class Shelf:
             break
 
 
+Room = tuple[tuple[Shelf, ...], int]
+"""Where a journal is kept, and how much of what was sent."""
+
+
 class MemoryStore:
     """What an engine has that shares nothing."""
 
@@ -99,9 +103,8 @@ class MemoryStore:
         """Adopt nothing: there are no others."""
         return False
 
-    async def hand_over(self, user_id: str, run_id: str) -> bool:  # noqa: ARG002
-        """Hand nothing over."""
-        return False
+    async def hand_over(self, user_id: str, run_id: str) -> None:
+        """Hand nothing over: there are no others."""
 
 
 class MemoryJournals:
@@ -117,7 +120,7 @@ class MemoryJournals:
         """Begin a journal. Raises FullError."""
         return MemoryJournal(*self.room(user_id))
 
-    def room(self, user_id: str) -> "tuple[tuple[Shelf, ...], int]":
+    def room(self, user_id: str) -> Room:
         """Return where a journal of a user's is kept, and how much of what was sent. Raises FullError."""
         user = self._users.get(user_id) or Shelf(self._per_user)
         if not user.fits(1):

@@ -242,6 +242,6 @@ class Store(Protocol):
         """Let a run go on here that an engine had which is gone, or gives it away; False where it can't."""
         ...
 
-    async def hand_over(self, user_id: str, run_id: str) -> bool:
-        """Let a run go on at another engine that would otherwise end here; False where it can't."""
+    async def hand_over(self, user_id: str, run_id: str) -> None:
+        """Let a run go on at another engine that would otherwise end here, if there is one that takes it."""
         ...

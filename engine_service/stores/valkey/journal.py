@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 from runwire.v1.engine_pb2 import RunInfo
 
 from engine_service.stores.ledger import Ledger
-from engine_service.stores.memory import Mark, MemoryJournal, Shelf
+from engine_service.stores.memory import Mark, MemoryJournal, Room
 from engine_service.stores.store import LostError
 from engine_service.stores.valkey.keys import Name, Run
 from engine_service.stores.valkey.link import Link, repeat
@@ -100,7 +100,7 @@ class SharedJournal(MemoryJournal):
 
     def __init__(
         self,
-        room: tuple[tuple[Shelf, ...], int],
+        room: Room,
         tenure: Tenure,
         work: Work | None,
         scribe: "Scribe",

@@ -231,8 +231,8 @@ class ValkeyStore:
         except AWAY:
             return run in self._takeover.unsettled  # then it is perhaps ours, and we see to it
 
-    async def hand_over(self, user_id: str, run_id: str) -> bool:
-        """Let a run go on at another engine that would otherwise end here; False where it can't."""
+    async def hand_over(self, user_id: str, run_id: str) -> None:
+        """Let a run go on at another engine that would otherwise end here, if there is one that takes it."""
         run = self._link.keys.run(user_id, run_id)
         try:
             self._lease.check()
@@ -240,15 +240,14 @@ class ValkeyStore:
                 if await self._takeover.may_adopt(engine, run):
                     break
             else:
-                return False
+                return
         except AWAY:
-            return False
+            return
         if not await self._owner.abandon(user_id, run_id):
-            return False
+            return
         with suppress(*AWAY):  # then it goes on when our lease is over
             await self._takeover.settle(run.member, self.engine, to=engine, is_given=True)
         self._owner.lose(user_id, run_id)
-        return True
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:

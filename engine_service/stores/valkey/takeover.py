@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as UnreachableError
 from runwire.v1.engine_pb2 import RunInfo
 
 from engine_service.stores.ledger import Ledger
-from engine_service.stores.memory import MemoryJournals, Shelf
+from engine_service.stores.memory import MemoryJournals, Room
 from engine_service.stores.store import AwayError, FullError, Left, LostError, NotAdoptedError, Owner
 from engine_service.stores.valkey.bus import Bus
 from engine_service.stores.valkey.journal import END, EVENTS, FIRST, Piece, Scribe, SharedJournal, Tenure
@@ -52,9 +52,6 @@ return {epoch, redis.call('HMGET', KEYS[1], 'info', 'bases', 'window', 'attempt'
   'noted', 'state', 'at', 'number', 'left')}
 """
 """Makes a run another engine's, to go on with it or to end it: whoever had it writes nothing any more."""
-
-
-Room = tuple[tuple[Shelf, ...], int]
 
 
 class Gone(NamedTuple):
