@@ -238,7 +238,7 @@ class MemoryJournal:
         """Wait for what follows a position, and return it with its own; nothing once there will be no more."""
         self.check(after)
         begin = self._find(after)
-        while after == self._shown.seq and not (self._is_sealed and self._shown == self._end):
+        while after >= self._shown.seq and not (self._is_sealed and self._shown == self._end):
             self._news.clear()
             await self._news.wait()
             self.check(after)

@@ -52,7 +52,7 @@ class Lasting:
             elif code == NOT_FOUND and not self.seqs:
                 self._begun = False  # it was about to begin, and then did not
             else:
-                assert code in COME_BACK, f"closed with {code}"
+                assert code in COME_BACK, f"{self.run_id} closed with {code} after {self.seqs[-1:]}"
                 await asyncio.sleep(random.uniform(0, 0.1))  # as browsers do: they don't come all at once
         return self._texts
 

@@ -174,7 +174,14 @@ class SharedJournal(MemoryJournal):
         """Raise GoneError if one cannot read on from here."""
         if self._is_lost:
             raise LostError
-        super().check(after)
+        # Who has read what we have not heard of yet has it from the store, by way of another engine.
+        if self._forgotten or not self._shown.seq < after <= self._end.seq:
+            super().check(after)
+
+    def acknowledge(self, after: int) -> None:
+        """Hear that all up to a position was delivered. What is perhaps to be written once more is kept."""
+        self.check(after)
+        super().acknowledge(min(after, self._shown.seq))
 
     def forget(self) -> None:
         """Let go of everything, also there."""
