@@ -1,6 +1,7 @@
 """Three engines, two gateways, one store: whatever is killed, every run ends once, and nobody sees another's.
 
-A third of the runs have saved what they go on from: these complete, whatever is killed.
+A third of the runs have saved what they go on from: these complete, unless an engine was killed under them four times
+before they could save once more. A kill every five seconds, which is what a lease lasts, does that to one in hundreds.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from engine_service.stores.valkey.takeover import ATTEMPTS
 from tests.support.lasting import Lasting
 from tests.support.services import Service, until
 from tests.support.services import engine as start_engine
@@ -43,6 +45,7 @@ class Fleet:
         self.gateways = [self.gateway() for _ in range(2)]
         self.doors = [service.address for service in self.gateways]
         self.killed_at = 0.0
+        self._killed: list[Service] = []
 
     def engine(self, address: str = "127.0.0.1:0") -> Service:
         options = {"MAX_RUNS": "1000", "LISTEN": address, "STORE": self._store, "agents": AGENTS}
@@ -55,7 +58,14 @@ class Fleet:
         number = random.randrange(3)
         self.killed_at = time.monotonic()
         self.engines[number].kill()
+        self._killed.append(self.engines[number])
         self.engines[number] = self.engine(self.addresses[number])
+
+    @property
+    def given_up(self) -> dict[str, int]:
+        """The runs that no engine went on with any more, by how often one had."""
+        records = [record for engine in (*self._killed, *self.engines) for record in engine.records]
+        return {each["run_id"]: each["attempts"] for each in records if each.get("event") == "run given up"}
 
     def kill_gateway(self, number: int) -> None:
         self.gateways[number].kill()
@@ -100,8 +110,11 @@ async def test_engines_and_gateways_are_killed() -> None:
     )
     print(f"the latest end {latest:.1f} s after a kill")
     lost, done = "FAILURE_REASON_ENGINE_LOST", "agentCompleted"
-    early = [client for client in texts if agents[client] == "saver" and client.reason == lost]
-    assert all(len(client.seqs) <= EVERY + 2 for client in early), "it had saved, and was lost"
+    saved = [client for client in texts if agents[client] == "saver" and client.reason == lost]
+    given_up = [fleet.given_up.get(client.run_id, 0) for client in saved if len(client.seqs) > EVERY + 2]
+    print(f"{len(given_up)} had saved, and were lost after {given_up} more attempts")
+    assert all(attempts == ATTEMPTS for attempts in given_up), "one had saved, and was given up"
+    assert len(given_up) < len(texts) / 100
     assert set(endings) <= {("counter", lost), ("counter", done), ("saver", done), ("saver", lost)}
     assert recoveries
     assert latest < LATE

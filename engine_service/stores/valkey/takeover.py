@@ -130,8 +130,12 @@ class Takeover:
                     if engine != self._name.now and self.unsettled.get(run) == gone:
                         del self.unsettled[run]
                     return
-        if not is_given:  # nobody takes it now: somebody will when we are gone
-            await self._end(left)
+        if is_given:
+            return  # nobody takes it now: somebody will when we are gone
+        if saved:
+            labels = {"run_id": run.run_id, "user_id": run.user_id}
+            structlog.get_logger().warning("run given up", attempts=int(tries or 0), **labels)
+        await self._end(left)
 
     async def engines(self, *, first: str = "") -> list[str]:
         """Return the engines that live, in any order but for the first, and for us, who are the last."""
