@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from runwire.service import structs
+from runwire import structs
 
 AS_IT_IS = {FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BOOL, FieldDescriptor.TYPE_UINT32}
 """Fields whose values JSON holds as they are."""

@@ -19,7 +19,7 @@ from engine_service.runtime.agent import Agent, AgentError, Message, Shared, per
 from engine_service.runtime.asking import OUTCOMES, Reply
 from engine_service.schema import Schema
 from engine_service.wire import ANSWER, ASKED, CHECKPOINT, SAVED, Checkpoint, FrameSplitter, Recovery, Terms, Work
-from runwire.service import structs
+from runwire import structs
 
 TERMS = Terms(modules=(), max_event_bytes=1024 * 1024, memory=0, seconds=3600, ask_timeout=3600)
 

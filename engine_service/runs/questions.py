@@ -13,7 +13,7 @@ from runwire.v1 import events_pb2 as pb
 from engine_service.runs.refusal import Code, Refusal, invalid, unavailable
 from engine_service.schema import Schema, SchemaError
 from engine_service.wire import LONGEST, MAX_OPEN, MAX_QUESTION, MAX_QUESTIONS, NANOSECONDS
-from runwire.service import structs
+from runwire import structs
 
 MAX_ID = 64
 """Characters of a question's id."""

@@ -18,7 +18,7 @@ from engine_service.runtime.plain import struct, text
 from engine_service.runtime.tool_calls import MAX_NAME, ToolCalls
 from engine_service.schema import Schema
 from engine_service.wire import ASKED, LONGEST, MAX_OPEN, MAX_QUESTION, MAX_QUESTIONS, NANOSECONDS, WAITING, WITHDRAWN
-from runwire.service import structs
+from runwire import structs
 
 ROOM = 256
 """Bytes that an event may have beside its question and its agent's path."""

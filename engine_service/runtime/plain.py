@@ -8,7 +8,7 @@ from typing import Any, cast
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct, Value
 
-from runwire.service import structs
+from runwire import structs
 
 MAX_DEPTH = 24
 """Levels of dicts and lists. Each takes three of the hundred that a reader of protobuf follows."""

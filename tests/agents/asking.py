@@ -65,6 +65,14 @@ class Payer(Agent):
         return Answer("done", {"paid": paid})
 
 
+class Payers(Agent):
+    """Wants to call two tools at once, each if its user approves of it."""
+
+    async def run(self, context: RunContext, input: str) -> str:
+        paid = await asyncio.gather(*(context.approve(pay, amount=amount, to="alice") for amount in (1, 2)))
+        return " and ".join(map(str, paid))
+
+
 class Changing(Agent):
     """Wants something approved of, and changes it meanwhile."""
 

@@ -180,6 +180,44 @@ export const checks = (runwire, url) => ({
     return { pid: Number(pid) };
   },
 
+  async "a run that is left goes on without us, and is joined again where it was left"() {
+    const run = runwire.run({ agent: "ticker", resumeWindow: 30, parameters: { ticks: 20 } }, { url });
+    const seen = [];
+    for await (const { seq } of run) {
+      seen.push(seq);
+      if (seq === 5) run.leave();
+    }
+    same(seen.at(-1) < 22, true);
+    const rest = await all(runwire.resume({ runId: run.runId, afterSeq: run.seq }, { url }));
+    same([...seen, ...rest.map(({ seq }) => seq)], Array.from({ length: 22 }, (_, number) => number + 1));
+    same(rest.at(-1).type, "agent_completed");
+  },
+
+  async "a run without a window that is left ends"() {
+    let pid;
+    const run = runwire.run({ agent: "pid" }, { url });
+    for await (const event of run) if ((pid = event.delta)) run.leave();
+    return { pid: Number(pid) };
+  },
+
+  async "an id that another run has is asked for with pauses, and not all the time"() {
+    const Counted = counted();
+    const holder = runwire.run({ agent: "waiter", runId: crypto.randomUUID() }, { url });
+    const first = holder[Symbol.asyncIterator]();
+    await first.next();
+    const abort = new AbortController();
+    const asked = { agent: "echo", runId: holder.runId, resumeWindow: 30 };
+    setTimeout(() => abort.abort(new Error("enough")), 700);
+    await all(runwire.run(asked, { url, WebSocket: Counted, signal: abort.signal })).catch(() => {});
+    same(Counted.opened <= 8, true);
+    await first.return();
+  },
+
+  async "the agents there are can be listed"() {
+    const [agent] = (await runwire.agents({ url })).filter(({ name }) => name === "waiter");
+    same([agent.isolation, agent.description.startsWith("Says that it waits")], ["process", true]);
+  },
+
   async "what is not there is said at once, also of a run with a window"() {
     const Counted = counted();
     const error = await all(runwire.run({ agent: "nobody", resumeWindow: 30 }, { url, WebSocket: Counted })).catch((caught) => caught);

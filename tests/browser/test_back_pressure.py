@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.test_client import CLIENT, NODE, gateway_of_probes, in_chromium, in_node
+from tests.browser.test_client import gateway_of_probes, in_chromium, in_node
+from tests.support.node import CLIENT, NODE
 from tests.support.services import Service
 
 __all__ = ["gateway_of_probes"]

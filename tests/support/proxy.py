@@ -23,12 +23,13 @@ class Link:
         self._up_from, self._down_to = pairs[0]
         self._down_from, self._up_to = pairs[1]
         self._stalled = False
+        self._ways: list[asyncio.Task[None]] = []
         self.down = 0
         """Bytes that went to the client."""
 
     async def carry(self) -> None:
         """Carry bytes both ways until either end is gone."""
-        ways = [
+        self._ways = ways = [
             asyncio.create_task(self._pump(self._up_from, self._up_to, is_down=False)),
             asyncio.create_task(self._pump(self._down_from, self._down_to, is_down=True)),
         ]
@@ -50,6 +51,8 @@ class Link:
                 with contextlib.suppress(OSError):  # one that has ended by itself a moment ago is closed already
                     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
                 writer.transport.abort()
+            for way in self._ways:  # also one that stalls, and would not see it
+                way.cancel()
             return
         self._stalled = True
         if fault == "half-close":
@@ -128,6 +131,6 @@ async def proxy(target: str) -> AsyncGenerator[Proxy]:
         yield standing
     finally:
         server.close()
-        standing.cut()
-        while standing.links:  # noqa: ASYNC110 - what is behind us sees its end before it is told to stop
+        while standing.links:  # what is behind us sees its end before it is told to stop
+            standing.cut()  # whoever came in the meantime, too
             await asyncio.sleep(0.001)
