@@ -14,6 +14,7 @@ from websockets.asyncio.server import serve as serve_sockets
 from websockets.typing import Subprotocol
 from websockets.version import version
 
+from edge_gateway import cors
 from edge_gateway.bridge import Bridge, close
 from edge_gateway.close_codes import RESTARTING, Closing
 from edge_gateway.connection import Arrivals, Connection, listen, say_less
@@ -97,6 +98,8 @@ def _warn(settings: Settings) -> None:
     log = structlog.get_logger()
     if settings.tls_cert is None and not settings.is_loopback:
         log.warning("no TLS on a public address: something in front must provide it", address=settings.listen)
+    if settings.origins and not cors.SEES_PREFLIGHTS:
+        log.warning("pages from elsewhere cannot list agents and runs: websockets 17 or newer lets them", has=version)
     remote = [address for address in settings.engine if not is_loopback(host_of(address))]
     if remote and settings.engine_ca is None:
         log.warning("tokens go to a remote engine in clear: set RUNWIRE_GATEWAY_ENGINE_CA", engine=remote)

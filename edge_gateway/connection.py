@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 from websockets.asyncio.server import ServerConnection
 
+from edge_gateway import cors
 from runwire.service.rates import Rates
 from runwire.service.settings import Network, holder, parsed_ip
 
@@ -65,7 +66,8 @@ class Connection(ServerConnection):
                 return
             self._method = None
             method = data[: len(GET)]
-            if method != GET and method.strip().isalpha() and method.isupper():
+            passes = method == GET or (method == cors.PREFLIGHT[: len(GET)] and cors.SEES_PREFLIGHTS)
+            if not passes and method.strip().isalpha() and method.isupper():
                 # Not every websockets that there is lets such a request through to where pages are served.
                 self.transport.write(NOT_ALLOWED)
                 self.transport.close()

@@ -63,7 +63,7 @@ class Handshakes:
         if "?" in request.path:
             # Addresses end up in logs and histories; a token that is in one is no secret any more.
             raise NotAdmittedError(http.HTTPStatus.BAD_REQUEST, "The address takes no query: a token goes elsewhere.")
-        if not self._is_welcome(request):
+        if not self.is_welcome(request):
             raise NotAdmittedError(http.HTTPStatus.FORBIDDEN, "Pages from there may not open a socket here.")
         if wait := self._rates.take(self._address(socket, request)):
             raise NotAdmittedError(http.HTTPStatus.TOO_MANY_REQUESTS, "Too many sockets in a short time.", wait)
@@ -94,7 +94,7 @@ class Handshakes:
             return "The engine is in development mode, and takes no name that may be anybody's: use localhost."
         return None
 
-    def _is_welcome(self, request: Request) -> bool:
+    def is_welcome(self, request: Request) -> bool:
         """Tell whether the page is ours, or one that is named. What has no origin is no browser."""
         origins = request.headers.get_all("Origin")
         if not origins:

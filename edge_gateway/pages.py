@@ -17,6 +17,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from edge_gateway import cors
 from edge_gateway.bridge import DEVELOPMENT, SHARED, NotForPublicError
 from edge_gateway.connection import Arrivals
 from edge_gateway.engines import Engines, Metadata, UnreachableError, metadata
@@ -45,6 +46,8 @@ FRESH = 1.0
 MAX_LISTS = 1000
 REFUSALS_TOLD = 30
 """Refused handshakes of a kind that are logged in a minute."""
+MAX_TOLD = 200
+"""Characters of an origin that are logged."""
 M = TypeVar("M", ListAgentsResponse, ListRunsResponse)
 Ask = Callable[[Metadata, str | None], Awaitable[Any]]
 """Asks the engines something, and returns what JSON holds."""
@@ -79,6 +82,19 @@ class Pages:
         """Answer a request; None lets the handshake go on."""
         self._arrivals.asked(socket.remote_address)
         path = request.path.partition("?")[0]
+        origin = "".join(request.headers.get_all("Origin"))
+        is_open = bool(origin) and cors.readable(path) and self._handshakes.is_welcome(request)
+        if cors.is_get(request):
+            response = await self._at(path, socket, request)
+        else:
+            response = cors.permission() if is_open and cors.is_preflight(request) else _not_allowed()
+        if response and is_open:
+            cors.open_to(response, origin)
+        if response and cors.readable(path):
+            cors.varies(response)
+        return response
+
+    async def _at(self, path: str, socket: ServerConnection, request: Request) -> Response | None:
         if path in self._files:
             return _response(http.HTTPStatus.OK, *self._files[path])
         if path == STREAM:
@@ -93,13 +109,18 @@ class Pages:
         try:
             self._handshakes.check(socket, request)
         except NotAdmittedError as refused:
-            return self._refused(socket, refused)
+            response = self._refused(socket, request, refused)
+            if refused.status is http.HTTPStatus.FORBIDDEN:  # a page cannot read why a socket was refused, but this
+                cors.open_to(response, cors.ANYBODY)
+            return response
         return None
 
-    def _refused(self, socket: ServerConnection, refused: NotAdmittedError) -> Response:
+    def _refused(self, socket: ServerConnection, request: Request, refused: NotAdmittedError) -> Response:
         if not self._told.take(refused.sentence):  # one who tries all day is not to fill the log
             peer = str(socket.remote_address[0]) if socket.remote_address else ""
-            self._log.info("handshake refused", status=refused.status.value, message=refused.sentence, peer=peer)
+            origin = ascii(",".join(request.headers.get_all("Origin"))[:MAX_TOLD])[1:-1]
+            told = {"message": refused.sentence, "peer": peer} | ({"origin": origin} if origin else {})
+            self._log.info("handshake refused", status=refused.status.value, **told)
         response = _text(refused.status, f"{refused.sentence}\n")
         if refused.retry_after:
             response.headers["Retry-After"] = str(math.ceil(refused.retry_after))
@@ -110,7 +131,7 @@ class Pages:
         try:
             self._handshakes.pass_page(socket, request)
         except NotAdmittedError as refused:
-            return self._refused(socket, refused)
+            return self._refused(socket, request, refused)
         refusal = self._handshakes.development_refusal(socket, request)
         who = authorization(request.headers)
         ask, fresh = self._asked[path]
@@ -194,6 +215,12 @@ def _began(run: RunInfo) -> int:
 
 def _text(status: http.HTTPStatus, body: str) -> Response:
     return _response(status, TEXT, body.encode())
+
+
+def _not_allowed() -> Response:
+    response = _text(http.HTTPStatus.METHOD_NOT_ALLOWED, "Only GET is understood here.\n")
+    response.headers["Allow"] = "GET"
+    return response
 
 
 def _response(status: http.HTTPStatus, content_type: str, body: bytes) -> Response:

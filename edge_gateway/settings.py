@@ -1,8 +1,9 @@
 """What can be set, from the environment and as flags."""
 
+import re
 from typing import Self
 
-from pydantic import ByteSize, Field, FilePath, PositiveFloat, PositiveInt, model_validator
+from pydantic import ByteSize, Field, FilePath, PositiveFloat, PositiveInt, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from runwire.service.settings import Address, Addresses, BootError, Items, Networks, ServiceSettings, Size
@@ -35,6 +36,15 @@ class Settings(ServiceSettings):
     engine_ca: FilePath | None = Field(None, description="PEM file with who signs the engine's certificate")
     engine_cert: FilePath | None = Field(None, description="PEM file with the certificate to show to the engine")
     engine_key: FilePath | None = Field(None, description="PEM file with that certificate's key")
+
+    @field_validator("origins")
+    @classmethod
+    def _names_pages(cls, origins: Items) -> Items:
+        """Refuse what is no page's: `null` is whoever hides where it comes from."""
+        for origin in origins:
+            if not re.fullmatch(r"https?://[^/?#*\s]+/?", origin, re.IGNORECASE):
+                raise ValueError(f"{origin} is no origin: one is like https://example.com")
+        return origins
 
     @model_validator(mode="after")
     def _knows_the_engine_it_shows_itself_to(self) -> Self:

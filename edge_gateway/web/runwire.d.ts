@@ -120,6 +120,14 @@ export interface RunInfo {
   isOver: boolean;
 }
 
+/** What there is to know about an agent before running it. */
+export interface AgentInfo {
+  name: string;
+  description: string;
+  /** "process" or "task". */
+  isolation: string;
+}
+
 export type Event =
   | (About & { type: "agent_started"; threadId: string; input: string })
   | (About & { type: "agent_thinking"; delta: string })
@@ -158,7 +166,7 @@ export type Event =
 
 /** Why there are no more events although the run has not ended, or why an answer was not taken. */
 export class RunwireError extends Error {
-  /** The close code: 1006 for a lost connection, 4000 + n for gRPC status n. */
+  /** The close code: 1006 for a lost connection, 4000 + n for gRPC status n; HTTP's status where a list is refused. */
   readonly code: number;
   /** Whether the same may succeed when it is tried again. */
   readonly retry: boolean;
@@ -174,6 +182,8 @@ export interface Run extends AsyncIterable<Event> {
   answer(requestId: string, answer?: Answer): Promise<void>;
   /** Stops the run. It still ends with its terminal event, agent_cancelled. */
   cancel(): void;
+  /** Leaves it: the loop ends. A run with a resumeWindow goes on for so long, and can be joined again; another ends. */
+  leave(): void;
   /** Cuts the connection, as a bad network would. A run with a resumeWindow goes on, and is joined again. */
   cut(): void;
 }
@@ -186,5 +196,7 @@ export function answer(
   answer: Answer & { runId: string; requestId: string },
   options?: Pick<Options, "url" | "token" | "signal" | "WebSocket">,
 ): Promise<void>;
+/** Lists the agents that there are. */
+export function agents(options?: Pick<Options, "url" | "token">): Promise<AgentInfo[]>;
 /** Lists one's own runs: those that go on, and those that can still be read, with the questions that they ask. */
 export function runs(options?: Pick<Options, "url" | "token">): Promise<RunInfo[]>;

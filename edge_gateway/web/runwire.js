@@ -8,6 +8,7 @@ const FIRST_PAUSE = 250; // milliseconds; each further one is twice as long
 const LONGEST_PAUSE = 10_000;
 const PATIENCE = 60; // seconds without a frame, until it is given up; longer for a run whose window is longer
 const SILENCE = 60; // seconds without a frame until a connection is taken for lost; longer where heartbeats are rare
+const ASKING = 5; // seconds that a gateway has to say why it refuses us
 const SLACK = 5; // seconds that a heartbeat may be late
 const BUFFER = 1024 * 1024; // characters that wait for the loop, until no more are taken
 const PROTOCOL = "runwire.v1.json";
@@ -15,16 +16,22 @@ const LOST = 1006;
 const NORMAL = 1000;
 const NOT_FOUND = 4005;
 const TAKEN = 4010;
+const FORBIDDEN = 4007;
 const EXISTS = 4006;
 const CUT = 4000; // what we close with to cut the connection ourselves
 const FULL = [4008, "More came than was taken: read faster, or give the run a resumeWindow."];
 const OPEN = 1;
+/** What comes after a connection: nothing, another one at once or after a pause, or an error. */
+const [OVER, AGAIN, WAIT, RAISE] = ["over", "again", "wait", "raise"];
 const STATUS = 4000; // what is added to a gRPC status to make a close code of it
 const TRIES = 6; // times that an answer is sent until it is given up
 const OUTCOMES = { accepted: "INPUT_OUTCOME_ACCEPTED", declined: "INPUT_OUTCOME_DECLINED" };
 
 /** Close codes after which it makes sense to come back; after all others the same would happen again. */
 const COME_BACK = new Set([LOST, 1012, 4008, 4010, 4014]);
+
+/** HTTP's statuses of which the same is true. */
+const PASSING = new Set([429, 503]);
 
 /** What proto3 JSON leaves out when it is empty, so that nobody has to ask whether it is there. */
 const EMPTY = {
@@ -43,6 +50,7 @@ const EMPTY = {
   agent_cancelled: { reason: "" },
 };
 
+const EMPTY_AGENT = { name: "", description: "", isolation: "" };
 const EMPTY_RUN = { agent: "", threadId: "", lastSeq: 0, isOver: false };
 
 const TERMINAL = new Set(["agent_completed", "agent_failed", "agent_cancelled"]);
@@ -69,12 +77,12 @@ export function run(request, options = {}) {
   const window = resumeWindow ? `${resumeWindow}s` : undefined;
   const chosen = runId ?? (resumeWindow ? uuid() : undefined);
   const asked = { agent, input, threadId, runId: chosen, history, parameters, resumeWindow: window };
-  return new Run({ asked, begun: false, unsure: false, runId: chosen, window: resumeWindow ?? 0, seq: 0 }, options);
+  return new Run(new Position({ asked, runId: chosen, window: resumeWindow ?? 0 }), options);
 }
 
 /** Joins a run again that was begun with a resumeWindow, after the last event that was seen. */
 export function resume({ runId, afterSeq = 0, resumeWindow = PATIENCE }, options = {}) {
-  return new Run({ asked: null, begun: true, unsure: false, runId, window: resumeWindow, seq: afterSeq }, options);
+  return new Run(new Position({ runId, window: resumeWindow, seq: afterSeq, begun: true }), options);
 }
 
 /** Answers a question of a run, whoever follows that run. Said twice, it is taken once: so it is sent until it is taken. */
@@ -91,16 +99,97 @@ export async function answer({ runId, requestId, outcome = "accepted", content }
 
 /** Lists one's own runs: those that go on, and those that can still be read, with the questions that they ask. */
 export async function runs({ url, token } = {}) {
-  const address = new URL(url ?? "/v1/stream", globalThis.location?.href);
-  address.protocol = address.protocol.replace("ws", "http");
-  address.pathname = address.pathname.replace(/stream$/, "runs");
-  const accessToken = typeof token === "function" ? await token() : token;
-  const headers = accessToken ? { Authorization: `Bearer ${accessToken}` } : {};
-  const response = await fetch(address, { headers });
-  if (!response.ok) throw new RunwireError(response.status, (await response.text()).trim());
-  const found = (await response.json()).runs ?? [];
+  const { runs: found = [] } = await listed(beside(url, "runs"), token);
   const question = (asked) => ({ ...EMPTY.input_requested, ...asked });
   return found.map((run) => ({ ...EMPTY_RUN, ...run, questions: (run.questions ?? []).map(question) }));
+}
+
+/** Lists the agents that there are. */
+export async function agents({ url, token } = {}) {
+  const { agents: found = [] } = await listed(beside(url, "agents"), token);
+  return found.map((agent) => ({ ...EMPTY_AGENT, ...agent }));
+}
+
+async function listed(address, token) {
+  const accessToken = typeof token === "function" ? await token() : token;
+  const headers = accessToken ? { Authorization: `Bearer ${accessToken}` } : {};
+  const response = await fetch(address, { headers }).catch(() => {
+    throw new RunwireError(LOST);
+  });
+  if (response.ok) return response.json();
+  const error = new RunwireError(response.status, (await response.text()).trim());
+  throw Object.assign(error, { retry: PASSING.has(response.status) });
+}
+
+/** Where a caller is in a run, and what comes after a connection that ended. docs/clients.md has it as a table. */
+class Position {
+  unsure = false; // it was asked for, and may have begun without our hearing of it
+  isWanted = true; // it is to begin, if it hasn't
+  seq = 0; // of the last event that was given
+  begun = false;
+  #resuming = false;
+  #from = 0; // where the connection was to begin
+  #attempt = 0; // since the last frame
+  #taken = 0; // how often another took the run over; each time we wait longer to take it back
+  #lost = null; // when the connection was lost, until a frame comes again
+
+  constructor(known) {
+    Object.assign(this, known);
+  }
+
+  /** Tells whether the next connection joins the run, be it to see whether it has begun, or begins it. */
+  connect() {
+    this.#from = this.seq;
+    return (this.#resuming = this.begun || this.unsure);
+  }
+
+  /** Whether it is not to begin any more, and hasn't. */
+  get isDropped() {
+    return !(this.begun || this.unsure || this.isWanted);
+  }
+
+  /** The run is asked for, and may begin from now on. */
+  ask() {
+    this.unsure ||= !this.begun && this.window > 0;
+  }
+
+  heard(runId) {
+    Object.assign(this, { runId, begun: true, unsure: false });
+    this.#attempt = 0;
+    this.#lost = null;
+  }
+
+  /** Says what comes after a connection that ended without the run's end. */
+  after({ code, retry }) {
+    const resuming = this.#resuming;
+    if (this.isDropped) return OVER;
+    if (code === NORMAL) return resuming && this.#from === this.seq ? OVER : RAISE; // all of it was read before
+    if (this.unsure && code === EXISTS) {
+      this.begun = true; // only we hadn't heard of it
+      return AGAIN;
+    }
+    if (this.unsure && code === NOT_FOUND && resuming) {
+      const existed = this.begun;
+      this.begun = this.unsure = false; // it had not begun, or was about to
+      if (!this.isWanted) return OVER;
+      return existed ? this.#patiently() : AGAIN;
+    }
+    if (!resuming && !retry) this.unsure = false; // it was refused
+    if (!retry || (this.begun && !this.window)) return RAISE; // without a window it ended with its connection
+    if (code === TAKEN) this.#taken++;
+    return this.#patiently();
+  }
+
+  /** How often it was tried in vain: the more, the longer is the pause. */
+  get vain() {
+    return Math.max(this.#attempt - 1, this.#taken);
+  }
+
+  #patiently() {
+    this.#attempt++;
+    this.#lost ??= Date.now();
+    return (Date.now() - this.#lost) / 1000 > Math.max(this.window, PATIENCE) ? RAISE : WAIT;
+  }
 }
 
 /** One run: iterate it once for its events. Breaking out of the loop cancels it. */
@@ -110,7 +199,10 @@ class Run {
   #socket = null;
   #looking = null; // the timer, while what waits is taken
   #visit = null;
-  #cancelling = false;
+  #hasAsked = false;
+  #isLeft = false;
+  #left = new AbortController();
+  #stirred = new EventTarget(); // what ends a pause
 
   constructor(position, options) {
     this.#position = position;
@@ -135,8 +227,17 @@ class Run {
 
   /** Stops the run. It still ends with its terminal event, agent_cancelled. */
   cancel() {
-    this.#cancelling = true;
+    this.#position.isWanted = false;
+    this.#stirred.dispatchEvent(new Event("stir"));
     if (this.#position.begun) this.#socket?.send({ cancel: {} });
+  }
+
+  /** Leaves it: the loop ends. A run with a resumeWindow goes on for so long, and can be joined again. */
+  leave() {
+    this.#isLeft = true;
+    this.#stirred.dispatchEvent(new Event("stir"));
+    this.#left.abort();
+    this.#socket?.close(NORMAL);
   }
 
   /** Cuts the connection, as a bad network would. A run with a resumeWindow goes on, and is joined again. */
@@ -148,31 +249,25 @@ class Run {
     const { signal } = this.#options;
     const position = this.#position;
     let state = "connecting";
-    let attempt = 0; // since the last frame
-    let lost = null; // when the connection was lost, until a frame comes again
-    let taken = 0; // how often another took the run over; each time we wait longer to take it back
     let ended = false;
     try {
       while (!ended) {
         signal?.throwIfAborted();
+        if (this.#isLeft || position.isDropped) return (ended = true);
         this.#tell(state);
         state = "reconnecting";
-        // A connection may be lost between the run's beginning and our hearing of it: whether there is one is asked first.
-        const resuming = position.begun || position.unsure;
-        const socket = await this.#open(resuming);
+        const socket = await this.#open();
         let open = false;
+        if (this.#isLeft) return;
         for await (const frame of frames(socket, this.#options)) {
-          position.runId = frame.runId;
-          position.begun = true;
-          position.unsure = false;
-          attempt = 0;
-          lost = null;
+          position.heard(frame.runId);
           if (!open) this.#tell("open");
-          if (!open && this.#cancelling) this.cancel();
+          if (!open && !position.isWanted) this.cancel();
           open = true;
           if (!frame.events) this.#options.onheartbeat?.();
           for (const raw of frame.events ?? []) {
             signal?.throwIfAborted();
+            if (this.#isLeft) return;
             const event = shaped(raw);
             position.seq = event.seq;
             ended = TERMINAL.has(event.type) && !event.agent.includes("/");
@@ -181,45 +276,43 @@ class Run {
           }
         }
         this.#stopLooking();
-        if (this.#cancelling && !position.begun && !position.unsure) return;
         signal?.throwIfAborted();
+        if (this.#isLeft) return;
         if (socket.isFull && position.window) continue; // what waited was taken: now there is room for what follows
-        if (resuming && socket.end[0] === NORMAL) return (ended = true); // it is over, and all of it was read
-        const error = new RunwireError(...socket.end);
-        if (resuming && position.unsure && error.code === NOT_FOUND) {
-          position.begun = position.unsure = false; // it had not begun, or was about to
-          if (this.#cancelling) return;
-          continue;
+        const error = await this.#why(socket);
+        const next = position.after(error);
+        ended = next === OVER || next === RAISE; // for us: it may still be joined, by whoever signs in anew, say
+        if (next === RAISE) throw error;
+        if (next === WAIT) {
+          const pause = paused(position.vain);
+          this.#tell("waiting", { pause, error });
+          await sleep(pause, signal, this.#stirred);
         }
-        if (position.unsure && error.code === EXISTS) {
-          position.begun = true; // it had begun, only we hadn't heard of it
-          continue;
-        }
-        if (!resuming && !error.retry) position.unsure = false; // it was refused
-        lost ??= Date.now();
-        if (error.code === TAKEN) taken++;
-        const waited = (Date.now() - lost) / 1000;
-        const over = position.begun && !position.window; // without a window it ended with its connection
-        if (!error.retry || over || waited > Math.max(position.window, PATIENCE)) throw error;
-        const pause = paused(Math.max(attempt++, taken));
-        this.#tell("waiting", { pause, error });
-        await sleep(pause, signal);
       }
     } finally {
       this.#stopLooking();
-      if (!ended) await this.#abandon();
+      if (!ended && !this.#isLeft) await this.#abandon();
       this.#socket?.close(NORMAL);
       this.#tell("closed");
     }
   }
 
-  async #open(resuming) {
+  async #open() {
     const position = this.#position;
-    this.#socket = await this.#connect(resuming ? { resume: this.#last() } : { run: position.asked }, {
-      onopen: () => (position.unsure ||= !position.begun && position.window > 0),
+    this.#socket = await this.#connect(position.connect() ? { resume: this.#last() } : { run: position.asked }, {
+      onopen: () => position.ask(),
+      isLeft: () => this.#isLeft,
       onfull: () => this.#overflow(),
     });
     return this.#socket;
+  }
+
+  /** Why a connection ended. A gateway that never let us in is asked once whether it ever will. */
+  async #why(socket) {
+    const isFirst = !this.#hasAsked;
+    this.#hasAsked = true;
+    const signals = [this.#left.signal, this.#options.signal].filter(Boolean);
+    return (isFirst && (await refusal(socket, this.#options, signals))) || new RunwireError(...socket.end);
   }
 
   /** Where to read on: after the last that was heard, given or not. */
@@ -260,7 +353,7 @@ class Run {
   async #abandon() {
     const { begun, unsure, window } = this.#position;
     if (!this.#socket?.isOpen && window && (begun || unsure)) {
-      const socket = await this.#open(true);
+      const socket = await this.#open();
       await socket.opened; // its first frame was sent before we hear of it
     }
     this.#socket?.send({ cancel: {} });
@@ -271,13 +364,30 @@ class Run {
   }
 }
 
+/** Says why a page's sockets are refused, if they are: a browser tells that to nobody, but what is there may be read. */
+async function refusal({ wasOpen }, { url }, signals = []) {
+  if (wasOpen || !globalThis.location) return undefined;
+  const signal = AbortSignal.any([...signals, AbortSignal.timeout(ASKING * 1000)]);
+  const response = await fetch(beside(url, "stream"), { signal }).catch(() => {});
+  return response?.status === 403 ? new RunwireError(FORBIDDEN, (await response.text()).trim()) : undefined;
+}
+
+/** The address for plain requests of what is beside the stream. */
+function beside(url, name) {
+  const address = new URL(url ?? "/v1/stream", globalThis.location?.href);
+  address.protocol = address.protocol.replace("ws", "http");
+  address.pathname = address.pathname.replace(/stream$/, name);
+  return address;
+}
+
 /** Opens a socket, and sends its first frame. */
-async function connected(first, { url, token, WebSocket, buffer }, { onopen, onfull, isPushed } = {}) {
+async function connected(first, { url, token, WebSocket, buffer }, { onopen, onfull, isLeft, isPushed } = {}) {
   const accessToken = typeof token === "function" ? await token() : token;
   const address = url ?? new URL("/v1/stream", location.href.replace(/^http/, "ws"));
   const pushed = isPushed || WebSocket || !globalThis.WebSocketStream;
   const socket = pushed ? new Pushed(address, { WebSocket, buffer, onfull }) : new Pulled(address);
   socket.opened.then(() => {
+    if (isLeft?.()) return socket.close(NORMAL);
     if (socket.isOpen) onopen?.();
     socket.send({ accessToken, ...first });
   });
@@ -296,7 +406,7 @@ async function refused(frame, options) {
       return error;
     }
     options.signal?.throwIfAborted();
-    return new RunwireError(...socket.end);
+    return (await refusal(socket, options)) ?? new RunwireError(...socket.end);
   } finally {
     socket.close(NORMAL);
   }
@@ -338,6 +448,7 @@ async function* frames(socket, { signal, onframe, silence }) {
 class Pushed {
   end = [LOST, ""]; // how it was closed; by ourselves is like a lost connection
   isFull = false;
+  wasOpen = false;
   #socket;
   #waiting = [];
   #size = 0; // characters that wait
@@ -347,9 +458,14 @@ class Pushed {
 
   constructor(url, { WebSocket = globalThis.WebSocket, buffer = BUFFER, onfull }) {
     const socket = (this.#socket = new WebSocket(url, PROTOCOL));
+    socket.addEventListener("open", () => (this.wasOpen = true));
     this.opened = new Promise((resolve) => {
-      socket.addEventListener("open", resolve);
-      socket.addEventListener("close", resolve);
+      for (const event of ["open", "close", "error"]) socket.addEventListener(event, resolve);
+    });
+    socket.addEventListener("error", () => {
+      if (this.wasOpen) return;
+      this.#closed = true; // Node 20 does not close what it could not open
+      this.#wake();
     });
     socket.addEventListener("message", ({ data }) => {
       if (this.#closed) return;
@@ -409,6 +525,7 @@ class Pulled {
   end = [LOST, ""];
   isFull = false;
   isOpen = false;
+  wasOpen = false;
   #stream;
   #reader;
   #writer;
@@ -420,7 +537,7 @@ class Pulled {
       ({ readable, writable }) => {
         this.#reader = readable.getReader();
         this.#writer = writable.getWriter();
-        this.isOpen = true;
+        this.isOpen = this.wasOpen = true;
       },
       () => {}, // read() says why
     );
@@ -476,14 +593,16 @@ function uuid() {
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
-function sleep(milliseconds, signal) {
+function sleep(milliseconds, signal, stirred) {
   return new Promise((resolve) => {
     const done = () => {
       clearTimeout(timer);
       signal?.removeEventListener("abort", done);
+      stirred?.removeEventListener("stir", done);
       resolve();
     };
     const timer = setTimeout(done, milliseconds);
     signal?.addEventListener("abort", done);
+    stirred?.addEventListener("stir", done);
   });
 }

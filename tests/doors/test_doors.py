@@ -16,6 +16,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from edge_gateway.cors import SEES_PREFLIGHTS
 from tests.support.certificates import Authority
 from tests.support.clients import HANDSHAKE, JSON, PROTO, caller, events_of, frames, opening, socket, terminal
 from tests.support.services import Service
@@ -54,6 +55,94 @@ async def test_origins() -> None:
         front.wait_for(lambda record: record["event"] == "handshake refused")
         assert {record["event"] for record in front.records} == {"serving", "handshake refused"}
         assert all(record["status"] == 403 for record in front.records if record["event"] != "serving")
+
+
+async def answer(front: Service, method: str, path: str, **headers: str) -> tuple[int, dict[str, str], str]:
+    """Return what a request gets: the status, the headers in lower case, and the body."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        f"Host: {front.address}",
+        *(f"{name}: {each}" for name, each in headers.items()),
+    ]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    status, *fields = head.split("\r\n")
+    return (
+        int(status.split()[1]),
+        {name.lower(): each for name, _, each in (field.partition(": ") for field in fields)},
+        body,
+    )
+
+
+APP, EVIL = "https://app.example", "https://evil.example"
+PREFLIGHT = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+needs_preflights = pytest.mark.skipif(not SEES_PREFLIGHTS, reason="an older websockets answers preflights by itself")
+
+
+async def test_the_client_is_for_pages_that_are_named() -> None:
+    """A page that may open sockets may load the client from here, from wherever it is itself; another may not."""
+    with start_gateway("127.0.0.1:1", ORIGINS=APP) as front:
+        code, about, _ = await answer(front, "GET", "/runwire.js", Origin=APP)
+        assert (code, about["access-control-allow-origin"], about["vary"]) == (200, APP, "Origin")
+        for origin in (EVIL, "null"):
+            code, about, _ = await answer(front, "GET", "/runwire.js", Origin=origin)
+            assert code == 200
+            assert "access-control-allow-origin" not in about
+        for path in ("/", "/console.js", "/healthz", "/metrics"):
+            assert "access-control-allow-origin" not in (await answer(front, "GET", path, Origin=APP))[1]
+
+
+@needs_preflights
+@pytest.mark.parametrize("path", ["/v1/agents", "/v1/runs"])
+async def test_lists_are_for_pages_that_are_named(path: str) -> None:
+    """A page that may open sockets may list agents and runs, with its token; that it is refused it may read, too."""
+    with start_engine() as back, start_gateway(back.address, ORIGINS=APP) as front:
+        code, about, body = await answer(front, "OPTIONS", path, Origin=APP, **PREFLIGHT)
+        assert (code, body, about["access-control-allow-origin"]) == (200, "", APP)
+        assert (about["access-control-allow-headers"], about["access-control-allow-methods"]) == (
+            "authorization",
+            "GET",
+        )
+        code, about, body = await answer(front, "GET", path, Origin=APP, Authorization="Bearer dev:alice")
+        assert (code, about["access-control-allow-origin"], body[0]) == (200, APP, "{")
+        code, about, _ = await answer(front, "GET", path, Origin=APP, Authorization="Bearer nonsense")
+        assert (code, about["access-control-allow-origin"]) == (401, APP)
+        code, about, _ = await answer(front, "OPTIONS", path, Origin=EVIL, **PREFLIGHT)
+        assert (code, "access-control-allow-origin" in about) == (405, False)
+        code, about, _ = await answer(front, "GET", path, Origin=EVIL)
+        assert "access-control-allow-origin" not in about
+
+
+@pytest.mark.skipif(SEES_PREFLIGHTS, reason="this websockets sees preflights")
+async def test_lists_without_preflights() -> None:
+    """With a websockets that answers preflights by itself, lists are for our own pages, and that is said at boot."""
+    with start_gateway("127.0.0.1:1", ORIGINS=APP) as front:
+        assert "access-control-allow-origin" not in (await answer(front, "GET", "/v1/agents", Origin=APP))[1]
+        front.wait_for(lambda record: record["event"].startswith("pages from elsewhere"))
+
+
+async def test_why_a_page_is_refused() -> None:
+    """Any page may read why it may open no socket, and so may whoever reads the log. It costs no other anything."""
+    with start_gateway("127.0.0.1:1", ORIGINS=APP, SOCKETS_PER_MINUTE="2") as front:
+        for _ in range(5):
+            code, about, body = await answer(front, "GET", "/v1/stream", Origin=EVIL)
+            assert (code, about["access-control-allow-origin"]) == (403, "*")
+            assert body == "Pages from there may not open a socket here.\n"
+        told = front.wait_for(lambda record: record["event"] == "handshake refused")
+        assert (told["origin"], told["status"]) == (EVIL, 403)
+        assert (await answer(front, "GET", "/runwire.js"))[1]["vary"] == "Origin"
+        assert [await status(front.address, Origin=APP) for _ in range(3)] == [101, 101, 429]
+
+
+@pytest.mark.parametrize("origin", ["null", "*", "app.example", "https://app.example/page"])
+def test_what_is_no_origin(origin: str) -> None:
+    """What names no page stops the boot: `null` would be whoever hides where it comes from."""
+    with start_gateway("127.0.0.1:1", ORIGINS=origin) as front:
+        assert front.wait() == 2
+        assert f"{origin} is no origin" in front.lines[-1]
 
 
 async def raw(front: Service, *headers: bytes, start: bytes = b"GET /v1/stream HTTP/1.1") -> int:
