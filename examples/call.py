@@ -1,16 +1,18 @@
 import asyncio
 
-import grpc
-from runwire.v1.engine_pb2 import RunRequest
-from runwire.v1.engine_pb2_grpc import EngineServiceStub
+from runwire.client import AgentMessage, Client, ToolExecuting
 
 
 async def main() -> None:
-    async with grpc.aio.insecure_channel("127.0.0.1:50051") as channel:
-        engine = EngineServiceStub(channel)
-        async for response in engine.Run(RunRequest(agent="triage", input="My invoice is wrong")):
-            for event in response.events:
-                print(event.seq, event.agent, event.WhichOneof("kind"))
+    async with Client("127.0.0.1:50051", token="dev:alice") as client:
+        async for event in client.run("triage", "My invoice is wrong", resume_window=60):
+            match event:
+                case AgentMessage(delta=delta):
+                    print(delta, end="", flush=True)
+                case ToolExecuting(tool=tool, arguments=arguments):
+                    print(f"{tool}({arguments})")
+                case _:
+                    print(event.seq, event.agent, event.type)
 
 
 asyncio.run(main())

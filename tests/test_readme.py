@@ -20,11 +20,16 @@ README = (ROOT / "README.md").read_text()
 EXAMPLES = ROOT / "examples"
 
 
-@pytest.mark.parametrize("example", sorted(EXAMPLES.iterdir()), ids=lambda path: path.name)
+SHOWN = README + "".join((ROOT / "docs" / f"{page}.md").read_text() for page in ("frameworks", "clients"))
+FILES = [path for path in sorted(EXAMPLES.iterdir()) if path.is_file()]
+
+
+@pytest.mark.parametrize("example", FILES, ids=lambda path: path.name)
 def test_the_readme_shows_the_examples(example: Path) -> None:
-    """Each example stands in the README, or the page about frameworks, to the letter."""
-    if example.is_file():
-        assert example.read_text() in README + (ROOT / "docs" / "frameworks.md").read_text()
+    """Each example stands in the README, or the pages about frameworks and clients, to the letter, and on its map."""
+    if example.suffix != ".md":
+        assert example.read_text() in SHOWN
+        assert f"]({example.name})" in (EXAMPLES / "README.md").read_text()
 
 
 def at(example: str, engine: Service, gateway: Service) -> str:
