@@ -35,7 +35,7 @@ run: setup ## start both services, and say where the console is; Ctrl-C stops th
 
 test: setup tools ## run every test
 	@$(BIN)/python -m pytest -m 'not measures and not force and not packages' --numprocesses 2 --dist loadfile
-	@$(BIN)/python -m pytest -m 'measures and not force and not frameworks'
+	@$(BIN)/python -m pytest -m 'measures and not force and not frameworks and not packages'
 
 siege: setup ## prove the bounds by force: hostile frames, silent connections, callers who read nothing
 	@$(BIN)/python -m pytest -m force

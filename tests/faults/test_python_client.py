@@ -17,7 +17,7 @@ from tests.support.services import gateway as start_gateway
 from tests.support.services import until
 from tests.support.valkey import valkey
 
-pytestmark = pytest.mark.measures
+pytestmark = [pytest.mark.measures, pytest.mark.packages]
 
 RUNS = int(os.environ.get("CUT_RUNS", "20"))
 RUNS_PER_CLIENT = 10
