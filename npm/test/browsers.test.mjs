@@ -111,8 +111,9 @@ for (const [name, executable] of browsers) {
     await opened.close();
   });
 
-  test(`${name}: the chat streams, calls tools, asks, survives a cut and a reload, and stops`, { skip }, async () => {
+  test(`${name}: the chat streams, calls tools, asks, survives a cut and a reload, and stops`, { skip }, async (t) => {
     const between = await network(gateway);
+    t.after(() => between.close());
     const slow = encodeURIComponent(JSON.stringify({ pace: 0.15 }));
     const opened = await page(`/chat/?gateway=${between.address}&parameters=${slow}`);
     const ask = async (text) => {
@@ -127,6 +128,11 @@ for (const [name, executable] of browsers) {
     await shows(opened, ".status", "reconnecting");
     await shows(opened, ".status", "streaming");
     await opened.reload();
+    await opened.waitForFunction( // it says that it is ready before it looks for its run, too
+      (wanted) => [...document.querySelectorAll(".assistant > span")].map((span) => span.textContent).join("") === wanted,
+      POLLING,
+      INVOICE,
+    );
     await shows(opened, ".status", "ready");
     assert.deepEqual(await said(opened), [INVOICE]);
     await picture(opened, "tools");
@@ -146,7 +152,6 @@ for (const [name, executable] of browsers) {
     await opened.waitForFunction(() => document.querySelectorAll(".assistant").length === 3, POLLING);
     await (await opened.waitForSelector("form button[type=button]")).click();
     await shows(opened, ".status", "ready");
-    between.close();
     await opened.close();
   });
 }
