@@ -185,7 +185,7 @@ def free_address() -> str:
         return f"127.0.0.1:{server.getsockname()[1]}"
 
 
-ABOUT_SETTINGS = ("development: ", "agents run as root", "no TLS on a public", "tokens go to a remote")
+ABOUT_SETTINGS = ("development: ", "agents run as root", "no TLS on a public", "tokens go to a remote", "pages from")
 """What a service warns of when it begins: what its operator may not have meant, and these tests mean."""
 
 
