@@ -72,8 +72,8 @@ class EndError(Exception):
 
 def told(error: grpc.aio.AioRpcError) -> RefusedError:
     """Read what a call ended with."""
-    trailers = dict(error.trailing_metadata() or ())
-    encoded = trailers.get("grpc-status-details-bin")
+    trailers: Any = error.trailing_metadata() or ()  # of which not every grpcio that there is makes a dict
+    encoded = next((trailer[1] for trailer in trailers if trailer[0] == "grpc-status-details-bin"), None)
     if not isinstance(encoded, bytes):  # no engine's word, but what gRPC makes of a connection
         code = grpc.StatusCode.UNAVAILABLE if error.code() in BROKEN else error.code()
         is_lost = code is grpc.StatusCode.UNAVAILABLE
