@@ -10,6 +10,7 @@ from runwire.v1.gateway_pb2 import AnswerFrame
 from edge_gateway import statuses
 from edge_gateway.close_codes import SENTENCES
 from edge_gateway.engines import Engine, Metadata, UnreachableError
+from runwire.calling import NOWHERE
 
 NOT_FOUND, UNAVAILABLE = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE
 SILENT = {UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
@@ -34,7 +35,7 @@ async def bring(frame: AnswerFrame, engines: Sequence[Engine], said: Metadata) -
                 result = _refused(frame, error)
             if error.code() not in {NOT_FOUND, *SILENT}:
                 break
-            if statuses.reason(error) == statuses.NOWHERE:
+            if statuses.reason(error) == NOWHERE:
                 is_silent = False
                 break
         else:

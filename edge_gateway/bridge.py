@@ -18,16 +18,11 @@ from edge_gateway.close_codes import Closing, closing
 from edge_gateway.engines import CHECK, Engine, Engines, Metadata, Stream, UnreachableError
 from edge_gateway.frames import CODECS, Codec, FrameError
 from edge_gateway.pacing import Pacer, StalledError
+from runwire.calling import DEVELOPMENT, FULL, NOWHERE
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
-FULL = {"DRAINING", "TOO_MANY_RUNS"}
-"""Why an engine takes no run where another may."""
 LOST = "Your run was lost."
-DEVELOPMENT = ("runwire-development", "1")
-"""What an engine says that believes everybody."""
-SHARED = ("runwire-shared", "1")
-"""What one says that shares its runs with the others: they need not be asked."""
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 STALLED = closing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Nothing was read for too long.")
 SILENCE = 60.0
@@ -295,7 +290,7 @@ class Ride:
             except grpc.aio.AioRpcError as error:
                 if self._begun.is_set() or not self._may_be_elsewhere(error):
                     raise
-                if statuses.reason(error) == statuses.NOWHERE:
+                if statuses.reason(error) == NOWHERE:
                     refusal, unreached = error, None
                     break
                 if error.code() is UNAVAILABLE:

@@ -41,10 +41,12 @@ RETRY = "socket.accept() out of system resource"
 
 
 GET = b"GET "
+PREFLIGHT = cors.PREFLIGHT.encode()[: len(GET)]
+ONLY_GET = "Only GET is understood here.\n"
 NOT_ALLOWED = (
-    b"HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: 29\r\nConnection: close\r\n\r\nOnly GET is understood here.\n"
-)
+    "HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    f"Content-Length: {len(ONLY_GET)}\r\nConnection: close\r\n\r\n{ONLY_GET}"
+).encode()
 
 
 class Connection(ServerConnection):
@@ -66,7 +68,7 @@ class Connection(ServerConnection):
                 return
             self._method = None
             method = data[: len(GET)]
-            passes = method == GET or (method == cors.PREFLIGHT[: len(GET)] and cors.SEES_PREFLIGHTS)
+            passes = method == GET or (method == PREFLIGHT and cors.SEES_PREFLIGHTS)
             if not passes and method.strip().isalpha() and method.isupper():
                 # Not every websockets that there is lets such a request through to where pages are served.
                 self.transport.write(NOT_ALLOWED)

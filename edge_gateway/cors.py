@@ -10,20 +10,16 @@ CLIENT = "/runwire.js"
 LISTS = frozenset({"/v1/agents", "/v1/runs"})
 SEES_PREFLIGHTS = int(version.partition(".")[0]) >= 17  # noqa: PLR2004 - the release that no longer refuses them by itself
 """Whether a browser can ask if it may send a token along. Where it can't, lists are for our own pages."""
-PREFLIGHT = b"OPTIONS"
+PREFLIGHT = "OPTIONS"
+"""By which a browser asks what a page may send."""
 ANYBODY = "*"
 REMEMBERED = "600"
 """Seconds that a browser need not ask again."""
 
 
-def is_get(request: Request) -> bool:
-    """Tell whether a request is for what is there, and not for what one may ask for."""
-    return getattr(request, "method", "GET") == "GET"
-
-
-def is_preflight(request: Request) -> bool:
-    """Tell whether a browser asks what a page may send."""
-    return getattr(request, "method", "GET") == PREFLIGHT.decode()
+def method(request: Request) -> str:
+    """Return what a request wants of an address. Where websockets doesn't say, it has let nothing pass but GET."""
+    return getattr(request, "method", "GET")
 
 
 def permission() -> Response:

@@ -15,31 +15,21 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from runwire.v1 import engine_pb2 as pb
 from runwire.v1.gateway_pb2 import ClientFrame
 
+from runwire import calling
+from runwire.calling import REACH
 from runwire.service.settings import host_of, parsed_ip
 
 T = TypeVar("T")
 SERVICE = pb.DESCRIPTOR.services_by_name["EngineService"].full_name
 
-REACH = 1.5
-"""Seconds until an engine that cannot be reached is given up. A browser hears of it within two."""
 CHECK = 1.0
 """Seconds that an engine has to answer how it is."""
 RESOLVE = 5.0
 """Seconds between two looks at what addresses a name has."""
 
 OPTIONS = (
-    ("grpc.max_receive_message_length", -1),  # the engine bounds what it sends
-    # A window of 64 KiB and no more. One that grows would hold megabytes for a browser that doesn't read; and what is
-    # under way when a gateway is lost has to be less than what the engine keeps of a resumable run.
-    ("grpc.http2.bdp_probe", 0),
-    # An engine that comes back is found within two seconds; gRPC's own pauses grow to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-    # An engine that is gone without a word is noticed. The engine allows as many pings as this.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
+    *calling.OPTIONS,
+    ("grpc.keepalive_permit_without_calls", 1),  # an engine is watched all the time
     ("grpc.http2.max_pings_without_data", 0),
 )
 

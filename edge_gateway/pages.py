@@ -18,11 +18,12 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from edge_gateway import cors
-from edge_gateway.bridge import DEVELOPMENT, SHARED, NotForPublicError
-from edge_gateway.connection import Arrivals
+from edge_gateway.bridge import NotForPublicError
+from edge_gateway.connection import ONLY_GET, Arrivals
 from edge_gateway.engines import Engines, Metadata, UnreachableError, metadata
 from edge_gateway.handshake import Handshakes, NotAdmittedError, authorization
 from edge_gateway.proto_json import encoder
+from runwire.calling import DEVELOPMENT, SHARED
 from runwire.service.rates import Rates
 
 STREAM = "/v1/stream"
@@ -84,10 +85,11 @@ class Pages:
         path = request.path.partition("?")[0]
         origin = "".join(request.headers.get_all("Origin"))
         is_open = bool(origin) and cors.readable(path) and self._handshakes.is_welcome(request)
-        if cors.is_get(request):
+        method = cors.method(request)
+        if method == "GET":
             response = await self._at(path, socket, request)
         else:
-            response = cors.permission() if is_open and cors.is_preflight(request) else _not_allowed()
+            response = cors.permission() if is_open and method == cors.PREFLIGHT else _not_allowed()
         if response and is_open:
             cors.open_to(response, origin)
         if response and cors.readable(path):
@@ -218,7 +220,7 @@ def _text(status: http.HTTPStatus, body: str) -> Response:
 
 
 def _not_allowed() -> Response:
-    response = _text(http.HTTPStatus.METHOD_NOT_ALLOWED, "Only GET is understood here.\n")
+    response = _text(http.HTTPStatus.METHOD_NOT_ALLOWED, ONLY_GET)
     response.headers["Allow"] = "GET"
     return response
 

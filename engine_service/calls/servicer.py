@@ -25,14 +25,9 @@ from engine_service.runs.run import Patience, Run
 from engine_service.runs.visits import Visit
 from engine_service.wire import Description, Work
 from engine_service.workers import WorkerError
+from runwire.calling import DEVELOPMENT, SHARED
 
 SERVICE = pb.DESCRIPTOR.services_by_name["EngineService"].full_name
-
-DEVELOPMENT = ("runwire-development", "1")
-"""What a call's initial metadata says where everybody is believed: a gateway must not carry that to the public."""
-
-SHARED = ("runwire-shared", "1")
-"""What one says there that shares its runs with others: whoever asked it need ask no other."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Agents = Callable[[], Mapping[str, Description]]

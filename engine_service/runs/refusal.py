@@ -8,6 +8,8 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from runwire.calling import NOWHERE
+
 DOMAIN = "runwire"
 
 
@@ -51,7 +53,7 @@ def exists(run_id: str) -> Refusal:
 
 def no_such_run(*, anywhere: bool = False) -> Refusal:
     """Say that a user has no such run, here or anywhere; that of another user does not exist."""
-    return Refusal(Code.NOT_FOUND, "You have no such run.", *([_info("NO_SUCH_RUN_ANYWHERE")] if anywhere else []))
+    return Refusal(Code.NOT_FOUND, "You have no such run.", *([_info(NOWHERE)] if anywhere else []))
 
 
 def gone() -> Refusal:

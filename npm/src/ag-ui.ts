@@ -7,6 +7,8 @@
 import type { AgentConfig, BaseEvent, Interrupt, Message, RunAgentInput } from "@ag-ui/client";
 import { AbstractAgent, EventType } from "@ag-ui/client";
 import { Observable } from "rxjs";
+import type { Asked } from "./event.js";
+import { isApproval, isRoot, said, WINDOW } from "./event.js";
 import { read, written } from "./place.js";
 import type { Event, Options, Run } from "./runwire.js";
 import { answer, resume, run, RunwireError } from "./runwire.js";
@@ -21,8 +23,6 @@ export interface RunwireAgentConfig extends AgentConfig, Options {
 
 type Fields = Record<string, unknown> & { type: EventType };
 type Usage = Extract<Event, { type: "agent_completed" }>["usage"];
-
-const WINDOW = 600;
 
 export class RunwireAgent extends AbstractAgent {
   readonly config: RunwireAgentConfig;
@@ -96,7 +96,7 @@ export class RunwireAgent extends AbstractAgent {
     const place = places.find((each) => each.place)?.place;
     if (place) return resume({ runId: place.runId, afterSeq: place.seq, resumeWindow }, this.config);
     const last = messages.findLast(({ role }) => role === "user");
-    const before = messages.slice(0, last ? messages.lastIndexOf(last) : messages.length).flatMap(said);
+    const before = messages.slice(0, last ? messages.lastIndexOf(last) : messages.length).flatMap(saidBefore);
     const asked = { agent, input: last ? textOf(last) : "", history: before, threadId, resumeWindow };
     return run({ ...asked, parameters: { ...parameters, ...forwardedProps } }, this.config);
   }
@@ -120,16 +120,15 @@ class Told {
   events(event: Event, runId: string): Fields[] {
     if (this.isOver) return [];
     this.#runId = runId;
-    const isRoot = !event.agent.includes("/");
-    const isNew = !isRoot && event.type !== "agent_started" && !this.#agents.get(event.agent)?.length;
+    const isNew = !isRoot(event) && event.type !== "agent_started" && !this.#agents.get(event.agent)?.length;
     const began = isNew ? [...this.#closed(), this.#delegated(event.agent, event.seq)] : []; // before the interrupt
-    return [...began, ...this.#shaped(event, isRoot)];
+    return [...began, ...this.#shaped(event)];
   }
 
-  #shaped(event: Event, isRoot: boolean): Fields[] {
+  #shaped(event: Event): Fields[] {
     switch (event.type) {
       case "agent_started":
-        return isRoot ? [] : [...this.#closed(), this.#delegated(event.agent, event.seq)];
+        return isRoot(event) ? [] : [...this.#closed(), this.#delegated(event.agent, event.seq)];
       case "agent_thinking":
         return this.#piece("reasoning", event);
       case "agent_message":
@@ -149,7 +148,7 @@ class Told {
       case "model_called":
         return [];
       default:
-        return [...this.#closed(), ...(isRoot ? this.#end(event) : this.#returned(event))];
+        return [...this.#closed(), ...(isRoot(event) ? this.#end(event) : this.#returned(event))];
     }
   }
 
@@ -189,7 +188,7 @@ class Told {
     const type = kind === "text" ? EventType.TEXT_MESSAGE_CONTENT : EventType.REASONING_MESSAGE_CONTENT;
     const role = kind === "text" ? ("assistant" as const) : ("reasoning" as const);
     this.#keep(seq, agent, { id: messageId, role, content: delta }, true);
-    this.#hasSaid ||= kind === "text" && !agent.includes("/");
+    this.#hasSaid ||= kind === "text" && isRoot({ agent });
     return [...found, this.#of(agent, { type, messageId, delta })];
   }
 
@@ -241,17 +240,17 @@ class Told {
     return [{ type: EventType.SUBAGENT_ERROR, subagentRunId, message }];
   }
 
-  #interrupted(event: Extract<Event, { type: "input_requested" }>): Fields[] {
-    const isApproval = event.reason === "INPUT_REASON_TOOL_APPROVAL";
-    const id = written({ runId: this.#runId, seq: event.seq, requestId: event.requestId, isApproval });
+  #interrupted(event: Asked): Fields[] {
+    const isTool = isApproval(event);
+    const id = written({ ...event, runId: this.#runId, isApproval: isTool });
     const interrupt: Interrupt = {
       id,
-      reason: isApproval ? "tool_approval" : "question",
+      reason: isTool ? "tool_approval" : "question",
       message: event.message,
       ...(event.callId ? { toolCallId: event.callId } : {}),
       ...(event.schema ? { responseSchema: event.schema } : {}),
       ...(event.expiresAt ? { expiresAt: event.expiresAt } : {}),
-      ...(isApproval ? { metadata: { tool: event.tool, proposed: event.proposed ?? {} } } : {}),
+      ...(isTool ? { metadata: { tool: event.tool, proposed: event.proposed ?? {} } } : {}),
     };
     const waiting = [...this.#agents.values()].flat().reverse().map((subagentRunId) => {
       return { type: EventType.SUBAGENT_FINISHED, subagentRunId, outcome: { type: "suspended", interruptIds: [id] } };
@@ -301,10 +300,8 @@ function usageOf(usage: Usage): unknown {
   });
 }
 
-function said(message: Message): { role: "ROLE_USER" | "ROLE_ASSISTANT"; text: string }[] {
-  if (message.role !== "user" && message.role !== "assistant") return [];
-  const text = textOf(message);
-  return text ? [{ role: message.role === "user" ? "ROLE_USER" : "ROLE_ASSISTANT", text }] : [];
+function saidBefore(message: Message): ReturnType<typeof said> {
+  return message.role === "user" || message.role === "assistant" ? said(message.role === "assistant", textOf(message)) : [];
 }
 
 function textOf({ content }: Message): string {

@@ -8,9 +8,11 @@
 // Nothing is asked of a server but Runwire's gateway.
 
 import type { ChatTransport, UIMessage, UIMessageChunk } from "ai";
+import type { Asked } from "./event.js";
+import { isApproval, isEnd, isRoot, said, WINDOW } from "./event.js";
 import type { Place } from "./place.js";
 import { read, written } from "./place.js";
-import type { Answer, Event, Options, Run } from "./runwire.js";
+import type { Answer, Event, Message, Options, Run } from "./runwire.js";
 import { answer, resume, run, runs, RunwireError } from "./runwire.js";
 
 export interface RunwireChatOptions extends Options {
@@ -26,10 +28,7 @@ export interface RunwireChatOptions extends Options {
 type Parts = UIMessage["parts"];
 type Part = Parts[number];
 type Chunk = UIMessageChunk;
-type Asked = Extract<Event, { type: "input_requested" }>;
 type Approval = { state?: string; toolCallId?: string; approval?: { id: string; approved?: boolean } };
-
-const WINDOW = 600;
 
 export class RunwireChatTransport<MESSAGE extends UIMessage = UIMessage> implements ChatTransport<MESSAGE> {
   /** A chat that is reconnected gets its message from the beginning, and puts it where the old one was. */
@@ -55,7 +54,7 @@ export class RunwireChatTransport<MESSAGE extends UIMessage = UIMessage> impleme
     }
     const { agent, parameters } = this.#options;
     const input = messages.at(-1)?.role === "user" ? textOf(messages.at(-1)) : "";
-    const history = messages.slice(0, -1).flatMap(said);
+    const history = messages.slice(0, -1).flatMap(saidBefore);
     const asked = { agent, input, history, threadId: chatId, resumeWindow: this.#window };
     const begun = run({ ...asked, parameters: { ...parameters, ...body } }, connection);
     this.#storage?.setItem(key(chatId), begun.runId ?? "");
@@ -77,10 +76,10 @@ export class RunwireChatTransport<MESSAGE extends UIMessage = UIMessage> impleme
   };
 
   /** Answers a question that is no approval: a `data-question` part has its id, and the schema of what is wanted. */
-  async answer(questionId: string, said: Answer): Promise<void> {
+  async answer(questionId: string, reply: Answer): Promise<void> {
     const place = read(questionId);
     if (!place) throw new TypeError(`${questionId} is no question of Runwire's.`);
-    await answer({ ...place, ...said }, this.#options);
+    await answer({ ...place, ...reply }, this.#options);
   }
 
   get #window(): number {
@@ -155,15 +154,14 @@ class Told {
   }
 
   chunks(event: Event): Chunk[] {
-    const isRoot = !event.agent.includes("/");
     switch (event.type) {
       case "agent_started":
-        if (isRoot) return [{ type: "start", messageId: this.runId, messageMetadata: { runId: this.runId } }];
+        if (isRoot(event)) return [{ type: "start", messageId: this.runId, messageMetadata: { runId: this.runId } }];
         return [...this.#closed(), data("agent", { agent: event.agent, state: "started" }, event.agent)];
       case "agent_thinking":
         return this.#piece("reasoning", event);
       case "agent_message":
-        if (!isRoot) return [];
+        if (!isRoot(event)) return [];
         this.#said.push(event);
         return this.#piece("text", event);
       case "tool_executing":
@@ -181,7 +179,7 @@ class Told {
       case "model_called":
         return [];
       default:
-        return isRoot ? [...this.#closed(), ...this.#settled(), ...this.#end(event)] : [data("agent", ended(event), event.agent)];
+        return isRoot(event) ? [...this.#closed(), ...this.#settled(), ...this.#end(event)] : [data("agent", ended(event), event.agent)];
     }
   }
 
@@ -289,14 +287,6 @@ function data(name: string, value: unknown, id?: string): Chunk {
   return { type: `data-${name}`, data: value, ...(id ? { id } : {}) };
 }
 
-function isEnd({ type, agent }: Event): boolean {
-  return ["agent_completed", "agent_failed", "agent_cancelled"].includes(type) && !agent.includes("/");
-}
-
-function isApproval({ reason }: Asked): boolean {
-  return reason === "INPUT_REASON_TOOL_APPROVAL";
-}
-
 function wrong(error: unknown): Chunk {
   if (error instanceof RunwireError) return { type: "error", errorText: error.message };
   return { type: "abort" };
@@ -313,9 +303,8 @@ function textOf(message: UIMessage | undefined): string {
   return (message?.parts ?? []).map((part) => (part.type === "text" ? part.text : "")).join("");
 }
 
-function said(message: UIMessage): { role: "ROLE_USER" | "ROLE_ASSISTANT"; text: string }[] {
-  const text = textOf({ ...message, parts: shown(message.parts) });
-  return text ? [{ role: message.role === "assistant" ? "ROLE_ASSISTANT" : "ROLE_USER", text }] : [];
+function saidBefore(message: UIMessage): Message[] {
+  return said(message.role === "assistant", textOf({ ...message, parts: shown(message.parts) }));
 }
 
 /** An answer that came too late, or was given elsewhere, is no reason not to follow its run: that tells what became of it. */

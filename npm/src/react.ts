@@ -4,6 +4,7 @@
 //     <button onClick={() => start({ agent: "triage", input: "My invoice is wrong" })}>Ask</button> {text}
 
 import { useCallback, useEffect, useState, useSyncExternalStore } from "react";
+import { isRoot } from "./event.js";
 import type { Answer, Connection, Event, Options, Question, Run, RunRequest, RunwireError } from "./runwire.js";
 import { resume, run } from "./runwire.js";
 
@@ -165,8 +166,8 @@ class Followed {
     this.#tell({});
     try {
       for await (const event of followed) if (this.#run === followed) this.#take(event);
-      const isOver = !GOING.has(this.#progress.state);
-      if (this.#run === followed && !isOver) this.#tell({ state: "lost" }); // all of it was read before
+      const goesOn = GOING.has(this.#progress.state);
+      if (this.#run === followed && goesOn) this.#tell({ state: "lost" }); // all of it was read before
     } catch (error) {
       if (this.#run === followed) this.#tell({ state: "lost", error: error as RunwireError });
     }
@@ -175,7 +176,7 @@ class Followed {
   #take(event: Event): void {
     this.#events.push(event);
     this.#tell({ runId: this.#run?.runId, ...changed(this.#progress, event) });
-    if (event.agent.includes("/")) return;
+    if (!isRoot(event)) return;
     if (event.type === "agent_message" || event.type === "agent_thinking") this.#said.push(event);
     if (event.type !== "agent_recovered") return;
     this.#said = this.#said.filter(({ seq }) => seq <= event.checkpointSeq);
@@ -197,13 +198,12 @@ class Followed {
 
 /** What an event changes. */
 function changed(progress: Progress, event: Event): Partial<Progress> {
-  const isRoot = !event.agent.includes("/");
   const without = (id: string) => progress.questions.filter(({ requestId }) => requestId !== id);
   switch (event.type) {
     case "agent_message":
-      return isRoot ? { text: progress.text + event.delta } : {};
+      return isRoot(event) ? { text: progress.text + event.delta } : {};
     case "agent_thinking":
-      return isRoot ? { reasoning: progress.reasoning + event.delta } : {};
+      return isRoot(event) ? { reasoning: progress.reasoning + event.delta } : {};
     case "tool_executing": {
       const { callId, tool, agent, arguments: given } = event;
       return { tools: [...progress.tools, { callId, tool, agent, arguments: given, isDone: false }] };
@@ -215,11 +215,11 @@ function changed(progress: Progress, event: Event): Partial<Progress> {
     case "input_answered":
       return { questions: without(event.requestId) };
     case "agent_completed":
-      return isRoot ? { state: "completed", questions: [], text: progress.text || event.output } : {};
+      return isRoot(event) ? { state: "completed", questions: [], text: progress.text || event.output } : {};
     case "agent_failed":
-      return isRoot ? { state: "failed", questions: [] } : {};
+      return isRoot(event) ? { state: "failed", questions: [] } : {};
     case "agent_cancelled":
-      return isRoot ? { state: "cancelled", questions: [] } : {};
+      return isRoot(event) ? { state: "cancelled", questions: [] } : {};
     default:
       return {};
   }

@@ -11,6 +11,8 @@ import grpc
 import grpc.aio
 from runwire.v1.engine_pb2_grpc import EngineServiceStub
 
+from runwire import calling
+from runwire.calling import FULL, NOWHERE, REACH, SHARED
 from runwire.client.errors import RefusedError, closed, is_cancelling, told
 from runwire.client.retries import LONGEST_PAUSE, Retries
 
@@ -20,30 +22,12 @@ if TYPE_CHECKING:
 Token = str | Callable[[], str | Awaitable[str]]
 Metadata = tuple[tuple[str, str], ...]
 
-REACH = 1.5
-"""Seconds until an engine that cannot be reached is given up for another one."""
 PATIENCE = 10.0
 """Seconds that an engine has for a short answer."""
 TRIES = 6
 """Times that something is asked until it is given up."""
-NOWHERE = "NO_SUCH_RUN_ANYWHERE"
-"""The reason of an engine that has no run which no other has either: they share what they have."""
-SHARED = ("runwire-shared", "1")
-"""What such an engine says at once."""
-FULL = {"DRAINING", "TOO_MANY_RUNS"}
-"""Why an engine takes no run where another may."""
-
 OPTIONS = (
-    ("grpc.max_receive_message_length", -1),  # the engine bounds what it sends
-    (
-        "grpc.http2.bdp_probe",
-        0,
-    ),  # what is under way when a connection breaks is less than what an engine keeps of a run
-    ("grpc.initial_reconnect_backoff_ms", 100),  # one that comes back is found in two seconds, not in two minutes
-    ("grpc.min_reconnect_backoff_ms", 1000),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-    ("grpc.keepalive_time_ms", 20_000),  # one that is gone without a word is noticed
-    ("grpc.keepalive_timeout_ms", 10_000),
+    *calling.OPTIONS,
     ("grpc.lb_policy_name", "round_robin"),  # among the addresses of one name
     ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection
 )

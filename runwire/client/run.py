@@ -9,8 +9,9 @@ from typing import Any
 import grpc
 from runwire.v1 import engine_pb2 as pb
 
+from runwire.calling import FULL, NOWHERE
 from runwire.client import events, requests
-from runwire.client.engines import FULL, NOWHERE, Engine, Engines, is_elsewhere, worst
+from runwire.client.engines import Engine, Engines, is_elsewhere, worst
 from runwire.client.errors import EndError, LostError, RefusedError
 from runwire.client.events import AgentCompleted, Event
 from runwire.client.position import Next, Position

@@ -3,17 +3,32 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import grpc
 
-from runwire.client import Client, PlainClient, RunwireError
+from runwire.client import Client, PlainClient, PlainRun, Run, RunwireError
 from tests.support.node import CLIENT, node
-from tests.support.scripted import STORIES, Stories, Story, stories
+from tests.support.scripted import RUN_ID, STORIES, Stories, Story, stories
 
 NAMES = {grpc.StatusCode.UNAVAILABLE: "lost", grpc.StatusCode.DATA_LOSS: "ended"}
 """What the stories call a connection that is lost, and a stream that ends too soon."""
 PLAYER = Path(__file__).with_name("stories.mjs")
+
+
+@overload
+def asked(client: Client, script: dict[str, Any]) -> Run: ...
+
+
+@overload
+def asked(client: PlainClient, script: dict[str, Any]) -> PlainRun: ...
+
+
+def asked(client: Client | PlainClient, script: dict[str, Any]) -> Run | PlainRun:
+    """Ask for what a story is about: a run, or to join one."""
+    if joins := script.get("joins"):
+        return client.resume(RUN_ID, joins)
+    return client.run("told", resume_window=script.get("window", 0))
 
 
 async def python(told: Stories, number: int) -> tuple[list[int], str | None]:
@@ -21,10 +36,7 @@ async def python(told: Stories, number: int) -> tuple[list[int], str | None]:
     script = told.stories[number].script
     seqs: list[int] = []
     async with Client(told.engine, token=str(number)) as client:
-        if joins := script.get("joins"):
-            run = client.resume("3e9f5d0c-6a4b-4f6e-9d0b-2f8b1c7a5e41", joins)
-        else:
-            run = client.run("told", resume_window=script.get("window", 0))
+        run = asked(client, script)
 
         async def read() -> None:
             async for event in run:
@@ -48,10 +60,7 @@ def plain(told: Stories, number: int) -> tuple[list[int], str | None]:
     script = told.stories[number].script
     seqs: list[int] = []
     with PlainClient(told.engine, token=str(number)) as client:
-        if joins := script.get("joins"):
-            run = client.resume("3e9f5d0c-6a4b-4f6e-9d0b-2f8b1c7a5e41", joins)
-        else:
-            run = client.run("told", resume_window=script.get("window", 0))
+        run = asked(client, script)
         try:
             for event in run:
                 seqs.append(event.seq)
