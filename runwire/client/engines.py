@@ -152,20 +152,23 @@ class Engines:
 
     async def _ask(self, method: str, request: Any, *, everywhere: bool) -> list[Any]:
         answers, refusals = list[Any](), list[RefusedError]()
-        for engine in self.in_turn():
-            try:
-                answer, about = await self._ask_one(engine, method, request)
-            except RefusedError as refused:
-                if not is_elsewhere(refused):
-                    raise
-                refusals.append(refused)
-            else:
-                answers.append(answer)
-                if not everywhere or SHARED in about:
-                    return answers[-1:]
-        if not answers:
-            raise worst(refusals)
-        return answers
+        try:
+            for engine in self.in_turn():
+                try:
+                    answer, about = await self._ask_one(engine, method, request)
+                except RefusedError as refused:
+                    if not is_elsewhere(refused):
+                        raise
+                    refusals.append(refused)
+                else:
+                    answers.append(answer)
+                    if not everywhere or SHARED in about:
+                        return answers[-1:]
+            if not answers:
+                raise worst(refusals)
+            return answers
+        finally:
+            refusals.clear()  # an error that is held by a frame of its own outlives its use, and its connection
 
     async def _ask_one(self, engine: Engine, method: str, request: Any) -> tuple[Any, Sequence[Any]]:
         metadata = await self.metadata()

@@ -93,9 +93,8 @@ class Run:
 
     async def batches(self) -> AsyncGenerator[list[Event]]:
         """Give its events as they come, those that came together in a list, to be `given`."""
-        goes_on = True
-        while goes_on and not self._position.is_dropped:
-            ended = None
+        after = Next.AGAIN
+        while after is Next.AGAIN and not self._position.is_dropped:
             try:
                 async with await self._open() as stream:
                     while response := await stream.read():
@@ -106,24 +105,23 @@ class Run:
                             if batch[-1].is_end:
                                 return
             except RefusedError as refused:
-                ended = refused
-            goes_on = await self._returns(ended)
+                if (after := await self._after(refused)) is Next.RAISE:
+                    if self._position.begun:
+                        raise LostError.of(refused) from refused
+                    raise
+            else:
+                if (after := await self._after(None)) is Next.RAISE:
+                    raise LostError(grpc.StatusCode.DATA_LOSS, "The stream ended, and the run had not.")
 
-    async def _returns(self, ended: RefusedError | None) -> bool:
-        """Tell whether it is connected anew, when it is time to. Raises RefusedError, and LostError."""
-        match self._position.after(ended, asyncio.get_running_loop().time()):
-            case Next.WAIT if ended:
-                log.info("run %s is to be joined again after event %d: %s", self.run_id, self.seq, ended)
-                vain, until = self._position.vain, self._position.patience
-                if not await self._engines.retries.pause(vain, ended.retry_after, until, self._woken):
-                    raise self._error(ended)
-            case Next.RAISE:
-                raise self._error(ended)
-            case Next.OVER:
-                return False
-            case _:
-                pass
-        return True
+    async def _after(self, ended: RefusedError | None) -> Next:
+        """Say what comes after a connection, when it is time for it."""
+        after = self._position.after(ended, asyncio.get_running_loop().time())
+        if after is not Next.WAIT or ended is None:
+            return after
+        log.info("run %s is to be joined again after event %d: %s", self.run_id, self.seq, ended)
+        vain, until = self._position.vain, self._position.patience
+        is_time = await self._engines.retries.pause(vain, ended.retry_after, until, self._woken)
+        return Next.AGAIN if is_time else Next.RAISE
 
     async def _keep_stopped(self) -> None:
         """Tell an engine that it is cancelled, if that was said while there was none to tell."""
@@ -136,19 +134,22 @@ class Run:
         """Open a stream at the first engine that has the run, or begins it. Raises RefusedError."""
         resuming = self._position.connect()
         refusals = list[RefusedError]()
-        for engine in self._where(resuming=resuming):
-            try:
-                stream = await (self._resumed(engine) if resuming else self._begun(engine))
-            except RefusedError as refused:
-                refusals.append(refused)
-                if refused.is_certain and (not resuming or refused.reason == NOWHERE):
-                    self._asked_at = None
-                if not (is_elsewhere(refused) if resuming else self._may_begin_elsewhere(refused)):
-                    raise
-            else:
-                self._engine, self._asked_at = engine, None
-                return stream
-        raise worst(refusals)
+        try:
+            for engine in self._where(resuming=resuming):
+                try:
+                    stream = await (self._resumed(engine) if resuming else self._begun(engine))
+                except RefusedError as refused:
+                    refusals.append(refused)
+                    if refused.is_certain and (not resuming or refused.reason == NOWHERE):
+                        self._asked_at = None
+                    if not (is_elsewhere(refused) if resuming else self._may_begin_elsewhere(refused)):
+                        raise
+                else:
+                    self._engine, self._asked_at = engine, None
+                    return stream
+            raise worst(refusals)
+        finally:
+            refusals.clear()  # an error that is held by a frame of its own outlives its use, and its connection
 
     def _where(self, *, resuming: bool) -> list[Engine]:
         """Return the engines to ask. What one may be about to begin is begun nowhere else: it would be there twice."""
@@ -174,9 +175,3 @@ class Run:
         if refused.code is grpc.StatusCode.UNAVAILABLE:
             return bool(refused.is_certain or not self._position.window)
         return refused.reason in FULL
-
-    def _error(self, ended: RefusedError | None) -> RefusedError | LostError:
-        """Say why nothing more comes."""
-        if ended is None:
-            return LostError(grpc.StatusCode.DATA_LOSS, "The stream ended, and the run had not.")
-        return ended if not self._position.begun else LostError.of(ended)

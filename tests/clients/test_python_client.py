@@ -30,6 +30,7 @@ from runwire.client import (
     ToolCompleted,
     ToolExecuting,
 )
+from runwire.client.engines import Connection
 from runwire.client.retries import BURST, Retries
 from tests.support.certificates import Authority
 from tests.support.proxy import proxy
@@ -412,18 +413,6 @@ def test_plainly_forgotten(back: Service) -> None:
 async def test_nothing_is_left(back: Service) -> None:
     """However runs end, nothing of them is left in the client: no call, no task, no descriptor."""
 
-    async def some(client: Client) -> None:
-        for agent in ("echo", "rogue", "nobody"):
-            with suppress(EndError, RefusedError):
-                await client.run(agent, "fail").result()
-        async for event in client.run("waiter"):
-            if isinstance(event, AgentMessage):
-                break
-        reading = asyncio.create_task(client.run("waiter").result())
-        await asyncio.sleep(0)
-        reading.cancel()
-        await asyncio.wait([reading])
-
     def left() -> Counter[str]:
         gc.collect()
         ours = ("runwire.client", "grpc.aio", "grpc._cython")
@@ -439,11 +428,36 @@ async def test_nothing_is_left(back: Service) -> None:
         for _ in range(20):
             await some(client)
         await until(lambda: left() - before == Counter())
-    before_them = descriptors()
-    for _ in range(5):
-        async with Client(back.address, token="dev:leaver") as client:
-            await some(client)
-    await until(lambda: descriptors() <= before_them)  # gRPC closes them when it has time to
+
+
+async def test_nothing_is_left_of_a_client(back: Service) -> None:
+    """One that is closed is gone, and its connections: at once, and not when Python next looks for what is garbage."""
+    before, clients = descriptors(), 10
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(clients):
+            async with Client(back.address, token="dev:leaver") as client:
+                await some(client)
+            del client
+        await until(lambda: not any(isinstance(each, Connection) for each in gc.get_objects()))
+        await until(lambda: descriptors() < before + clients)  # gRPC has some of its own, and closes them when it can
+    finally:
+        gc.enable()
+
+
+async def some(client: Client) -> None:
+    """Have runs that end in every way."""
+    for agent in ("echo", "rogue", "nobody"):
+        with suppress(EndError, RefusedError):
+            await client.run(agent, "fail").result()
+    async for event in client.run("waiter"):
+        if isinstance(event, AgentMessage):
+            break
+    reading = asyncio.create_task(client.run("waiter").result())
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.wait([reading])
 
 
 def descriptors() -> int:
