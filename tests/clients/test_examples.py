@@ -73,6 +73,11 @@ def test_a_web_service(back: Service) -> None:
             assert '"triage"' in _get(f"http://{address}/agents")
             assert "Open the invoice under Billing" in _get(f"http://{address}/agents/triage/answer?{question}")
             assert _get(f"http://{address}/agents/triage/words?{question}").startswith("Open the invoice")
+            for path in ("answer", "words"):
+                assert _refused(f"http://{address}/agents/nobody/{path}?{question}") == 400
+            money = "question=I%20want%20my%20money%20back"
+            assert _refused(f"http://{address}/agents/triage/answer?{money}") == 409
+            assert "Pay" in _get(f"http://{address}/agents/triage/words?{money}")
         finally:
             service.terminate()
 
@@ -80,6 +85,13 @@ def test_a_web_service(back: Service) -> None:
 def _get(url: str) -> str:
     with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
         return str(answer.read().decode())
+
+
+def _refused(url: str) -> int:
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(url, timeout=PATIENCE)
+    error.value.close()
+    return error.value.code
 
 
 def _has(name: str) -> bool:
