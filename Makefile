@@ -5,7 +5,6 @@ PYTHON  ?= $(shell scripts/python.sh)
 VENV    ?= .venv
 BIN     := $(VENV)/bin
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
-PROTOS  := protos/runwire/v1
 FRAMEWORKS := pydantic_ai langgraph openai_agents google_adk
 CONTESTANTS := fastapi adk pydantic langgraph
 
@@ -16,7 +15,7 @@ MAIN    := $(shell git rev-parse --quiet --verify origin/main || git rev-parse -
 # The newest Node, as the package index has it, and npm's own of it.
 NPM     := PATH=$(CURDIR)/build/node/bin:$$PATH npm --prefix npm
 
-.PHONY: help setup run test siege compat clients real-agents again coverage mutants check protos format tools readme pictures fuzz bench several soak cuts
+.PHONY: help setup run test siege compat clients operations tracing real-agents again coverage mutants check protos format tools readme pictures fuzz bench several soak cuts
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +33,8 @@ run: setup ## start both services, and say where the console is; Ctrl-C stops th
 	@exec $(BIN)/runwire dev
 
 test: setup tools ## run every test
-	@$(BIN)/python -m pytest -m 'not measures and not force and not packages' --numprocesses 2 --dist loadfile
-	@$(BIN)/python -m pytest -m 'measures and not force and not frameworks and not packages'
+	@$(BIN)/python -m pytest -m 'not measures and not force and not packages and not operations' --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest -m 'measures and not force and not frameworks and not packages and not operations'
 
 siege: setup ## prove the bounds by force: hostile frames, silent connections, callers who read nothing
 	@$(BIN)/python -m pytest -m force
@@ -50,6 +49,16 @@ compat: setup tools $(FRAMEWORKS:%=build/compat-%/.ready) build/compat-oldest/.r
 clients: setup tools .tools/.firefox npm/node_modules/.ready build/node-oldest/.ready build/service/.ready ## the npm package in Node and browsers, the examples, 200 runs of the Python client
 	@$(BIN)/python -m pytest -m packages tests/npm tests/clients
 	@CUT_RUNS=200 $(BIN)/python -m pytest tests/faults/test_python_client.py --timeout 600 -s
+
+operations: setup tools .tools/.operators build/deploy/.ready ## what operators see, and what deploy/ holds: with a real Prometheus, and nginx
+	@$(BIN)/python -m pytest -m operations tests/operations
+
+tracing: setup ## what traces cost, beside none (three minutes)
+	@$(BIN)/python -m benchmarks.tracing
+
+build/deploy/.ready: Makefile
+	@rm -rf $(@D) && $(BIN)/pip install --quiet --disable-pip-version-check --target $(@D) kubernetes-validate==1.37.0
+	@touch $@
 
 # A package's dependencies are as its lock file says.
 npm/node_modules/.ready: npm/package-lock.json npm/test/react-18/package-lock.json scripts/node.sh $(VENV)/.ready
@@ -98,8 +107,8 @@ check: setup build/generator/.ready npm/node_modules/.ready ## format, lint, typ
 	$(BIN)/buf format --diff --exit-code
 	@$(if $(MAIN),PATH=$(BIN):$$PATH scripts/breaking.sh $(MAIN))
 	@$(NPM) run --silent check
-	@scripts/generate.sh build/generator/bin build/protos
-	@for made in build/protos/runwire/v1/*; do diff $$made $(PROTOS)/ || { echo "run: make protos"; exit 1; }; done
+	@rm -rf build/protos && scripts/generate.sh build/generator/bin build/protos
+	@diff --recursive --exclude '*.proto' --exclude py.typed --exclude __pycache__ build/protos/runwire protos/runwire || { echo "run: make protos"; exit 1; }
 
 format: setup ## format the code
 	$(BIN)/ruff format .
@@ -167,6 +176,14 @@ tools: .tools/.ready
 	    [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "setting up Firefox, once …" && \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq firefox-esr >/dev/null; \
 	} || echo "Firefox cannot be had"
+	@touch $@
+
+# Of Debian's packages what is in them, and nothing of it started.
+.tools/.operators: Makefile
+	@mkdir -p .tools/debian
+	@command -v apt-get >/dev/null && echo "setting up Prometheus and nginx, once …" && cd .tools/debian && \
+	    { [ "$$(id -u)" != 0 ] || apt-get update -qq; } && apt-get download -qq prometheus nginx 2>/dev/null && \
+	    for package in *.deb; do dpkg -x $$package .; done && rm *.deb || echo "Prometheus and nginx cannot be had"
 	@touch $@
 
 .tools/.ready: Makefile

@@ -30,10 +30,10 @@ async def bring(frame: AnswerFrame, engines: Sequence[Engine], said: Metadata) -
         except UnreachableError:
             is_silent = True
         except grpc.aio.AioRpcError as error:
-            is_silent |= error.code() in SILENT
-            if error.code() not in SILENT:
+            is_silent |= statuses.code(error) in SILENT
+            if statuses.code(error) not in SILENT:
                 result = _refused(frame, error)
-            if error.code() not in {NOT_FOUND, *SILENT}:
+            if statuses.code(error) not in {NOT_FOUND, *SILENT}:
                 break
             if statuses.reason(error) == NOWHERE:
                 is_silent = False
@@ -47,7 +47,7 @@ async def bring(frame: AnswerFrame, engines: Sequence[Engine], said: Metadata) -
 
 
 def _refused(frame: AnswerFrame, error: grpc.aio.AioRpcError) -> AnswerResult:
-    code = error.code()
+    code = statuses.code(error)
     result = AnswerResult(request_id=frame.request_id, code=code.value[0])
     result.message = statuses.sentence(error) or SENTENCES[code]
     result.violations.update(statuses.violations(error))

@@ -15,19 +15,25 @@ from websockets.typing import Subprotocol
 from websockets.version import version
 
 from edge_gateway import cors
-from edge_gateway.bridge import Bridge, close
+from edge_gateway.bridge import Bridge, Follow, Untold, close
 from edge_gateway.close_codes import RESTARTING, Closing
-from edge_gateway.connection import Arrivals, Connection, listen, say_less
+from edge_gateway.connection import Connection
 from edge_gateway.engines import Engines
 from edge_gateway.frames import CODECS
 from edge_gateway.handshake import Handshakes, subprotocol
-from edge_gateway.pages import Pages
+from edge_gateway.metrics import Metrics
+from edge_gateway.pages import NOT_READY, Pages
 from edge_gateway.settings import BootError, Settings
+from edge_gateway.tracing import Traces
 from edge_gateway.transport import engine_credentials, open_channel, reload_on_hangup, server_context
 from runwire.service import kernel
+from runwire.service.arrivals import Arrivals, listen, say_less
+from runwire.service.operations import Figures, Operations, healthy, ready
+from runwire.service.operations import desk as operators
 from runwire.service.rates import Rates
 from runwire.service.settings import host_of, is_loopback
 from runwire.service.signals import stop_signal
+from runwire.service.tracing import Tracing
 
 KNOWN = ("15", "16", "17")
 """Releases of websockets that the tests are run with."""
@@ -64,18 +70,43 @@ async def serve(settings: Settings) -> None:
             is_loopback=settings.is_loopback,
             development_network=settings.development_network,
         )
+        metrics = Metrics()
+        follow: Follow = Untold
+        if settings.otlp_endpoint:
+            tracing = Tracing("gateway", settings.otlp_endpoint)
+            stack.push_async_callback(tracing.close)
+            follow = Traces(tracing).follow
         bridge = Bridge(
             engines,
             lambda connection: handshakes.development_refusal(connection, connection.request),
+            metrics,
+            follow,
             open_timeout=settings.open_timeout,
             stall_timeout=settings.stall_timeout,
         )
         arrivals = Arrivals(proxies)
-        pages = Pages(engines, handshakes, arrivals, lambda: (bridge.sockets, bridge.carried))
+        pages = Pages(engines, handshakes, arrivals, metrics.refused)
+        metrics.watch(
+            {
+                "sockets": ("Sockets that are open.", lambda: bridge.sockets),
+                "sockets_limit": ("Sockets that may be open.", lambda: settings.max_connections),
+                "engines": ("Engines that were found.", lambda: engines.many),
+                "engines_serving": ("Engines that take runs.", lambda: engines.many_serving),
+            }
+        )
+        operations = Operations(
+            {
+                "/metrics": Figures(metrics.registry).page,
+                "/healthz": healthy,
+                "/readyz": ready(lambda: engines.are_serving and not stop.is_set(), NOT_READY),
+            }
+        )
+        stack.push_async_callback(operations.close)
+        desk = await operations.begin(operators(settings, "operations_listen"))
         servers = await _listen(settings, arrivals, bridge, pages, tls)
         kernel.settle_memory()
         await asyncio.sleep(0)  # whoever is here already need not wait for the end of the boot
-        log.info("serving", address=_bound(servers[0]), engine=settings.engine, tls=tls is not None)
+        log.info("serving", address=_bound(servers[0]), operations=desk, engine=settings.engine, tls=tls is not None)
         _warn(settings)
 
         await stop.wait()

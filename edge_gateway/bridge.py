@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 import grpc
 import grpc.aio
@@ -30,6 +31,8 @@ SILENCE = 60.0
 LATER, LATER_BYTES = 64, 256 * 1024
 """Frames after the first that may wait to be obeyed, and their bytes all together."""
 TOO_MUCH = closing(grpc.StatusCode.RESOURCE_EXHAUSTED, "That is too much at once.")
+BROKEN = 1006
+"""The close code of a socket that ended without one."""
 PATIENCE = 10.0
 """Seconds that a browser has to answer a close frame, or to read up to it."""
 
@@ -46,27 +49,81 @@ Guard = Callable[[ServerConnection], str | None]
 """Says why a socket must not reach an engine that believes everybody, if it mustn't."""
 
 
+class Watcher(Protocol):
+    """Hears of sockets, for an operator's figures."""
+
+    def opened(self) -> None:
+        """Hear that one was opened."""
+        ...
+
+    def closed(self, code: int, seconds: float) -> None:
+        """Hear how one ended, and how long it was open."""
+        ...
+
+    def stalled(self) -> None:
+        """Hear that a browser took nothing for too long."""
+        ...
+
+
+class Trace(Protocol):
+    """Hears of one socket, for whoever follows what it sets off."""
+
+    traceparent: str
+    """What the engine hears that it is part of."""
+
+    def ended(self, code: int) -> None:
+        """Hear with which code it was closed."""
+        ...
+
+
+class Untold:
+    """The trace of a socket that nobody follows: what its browser says is told on."""
+
+    def __init__(self, traceparent: str) -> None:
+        self.traceparent = traceparent
+
+    def ended(self, code: int) -> None:
+        """Tell nobody."""
+
+
+Follow = Callable[[str], Trace]
+"""Follows a socket that is part of a trace, as W3C writes it, or of none."""
+
+
 class Bridge:
     """Carries sockets. Keeps nothing from one to the next but how many there are."""
 
-    def __init__(self, engines: Engines, guard: Guard, *, open_timeout: float, stall_timeout: float) -> None:
+    def __init__(
+        self,
+        engines: Engines,
+        guard: Guard,
+        watcher: Watcher,
+        follow: Follow = Untold,
+        *,
+        open_timeout: float,
+        stall_timeout: float,
+    ) -> None:
         self._engines = engines
+        self._follow = follow
+        self._watcher = watcher
         self._guard = guard
         self._open_timeout = open_timeout
         self._stall_timeout = stall_timeout
         self._codecs = {codec.subprotocol: codec for codec in CODECS}
         self.sockets = 0
         """How many are open."""
-        self.carried = 0
-        """How many were opened since the boot."""
 
     async def carry(self, socket: ServerConnection) -> None:
         """Serve a socket from its first frame to its end."""
         self.sockets += 1
-        self.carried += 1
+        self._watcher.opened()
+        began = asyncio.get_running_loop().time()
         codec = self._codecs[socket.subprotocol or CODECS[0].subprotocol]
+        trace: Trace | None = None
         try:
             first = await self._first(socket, codec)
+            trace = self._follow(handshake.traceparent(first, socket))
+            first.traceparent = trace.traceparent
             if first.HasField("answer"):
                 await self._answer(socket, codec, first)
                 return
@@ -74,6 +131,7 @@ class Bridge:
             # one of them, or at any where they share their runs.
             engines = self._engines.each() if first.HasField("resume") else _given(await self._engines.in_turn())
             ride = Ride(socket, codec, engines, self._engines.all, first, self._stall_timeout, self._guard)
+            ride.on_stall = self._watcher.stalled
             await ride.go()
         except FrameError as error:
             await dismiss(socket, closing(INVALID, str(error)))
@@ -85,6 +143,10 @@ class Bridge:
             pass  # the browser left: that is no error
         finally:
             self.sockets -= 1
+            code = socket.close_code or BROKEN
+            self._watcher.closed(code, asyncio.get_running_loop().time() - began)
+            if trace:
+                trace.ended(code)
 
     async def _first(self, socket: ServerConnection, codec: Codec) -> ClientFrame:
         """Wait for the frame that opens the run. Raises TimeoutError and FrameError."""
@@ -120,6 +182,8 @@ class Ride:
         stall_timeout: float,
         guard: Guard,
     ) -> None:
+        self.on_stall: Callable[[], None] = _nothing
+        """Called when its browser has taken nothing for too long."""
         self._guard = guard
         self._log = structlog.get_logger()
         self._socket = socket
@@ -196,7 +260,7 @@ class Ride:
         except FrameError as error:
             end = closing(INVALID, str(error))
         except grpc.aio.AioRpcError as error:
-            end = closing(error.code(), statuses.sentence(error))
+            end = closing(statuses.code(error), statuses.sentence(error))
         except Exception:  # noqa: BLE001 - a cancel that got lost must not look as if it had worked
             end = self._broken()
         if end:
@@ -242,7 +306,7 @@ class Ride:
             await self._carry()
             end = closing(grpc.StatusCode.OK)
         except grpc.aio.AioRpcError as error:
-            end = closing(error.code(), statuses.sentence(error))
+            end = closing(statuses.code(error), statuses.sentence(error))
         except UnreachableError:
             end = closing(grpc.StatusCode.UNAVAILABLE)
         except LostError:
@@ -252,6 +316,7 @@ class Ride:
             end = closing(grpc.StatusCode.FAILED_PRECONDITION, str(refused))
         except StalledError:
             self._hang_up()
+            self.on_stall()
             end = STALLED
         except ConnectionClosed:
             return
@@ -293,7 +358,7 @@ class Ride:
                 if statuses.reason(error) == NOWHERE:
                     refusal, unreached = error, None
                     break
-                if error.code() is UNAVAILABLE:
+                if statuses.code(error) is UNAVAILABLE:
                     unreached = error
                 else:
                     refusal = error
@@ -333,11 +398,11 @@ class Ride:
     def _may_be_elsewhere(self, error: grpc.aio.AioRpcError) -> bool:
         """Tell whether it makes sense to ask another engine."""
         if self._first.HasField("resume"):
-            return error.code() in {UNAVAILABLE, NOT_FOUND}
+            return statuses.code(error) in {UNAVAILABLE, NOT_FOUND}
         if statuses.reason(error) in FULL:
             return True
         # One that was lost while it was asked may have begun a run that outlives this call: a browser looks for that.
-        return error.code() is UNAVAILABLE and (not self._is_lasting or statuses.spoke(error))
+        return statuses.code(error) is UNAVAILABLE and (not self._is_lasting or statuses.spoke(error))
 
     def _outcome(self, refusal: Exception, unreached: Exception | None) -> Exception:
         """Say what it means that every engine was asked. A run to resume may be at one that does not answer."""
@@ -357,6 +422,10 @@ class Ride:
             raise UnreachableError from None
         if DEVELOPMENT in tuple(about or ()) and (why := self._guard(self._socket)):
             raise NotForPublicError(why)
+
+
+def _nothing() -> None:
+    pass
 
 
 async def _given(engines: Sequence[Engine]) -> AsyncGenerator[Engine]:

@@ -3,7 +3,7 @@
 import http
 
 from websockets.datastructures import Headers
-from websockets.http11 import Request, Response
+from websockets.http11 import Response
 from websockets.version import version
 
 CLIENT = "/runwire.js"
@@ -15,11 +15,6 @@ PREFLIGHT = "OPTIONS"
 ANYBODY = "*"
 REMEMBERED = "600"
 """Seconds that a browser need not ask again."""
-
-
-def method(request: Request) -> str:
-    """Return what a request wants of an address. Where websockets doesn't say, it has let nothing pass but GET."""
-    return getattr(request, "method", "GET")
 
 
 def permission() -> Response:

@@ -259,7 +259,17 @@ class Engines:
     @property
     def are_serving(self) -> bool:
         """Whether there is an engine that takes runs."""
-        return any(engine.is_serving for engine in self._engines.values())
+        return self.many_serving > 0
+
+    @property
+    def many(self) -> int:
+        """How many there are."""
+        return len(self._engines)
+
+    @property
+    def many_serving(self) -> int:
+        """How many of them take runs."""
+        return sum(engine.is_serving for engine in self._engines.values())
 
     async def _wait(self, is_so: Callable[[], bool]) -> None:
         """Wait until something is so of the engines, but not for long."""

@@ -130,10 +130,16 @@ def authorization(headers: Headers) -> str:
 
 
 def metadata(frame: ClientFrame, socket: ServerConnection) -> engines.Metadata:
-    """Say who calls, and as part of which trace: what the frame says, or else the browser's own request."""
+    """Say who calls, and as part of which trace: what a frame says, or else the browser's own request."""
     headers = socket.request.headers if socket.request else Headers()
     who = f"Bearer {frame.access_token}" if frame.access_token else authorization(headers)
-    return engines.metadata(who, frame.traceparent or ",".join(headers.get_all("traceparent")))
+    return engines.metadata(who, traceparent(frame, socket))
+
+
+def traceparent(frame: ClientFrame, socket: ServerConnection) -> str:
+    """Return the trace that a frame is part of: as it says, or else as the browser's own request does."""
+    headers = socket.request.headers if socket.request else Headers()
+    return frame.traceparent or ",".join(headers.get_all("traceparent"))
 
 
 def _parsed(text: str) -> Ip | None:

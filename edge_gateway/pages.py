@@ -14,37 +14,25 @@ import orjson
 import structlog
 from runwire.v1.engine_pb2 import ListAgentsResponse, ListRunsResponse, RunInfo
 from websockets.asyncio.server import ServerConnection
-from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from edge_gateway import cors
 from edge_gateway.bridge import NotForPublicError
-from edge_gateway.connection import ONLY_GET, Arrivals
 from edge_gateway.engines import Engines, Metadata, UnreachableError, metadata
 from edge_gateway.handshake import Handshakes, NotAdmittedError, authorization
 from edge_gateway.proto_json import encoder
 from runwire.calling import DEVELOPMENT, SHARED
+from runwire.service.arrivals import Arrivals
+from runwire.service.operations import healthy, ready
 from runwire.service.rates import Rates
+from runwire.service.responses import JSON, TYPES, method_of, not_allowed, response, text
 
 STREAM = "/v1/stream"
 WEB = Path(__file__).parent / "web"
-TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".ts": "text/plain; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
-SAFE = {
-    # Nothing from elsewhere, nothing inline; the page may open sockets to where it came from.
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 FRESH = 1.0
 """Seconds for which the list of agents is remembered, so that strangers who ask for it do not keep the engine busy."""
 MAX_LISTS = 1000
+NOT_READY = "the engine is not ready"
 REFUSALS_TOLD = 30
 """Refused handshakes of a kind that are logged in a minute."""
 MAX_TOLD = 200
@@ -52,15 +40,13 @@ MAX_TOLD = 200
 M = TypeVar("M", ListAgentsResponse, ListRunsResponse)
 Ask = Callable[[Metadata, str | None], Awaitable[Any]]
 """Asks the engines something, and returns what JSON holds."""
-JSON = "application/json"
-TEXT = "text/plain; charset=utf-8"
 
 
 class Pages:
     """Answers requests that are no WebSocket handshake, and lets those pass that are."""
 
     def __init__(
-        self, engines: Engines, handshakes: Handshakes, arrivals: Arrivals, sockets: Callable[[], tuple[int, int]]
+        self, engines: Engines, handshakes: Handshakes, arrivals: Arrivals, on_refusal: Callable[[int], None]
     ) -> None:
         self._engines = engines
         self._handshakes = handshakes
@@ -72,12 +58,12 @@ class Pages:
             "/v1/runs": (self._runs, 0),
         }
         self._log = structlog.get_logger()
-        self._sockets = sockets
+        self._on_refusal = on_refusal
         self._encode_agents = encoder(ListAgentsResponse.DESCRIPTOR)
         self._encode_runs = encoder(ListRunsResponse.DESCRIPTOR)
         self._files = {f"/{file.name}": (TYPES[file.suffix], file.read_bytes()) for file in WEB.iterdir()}
         self._files["/"] = self._files.pop("/console.html")
-        self._states = {"/healthz": self._healthy, "/readyz": self._ready, "/metrics": self._metrics}
+        self._states = {"/healthz": healthy, "/readyz": ready(lambda: engines.are_serving, NOT_READY)}
 
     async def answer(self, socket: ServerConnection, request: Request) -> Response | None:
         """Answer a request; None lets the handshake go on."""
@@ -85,11 +71,11 @@ class Pages:
         path = request.path.partition("?")[0]
         origin = "".join(request.headers.get_all("Origin"))
         is_open = bool(origin) and cors.readable(path) and self._handshakes.is_welcome(request)
-        method = cors.method(request)
+        method = method_of(request)
         if method == "GET":
             response = await self._at(path, socket, request)
         else:
-            response = cors.permission() if is_open and method == cors.PREFLIGHT else _not_allowed()
+            response = cors.permission() if is_open and method == cors.PREFLIGHT else not_allowed()
         if response and is_open:
             cors.open_to(response, origin)
         if response and cors.readable(path):
@@ -98,14 +84,14 @@ class Pages:
 
     async def _at(self, path: str, socket: ServerConnection, request: Request) -> Response | None:
         if path in self._files:
-            return _response(http.HTTPStatus.OK, *self._files[path])
+            return response(http.HTTPStatus.OK, *self._files[path])
         if path == STREAM:
             return self._let_in(socket, request)
         if path in self._asked:
             return await self._list(socket, request, path)
         if path in self._states:
-            return await self._states[path]()
-        return _text(http.HTTPStatus.NOT_FOUND, "There is nothing here.\n")
+            return await self._states[path](request, "")
+        return text(http.HTTPStatus.NOT_FOUND, "There is nothing here.")
 
     def _let_in(self, socket: ServerConnection, request: Request) -> Response | None:
         try:
@@ -118,12 +104,13 @@ class Pages:
         return None
 
     def _refused(self, socket: ServerConnection, request: Request, refused: NotAdmittedError) -> Response:
+        self._on_refusal(refused.status.value)
         if not self._told.take(refused.sentence):  # one who tries all day is not to fill the log
             peer = str(socket.remote_address[0]) if socket.remote_address else ""
             origin = ascii(",".join(request.headers.get_all("Origin"))[:MAX_TOLD])[1:-1]
             told = {"message": refused.sentence, "peer": peer} | ({"origin": origin} if origin else {})
             self._log.info("handshake refused", status=refused.status.value, **told)
-        response = _text(refused.status, f"{refused.sentence}\n")
+        response = text(refused.status, refused.sentence)
         if refused.retry_after:
             response.headers["Retry-After"] = str(math.ceil(refused.retry_after))
         return response
@@ -154,14 +141,14 @@ class Pages:
         try:
             document = await ask(said, refusal)
         except UnreachableError:
-            return _text(http.HTTPStatus.SERVICE_UNAVAILABLE, "The engine cannot be reached.\n")
+            return text(http.HTTPStatus.SERVICE_UNAVAILABLE, "The engine cannot be reached.")
         except NotForPublicError as refused:
-            return _text(http.HTTPStatus.FORBIDDEN, f"{refused}\n")
+            return text(http.HTTPStatus.FORBIDDEN, str(refused))
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-                return _text(http.HTTPStatus.UNAUTHORIZED, "You are not signed in.\n")
-            return _text(http.HTTPStatus.SERVICE_UNAVAILABLE, "The engine did not answer.\n")
-        return _response(http.HTTPStatus.OK, JSON, orjson.dumps(document))
+                return text(http.HTTPStatus.UNAUTHORIZED, "You are not signed in.")
+            return text(http.HTTPStatus.SERVICE_UNAVAILABLE, "The engine did not answer.")
+        return response(http.HTTPStatus.OK, JSON, orjson.dumps(document))
 
     async def _agents(self, said: Metadata, refusal: str | None) -> Any:
         """Ask the engine whose turn it is: all have the same agents."""
@@ -182,26 +169,6 @@ class Pages:
         runs = sorted((run for each in lists for run in each.runs), key=_began, reverse=True)
         return self._encode_runs(ListRunsResponse(runs=runs))
 
-    async def _healthy(self) -> Response:
-        return _text(http.HTTPStatus.OK, "ok\n")
-
-    async def _ready(self) -> Response:
-        if self._engines.are_serving:
-            return _text(http.HTTPStatus.OK, "ready\n")
-        return _text(http.HTTPStatus.SERVICE_UNAVAILABLE, "the engine is not ready\n")
-
-    async def _metrics(self) -> Response:
-        now, ever = self._sockets()
-        lines = (
-            "# HELP runwire_gateway_sockets Sockets that are open.",
-            "# TYPE runwire_gateway_sockets gauge",
-            f"runwire_gateway_sockets {now}",
-            "# HELP runwire_gateway_sockets_total Sockets that were opened.",
-            "# TYPE runwire_gateway_sockets_total counter",
-            f"runwire_gateway_sockets_total {ever}",
-        )
-        return _response(http.HTTPStatus.OK, "text/plain; version=0.0.4", "\n".join((*lines, "")).encode())
-
 
 async def _answered(call: grpc.aio.UnaryUnaryCall[Any, M], refusal: str | None) -> M:
     """Wait for what an engine answers. Raises NotForPublicError for one that believes everybody, if that is refused."""
@@ -213,18 +180,3 @@ async def _answered(call: grpc.aio.UnaryUnaryCall[Any, M], refusal: str | None) 
 
 def _began(run: RunInfo) -> int:
     return run.started.ToNanoseconds()
-
-
-def _text(status: http.HTTPStatus, body: str) -> Response:
-    return _response(status, TEXT, body.encode())
-
-
-def _not_allowed() -> Response:
-    response = _text(http.HTTPStatus.METHOD_NOT_ALLOWED, ONLY_GET)
-    response.headers["Allow"] = "GET"
-    return response
-
-
-def _response(status: http.HTTPStatus, content_type: str, body: bytes) -> Response:
-    about = {"Content-Type": content_type, "Content-Length": str(len(body)), "Connection": "close"}
-    return Response(status.value, status.phrase, Headers(about | SAFE), body)

@@ -6,7 +6,7 @@ from typing import Self
 from pydantic import ByteSize, Field, FilePath, PositiveFloat, PositiveInt, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from runwire.service.settings import Address, Addresses, BootError, Items, Networks, ServiceSettings, Size
+from runwire.service.settings import Address, Addresses, BootError, Endpoint, Items, Networks, ServiceSettings, Size
 
 __all__ = ["BootError", "Settings"]
 
@@ -19,6 +19,10 @@ class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix=prefix, cli_prog_name=program)
 
     listen: Address = Field("127.0.0.1:8080", description="address to listen on, HOST:PORT")
+    operations_listen: Address = Field(
+        "127.0.0.1:9465", description="address for operators, HTTP: /metrics, /healthz, /readyz"
+    )
+    otlp_endpoint: Endpoint | None = Field(None, description="where traces go by OTLP, like http://127.0.0.1:4318")
     engine: Addresses = Field(("127.0.0.1:50051",), description="addresses of engines, comma-separated")
     open_timeout: PositiveFloat = Field(10, description="seconds until a socket has to say what it wants")
     stall_timeout: PositiveFloat = Field(60, description="seconds that a browser may take no byte of what it is sent")

@@ -2,6 +2,7 @@
 
 from typing import Any, TypeVar
 
+import grpc
 import grpc.aio
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
@@ -13,6 +14,13 @@ M = TypeVar("M", bound=Message)
 def sentence(error: grpc.aio.AioRpcError) -> str | None:
     """Return the engine's own sentence. A status that gRPC made by itself has none that a person should read."""
     return error.details() if spoke(error) else None
+
+
+def code(error: grpc.aio.AioRpcError) -> grpc.StatusCode:
+    """Return a status: an engine that ends cancels what it has yet to look at, which is no word of its own."""
+    if error.code() is grpc.StatusCode.CANCELLED and not spoke(error):
+        return grpc.StatusCode.UNAVAILABLE
+    return error.code()
 
 
 def spoke(error: grpc.aio.AioRpcError) -> bool:

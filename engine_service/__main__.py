@@ -5,11 +5,18 @@ import os
 import sys
 from pathlib import Path
 
+OPERATORS = ("ps", "stop")
+"""What an operator does with an engine that serves: these are for a terminal."""
+
 
 def main() -> None:
     """Read the settings, and serve until told to stop. Exits with 2, after one line, when it cannot start."""
     # gRPC's core would add lines of its own to the one line in which we say why a boot failed. Read at its import.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if sys.argv[1:2] and sys.argv[1] in OPERATORS:
+        from engine_service.operations import command  # noqa: PLC0415
+
+        sys.exit(command.main(sys.argv[1:]))
     # Agents may be named that lie where the command is given, as with `python -m`.
     sys.path.insert(0, str(Path.cwd()))
     try:

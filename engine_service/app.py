@@ -6,8 +6,11 @@ import importlib.util
 import os
 import pwd
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import grpc
 import grpc.aio
@@ -15,14 +18,21 @@ import structlog
 
 from engine_service.calls.health import SERVICE_NAME as HEALTH
 from engine_service.calls.health import Health
-from engine_service.calls.identity import DevelopmentIdentity, Identity, JwtIdentity
+from engine_service.calls.identity import DevelopmentIdentity, Identity, JwtIdentity, Scopes
 from engine_service.calls.keys import KeyAddress, KeyFile, Keys, KeysError, Secret
 from engine_service.calls.reflection import SERVICE_NAME as REFLECTION
 from engine_service.calls.reflection import GuardedReflection
 from engine_service.calls.servicer import SERVICE, Servicer
 from engine_service.calls.transport import CertificateError, Certificates
 from engine_service.clock import STANDSTILL
+from engine_service.operations.metrics import Metrics
+from engine_service.operations.pages import Pages as OperatorsPages
+from engine_service.operations.roster import Roster
+from engine_service.operations.servicer import SERVICE as OPERATIONS
+from engine_service.operations.servicer import Operating
+from engine_service.operations.tracing import Traces
 from engine_service.runs.admission import Admission
+from engine_service.runs.follower import Follow, Followers
 from engine_service.runs.peers import Peers
 from engine_service.runs.quota import Quota, What
 from engine_service.runs.resumable import Resumables
@@ -37,7 +47,11 @@ from engine_service.workers.cgroups import Cgroups
 from engine_service.workers.process import ProcessWorkers
 from engine_service.workers.task import TaskWorkers
 from runwire.service import kernel
+from runwire.service.arrivals import say_less
+from runwire.service.operations import Figures, Operations, Page, healthy, ready, seated
+from runwire.service.operations import desk as operators
 from runwire.service.signals import StoppedError, stop_signal, unless
+from runwire.service.tracing import Tracing
 
 PER_RUN: dict[What, int] = {"runs": 1, "resumes": 10, "calls": 20}
 """How often one may do what, for each run that one may start: on a bad network runs are resumed often."""
@@ -69,6 +83,7 @@ async def serve(settings: Settings) -> None:
 async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     log = structlog.get_logger()
     kernel.configure()
+    say_less()
     certificates = _certificates(settings)
     health = Health(SERVICES)
 
@@ -79,60 +94,128 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         cgroups = Cgroups.delegated(settings.run_memory)  # before anything is started: it will be in there, too
         terms = _terms(settings)
-        processes = ProcessWorkers(terms, settings.import_timeout, settings.max_spares, tell, cgroups)
+        metrics = Metrics()
+        processes = ProcessWorkers(terms, settings.import_timeout, settings.max_spares, tell, cgroups, metrics)
         stack.push_async_callback(processes.shut_down)
         identity = await unless(stop, _identity(settings))
         await unless(stop, processes.begin())
         isolations: dict[str, Workers] = {"process": processes, **_tasks(terms, processes.agents)}
-        admission = Admission(settings.max_runs, settings.max_runs_per_user)
-
-        def make_run(work: Work, isolation: str) -> Run:
-            survives = isolation != "task"  # nobody could see to it that a task has ended
-            return Run(work, isolations[isolation], max_event_bytes=settings.max_event_bytes, survives=survives)
-
-        store = _store(settings)
-        quota = Quota(store, settings.max_runs_per_user)
-        resumables = Resumables(admission, quota, store.open)
-
-        def make_again(work: Work) -> Run | None:
-            """Make another attempt of a run, if it can have a process of its own here."""
-            agent = processes.agents.get(work.agent)
-            run = make_run(work, agent.isolation) if agent else None
-            return run if run and run.survives else None
-
-        peers = Peers(store, admission, resumables, make_again, processes.lease)
-        servicer = _servicer(settings, identity, processes, admission, quota, resumables, peers, make_run)
-        stack.push_async_callback(store.close)
-        await unless(stop, _begin(store, peers))
-        server = grpc.aio.server(options=OPTIONS)
-        server.add_generic_rpc_handlers((servicer.handler(),))
-        health.add_to(server)
-        if settings.reflection:
-            GuardedReflection(SERVICES, identity).add_to(server)
-        address = _listen(server, settings.listen, certificates.credentials() if certificates else None)
+        follow, stop_following = _follow(settings, metrics)
+        stack.push_async_callback(stop_following)
+        house = _house(settings, processes, isolations, follow)
+        stack.push_async_callback(house.store.close)
+        await unless(stop, _begin(house))
+        _watch(metrics, settings, processes, house)
+        roster = Roster(house.admission, house.resumables)
+        operations = Operations(_pages(metrics, health) | OperatorsPages(roster, identity).all())
+        stack.push_async_callback(operations.close)
+        desk = await operations.begin(operators(settings, "operations_listen"))
+        servicer = _servicer(settings, identity, processes, house, metrics.refused)
+        credentials = certificates.credentials() if certificates else None
+        server = _server(settings, servicer, health, identity)
+        address = _listen(server, settings.listen, credentials)
+        admin = _admin(settings, Operating(roster, identity), identity)
+        at = seated(operators(settings, "admin_listen"), partial(_bind, admin, credentials=credentials))
+        stack.push_async_callback(admin.stop, None)
+        await admin.start()
         await server.start()
         tell(is_serving=True)
         kernel.settle_memory()
         await asyncio.sleep(0)  # whoever is here already need not wait for the end of the boot
-        about = {"tls": certificates is not None, "cgroups": cgroups is not None}
+        about = {"operations": desk, "admin": at, "tls": certificates is not None, "cgroups": cgroups is not None}
         log.info("serving", address=address, agents=list(processes.agents), **about)
-        _warn(settings, isolations)
+        _warn(settings, is_sharing="task" in isolations)
 
         await stop.wait()
 
-        log.info("draining", runs=len(admission.runs()), grace=settings.drain_grace)
-        await _wind_down(server, health, admission, peers, settings.drain_grace)
+        log.info("draining", runs=len(house.admission.runs()), grace=settings.drain_grace)
+        await _wind_down(server, health, house, settings.drain_grace)
     log.info("stopped")
 
 
-def _warn(settings: Settings, isolations: Mapping[str, Workers]) -> None:
+class House(NamedTuple):
+    """Where runs live: the book of those there are, what outlives calls, and who makes them."""
+
+    admission: Admission
+    journals: MemoryJournals
+    store: Store
+    quota: Quota
+    resumables: Resumables
+    peers: Peers
+    make_run: Callable[[Work, str], Run]
+
+
+def _house(settings: Settings, processes: ProcessWorkers, isolations: Mapping[str, Workers], follow: Follow) -> House:
+    def make_run(work: Work, isolation: str) -> Run:
+        survives = isolation != "task"  # nobody could see to it that a task has ended
+        most, follower = settings.max_event_bytes, follow(work)
+        work = replace(work, span=follower.traceparent or work.traceparent)
+        return Run(work, isolations[isolation], max_event_bytes=most, survives=survives, follower=follower)
+
+    def make_again(work: Work) -> Run | None:
+        """Make another attempt of a run, if it can have a process of its own here."""
+        agent = processes.agents.get(work.agent)
+        run = make_run(work, agent.isolation) if agent else None
+        return run if run and run.survives else None
+
+    admission = Admission(settings.max_runs, settings.max_runs_per_user)
+    # What one user's runs leave behind is bounded by what they could hold at once: it takes no other's room.
+    per_user = settings.max_runs_per_user * settings.resume_buffer
+    journals = MemoryJournals(settings.resume_buffer, per_user, settings.resume_memory)
+    store = _store(settings, journals)
+    quota = Quota(store, settings.max_runs_per_user)
+    resumables = Resumables(admission, quota, store.open)
+    peers = Peers(store, admission, resumables, make_again, processes.lease)
+    return House(admission, journals, store, quota, resumables, peers, make_run)
+
+
+def _follow(settings: Settings, metrics: Metrics) -> tuple[Follow, Callable[[], Awaitable[None]]]:
+    """Return what follows runs, and what ends that."""
+    if settings.otlp_endpoint is None:
+        return metrics.follow, _nothing
+    tracing = Tracing("engine", settings.otlp_endpoint)
+    traces = Traces(tracing, with_content=settings.otlp_content)
+    return lambda work: Followers((metrics.follow(work), traces.follow(work))), tracing.close
+
+
+async def _nothing() -> None:
+    pass
+
+
+def _watch(metrics: Metrics, settings: Settings, processes: ProcessWorkers, house: House) -> None:
+    """Have figures of all that there is."""
+    metrics.watch(house.admission, processes, house.journals, (settings.max_runs, settings.resume_memory))
+    if settings.store:
+        metrics.watch_store(house.store)
+
+
+def _server(settings: Settings, servicer: Servicer, health: Health, identity: Identity) -> grpc.aio.Server:
+    """Return a server with all that callers may call."""
+    server = grpc.aio.server(options=OPTIONS)
+    server.add_generic_rpc_handlers((servicer.handler(),))
+    health.add_to(server)
+    if settings.reflection:
+        GuardedReflection(SERVICES, identity).add_to(server)
+    return server
+
+
+def _admin(settings: Settings, operating: Operating, identity: Identity) -> grpc.aio.Server:
+    """Return a server with what operators may call, and nobody else."""
+    server = grpc.aio.server(options=OPTIONS)
+    operating.add_to(server)
+    if settings.reflection:
+        GuardedReflection((OPERATIONS, REFLECTION), identity).add_to(server)
+    return server
+
+
+def _warn(settings: Settings, *, is_sharing: bool) -> None:
     """Say what an operator should know, and may not have meant."""
     log = structlog.get_logger()
     if not settings.assistant_model:
         log.info("there is no assistant: set RUNWIRE_ENGINE_ASSISTANT_MODEL, and OPENAI_BASE_URL or OPENAI_API_KEY")
     if settings.development:
         log.warning("development: whoever says dev:NAME is believed to be NAME", network=settings.development_network)
-    if os.geteuid() == 0 and "task" in isolations and settings.run_as:
+    if os.geteuid() == 0 and is_sharing and settings.run_as:
         log.warning("agents with isolation 'task' are in the engine's process, and so root: RUN_AS is for the others")
     if os.geteuid() == 0 and not settings.run_as:
         log.warning("agents run as root, as the engine does: set RUNWIRE_ENGINE_RUN_AS to a user with fewer rights")
@@ -162,23 +245,17 @@ def _terms(settings: Settings) -> Terms:
 
 
 def _servicer(
-    settings: Settings,
-    identity: Identity,
-    processes: ProcessWorkers,
-    admission: Admission,
-    quota: Quota,
-    resumables: Resumables,
-    peers: Peers,
-    make_run: Callable[[Work, str], Run],
+    settings: Settings, identity: Identity, processes: ProcessWorkers, house: House, on_refusal: Callable[[str], None]
 ) -> Servicer:
     return Servicer(
         agents=lambda: processes.agents,
         identity=identity,
-        admission=admission,
-        resumables=resumables,
-        peers=peers,
-        quota=quota,
-        make_run=make_run,
+        admission=house.admission,
+        resumables=house.resumables,
+        peers=house.peers,
+        quota=house.quota,
+        make_run=house.make_run,
+        on_refusal=on_refusal,
         run_timeout=settings.run_timeout,
         heartbeat=settings.heartbeat,
         stall_timeout=settings.stall_timeout,
@@ -187,11 +264,17 @@ def _servicer(
     )
 
 
-def _store(settings: Settings) -> Store:
+def _pages(metrics: Metrics, health: Health) -> dict[str, Page]:
+    """Return what operators see, by its paths."""
+    return {
+        "/metrics": Figures(metrics.registry, metrics.refresh).page,
+        "/healthz": healthy,
+        "/readyz": ready(lambda: health.is_serving, "the engine takes no runs"),
+    }
+
+
+def _store(settings: Settings, journals: MemoryJournals) -> Store:
     """Return what is shared with other engines, if anything is."""
-    # What one user's runs leave behind is bounded by what they could hold at once: it takes no other's room.
-    per_user = settings.max_runs_per_user * settings.resume_buffer
-    journals = MemoryJournals(settings.resume_buffer, per_user, settings.resume_memory)
     per_minute: dict[str, int] = {what: many * settings.runs_per_minute for what, many in PER_RUN.items()}
     if settings.store is None:
         return MemoryStore(journals, per_minute)
@@ -209,9 +292,9 @@ def _store(settings: Settings) -> Store:
     return store
 
 
-async def _begin(store: Store, peers: Peers) -> None:
+async def _begin(house: House) -> None:
     try:
-        await store.begin(peers)
+        await house.store.begin(house.peers)
     except AwayError as error:
         raise BootError(str(error)) from error
 
@@ -243,7 +326,14 @@ async def _identity(settings: Settings) -> Identity:
     if settings.development:
         return DevelopmentIdentity(settings.development_network)
     try:
-        return JwtIdentity(await _keys(settings), settings.jwt_issuer, settings.jwt_audience)
+        scopes = Scopes(
+            claims=settings.jwt_claims,
+            agents_claim=settings.jwt_agents_claim,
+            act=settings.jwt_act_scope,
+            approve=settings.jwt_approve_scope,
+            operator=settings.jwt_operator_scope,
+        )
+        return JwtIdentity(await _keys(settings), settings.jwt_issuer, settings.jwt_audience, scopes)
     except KeysError as error:
         raise BootError(str(error)) from error
 
@@ -287,18 +377,22 @@ def _certificates(settings: Settings) -> Certificates | None:
 def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
     """Bind the address, and return it with the port that was bound."""
     try:
-        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+        return _bind(server, address, credentials)
     except RuntimeError as error:
         raise BootError(f"cannot listen on {address}: it is taken, or no address of this machine") from error
+
+
+def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
+    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     return f"{address.rpartition(':')[0]}:{port}"
 
 
-async def _wind_down(server: grpc.aio.Server, health: Health, admission: Admission, peers: Peers, grace: float) -> None:
+async def _wind_down(server: grpc.aio.Server, health: Health, house: House, grace: float) -> None:
     """Take no more runs, see those off that there are, and stop."""
     health.set(is_serving=False)
-    admission.close()
+    house.admission.close()
     ends = asyncio.get_running_loop().time() + grace
-    await _drain(admission, peers, grace)
+    await _drain(house.admission, house.peers, grace)
     health.close()
     # gRPC would not wait for handlers that still clean up; by now there are none. It does wait for callers who
     # still read what a resumable run has said.

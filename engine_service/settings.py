@@ -6,7 +6,7 @@ from pydantic import ByteSize, Field, FilePath, HttpUrl, PositiveFloat, Positive
 from pydantic_settings import CliImplicitFlag, CliSuppress, SettingsConfigDict
 
 from engine_service.wire import Isolation
-from runwire.service.settings import Address, BootError, Items, ServiceSettings, Size, is_loopback
+from runwire.service.settings import Address, BootError, Endpoint, Items, ServiceSettings, Size, is_loopback
 
 __all__ = ["BootError", "Settings"]
 
@@ -19,6 +19,16 @@ class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix=prefix, cli_prog_name=program)
 
     listen: Address = Field("127.0.0.1:50051", description="address to listen on, HOST:PORT")
+    operations_listen: Address = Field(
+        "127.0.0.1:9464", description="address for operators, HTTP: /metrics, /healthz, /readyz"
+    )
+    admin_listen: Address = Field(
+        "127.0.0.1:9466", description="address for operators, gRPC: runwire.operations.v1, who see and stop all runs"
+    )
+    otlp_endpoint: Endpoint | None = Field(None, description="where traces go by OTLP, like http://127.0.0.1:4318")
+    otlp_content: CliImplicitFlag[bool] = Field(
+        default=False, description="have what is asked, answered and given to tools in traces, too"
+    )
     agents: Items = Field((), description="agents, comma-separated: module, module:object or name=module:object")
     demo_agents: bool | None = Field(None, description="have triage and its kin, too; only in development unless said")
     assistant_model: str | None = Field(
@@ -61,6 +71,13 @@ class Settings(ServiceSettings):
     jwt_keys_url: HttpUrl | None = Field(None, description="address of such a JWKS, fetched again now and then")
     jwt_issuer: str | None = Field(None, description="who must have issued a token")
     jwt_audience: str | None = Field(None, description="whom a token must be for")
+    jwt_claims: Items = Field((), description="claims of tokens that agents see, comma-separated")
+    jwt_agents_claim: str | None = Field(
+        None, description="claim that lists patterns of the agents which a caller may run"
+    )
+    jwt_act_scope: str | None = Field(None, description="scope with which a service may act for users")
+    jwt_approve_scope: str | None = Field(None, description="scope with which it may approve of tools for them")
+    jwt_operator_scope: str | None = Field(None, description="scope of operators, who see and stop all runs")
     tls_client_ca: FilePath | None = Field(None, description="PEM file with who signs callers' certificates")
 
     @property
@@ -77,15 +94,16 @@ class Settings(ServiceSettings):
     @model_validator(mode="after")
     def _knows_users_in_one_way(self) -> Self:
         named = [source for source in KEYS if getattr(self, source)]
-        about = self.jwt_issuer or self.jwt_audience
+        about = [name for name in ABOUT_TOKENS if getattr(self, name)]
         if len(named) > 1:
             raise ValueError(f"{' and '.join(source.upper() for source in named)} exclude each other: set one")
         if self.development and (named or about):
             raise ValueError("DEVELOPMENT believes everybody, and so excludes keys: unset it, or JWT_…")
         if about and not named:
-            raise ValueError(
-                "JWT_ISSUER and JWT_AUDIENCE need a key: set JWT_KEY_FILE, JWT_KEYS_URL or JWT_SECRET_FILE"
-            )
+            names = " and ".join(name.upper() for name in about)
+            raise ValueError(f"{names} need a key: set JWT_KEY_FILE, JWT_KEYS_URL or JWT_SECRET_FILE")
+        if self.jwt_approve_scope and not self.jwt_act_scope:
+            raise ValueError("JWT_APPROVE_SCOPE means nothing without JWT_ACT_SCOPE")
         if not (named or self.development):
             raise ValueError(
                 "there are no keys to know users by: set RUNWIRE_ENGINE_JWT_KEY_FILE (or JWT_KEYS_URL, "
@@ -123,3 +141,14 @@ STORES = ("valkey", "valkeys", "redis", "rediss")
 
 KEYS = ("jwt_secret", "jwt_secret_file", "jwt_key_file", "jwt_keys_url")
 """Where keys may come from: one of these."""
+
+ABOUT_TOKENS = (
+    "jwt_issuer",
+    "jwt_audience",
+    "jwt_claims",
+    "jwt_agents_claim",
+    "jwt_act_scope",
+    "jwt_approve_scope",
+    "jwt_operator_scope",
+)
+"""What says how tokens are read."""

@@ -62,6 +62,7 @@ async def run(
     input: str = "",
     *,
     user_id: str = "tester",
+    claims: Mapping[str, Any] | None = None,
     thread_id: str = "",
     history: Iterable[Message | tuple[str, str]] = (),
     parameters: Mapping[str, Any] | None = None,
@@ -82,6 +83,7 @@ async def run(
     work = Work(
         run_id=str(uuid4()),
         user_id=user_id,
+        claims=claims or {},
         agent=root.name,
         input=input,
         thread_id=thread_id,

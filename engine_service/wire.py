@@ -10,12 +10,12 @@ import json
 import struct
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 from runwire.v1 import events_pb2 as pb
-from runwire.v1.engine_pb2 import RunRequest, RunResponse
+from runwire.v1.engine_pb2 import RunInfo, RunRequest, RunResponse
 
 from runwire.service import varint
 
@@ -67,6 +67,9 @@ PARAMETERS = 0x32
 """A request's parameters: field 6 of RunRequest."""
 
 NANOSECONDS = 1_000_000_000
+SIZE = struct.Struct(">I")
+TRACE_ID = slice(3, 35)
+"""Where a traceparent has the id of its trace."""
 
 
 def frame(tag: int, body: bytes) -> bytes:
@@ -233,6 +236,8 @@ class Work:
     run_id: str
     user_id: str
     agent: str
+    service: str = ""
+    """Who began it for its user, if that wasn't they themselves."""
     input: str = ""
     thread_id: str = ""
     history: bytes = b""  # as the messages of a RunRequest, as it came: decoded where it is used
@@ -241,7 +246,12 @@ class Work:
     """When its time is over, unless that stands still meanwhile."""
     callers_deadline: datetime.datetime | None = None
     """When its caller's patience is over, whatever happens."""
-    trace_id: str = ""
+    traceparent: str = ""
+    """The trace that its caller is part of, as W3C writes it."""
+    span: str = ""
+    """The same for whatever its agent uses: below the run's own span, where there is one."""
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    """What is known of whoever began it, for the agent."""
     is_lasting: bool = False
     """Whether it may outlive its caller."""
     started: datetime.datetime | None = None
@@ -249,33 +259,44 @@ class Work:
     recovery: Recovery | None = None
     """What it goes on from, if it isn't the first attempt."""
 
-    def asked(self) -> bytes:
-        """Return what was asked, as a RunRequest."""
+    @property
+    def pays(self) -> str:
+        """Whose limits count."""
+        return self.service or self.user_id
+
+    def written(self) -> bytes:
+        """Write down what was asked, and what is known of whoever did: what another attempt needs to know."""
+        about = json.dumps({"traceparent": self.traceparent, "claims": self.claims}).encode()
         asked = RunRequest(agent=self.agent, input=self.input, thread_id=self.thread_id, run_id=self.run_id)
-        return asked.SerializeToString() + self.history + frame(PARAMETERS, self.parameters)
+        request = asked.SerializeToString() + self.history + frame(PARAMETERS, self.parameters)
+        return SIZE.pack(len(about)) + about + request
 
     @classmethod
-    def again(cls, user_id: str, asked: bytes, trace_id: str, started: datetime.datetime, recovery: Recovery) -> Self:
-        """Return another attempt of a run that was asked for."""
-        request = RunRequest.FromString(asked)
+    def again(cls, user_id: str, written: bytes, info: RunInfo, recovery: Recovery) -> Self:
+        """Return another attempt of a run that was `written` down."""
+        size = int.from_bytes(written[: SIZE.size])
+        about = json.loads(written[SIZE.size : SIZE.size + size])
+        request = RunRequest.FromString(written[SIZE.size + size :])
         return cls(
             run_id=request.run_id,
             user_id=user_id,
+            service=info.service,
             agent=request.agent,
             input=request.input,
             thread_id=request.thread_id,
             history=RunRequest(history=request.history).SerializeToString(),
             parameters=request.parameters.SerializeToString(),
-            trace_id=trace_id,
+            **about,
             is_lasting=True,
-            started=started,
+            started=info.started.ToDatetime(datetime.UTC),
             recovery=recovery,
         )
 
     def labels(self) -> dict[str, str]:
         """Say in the log which run it is, whose, and as part of which trace."""
         labels = {"run_id": self.run_id, "user_id": self.user_id, "agent": self.agent}
-        return labels | {"trace_id": self.trace_id} if self.trace_id else labels
+        more = {"service": self.service, "trace_id": (self.span or self.traceparent)[TRACE_ID]}
+        return labels | {name: value for name, value in more.items() if value}
 
 
 FIRST = Work("run", "user", "", "What?", deadline=datetime.datetime.now(datetime.UTC))

@@ -9,6 +9,8 @@ NOWHERE = "NO_SUCH_RUN_ANYWHERE"
 """The reason of an engine that has no run which no other has either: they share what they have."""
 SHARED = ("runwire-shared", "1")
 """What a call's initial metadata says where engines share their runs: whoever asked one need ask no other."""
+ACTS_FOR = "runwire-user"
+"""Where a service says for which user it calls. A gateway never says it."""
 DEVELOPMENT = ("runwire-development", "1")
 """What it says where everybody is believed: a gateway must not carry that to the public."""
 

@@ -118,6 +118,8 @@ export interface RunInfo {
   lastSeq: number;
   questions: Question[];
   isOver: boolean;
+  /** Who began it for its user, if that wasn't they themselves. */
+  service: string;
 }
 
 /** What there is to know about an agent before running it. */

@@ -38,6 +38,11 @@ class Health(HealthServicer):
         """Have a server answer it."""
         add_HealthServicer_to_server(self, server)
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether it takes runs."""
+        return bool(self._status == HealthCheckResponse.SERVING)
+
     def set(self, *, is_serving: bool) -> None:
         """Say how the engine is from now on."""
         self._status = HealthCheckResponse.SERVING if is_serving else HealthCheckResponse.NOT_SERVING

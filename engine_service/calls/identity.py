@@ -1,18 +1,20 @@
 """Who is calling."""
 
 import re
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote
 
 import jwt
 import structlog
 
 from engine_service.calls.keys import Keys
-from engine_service.runs.refusal import Code, Refusal
+from engine_service.runs.caller import Caller
+from engine_service.runs.refusal import Code, Refusal, forbidden
+from runwire.calling import ACTS_FOR
 from runwire.service.settings import is_near
 
-ANONYMOUS = "anonymous"
+ANONYMOUS, OPERATOR = "anonymous", "operator"
 SCHEME = "bearer "
 DEV = re.compile(r"dev:([\w.@+-]{1,64})")
 LEEWAY = 30
@@ -20,7 +22,7 @@ LEEWAY = 30
 MAX_TOKEN = 16 * 1024
 MAX_USER = 256
 
-Metadata = Iterable[tuple[str, str | bytes]]
+Metadata = Sequence[tuple[str, str | bytes]]
 Context = Any
 """A call, as gRPC's servicers see it: its stubs have a type for each kind, and no name for what they share."""
 
@@ -31,8 +33,8 @@ class Identity(Protocol):
     is_development: bool
     """Whether everybody is believed."""
 
-    async def user(self, context: Context) -> str:
-        """Return who calls. Raises UNAUTHENTICATED."""
+    async def caller(self, said: Metadata, host: str) -> Caller:
+        """Return who calls, by what they say and whence. Raises UNAUTHENTICATED, and PERMISSION_DENIED."""
         ...
 
 
@@ -44,16 +46,32 @@ class DevelopmentIdentity:
     def __init__(self, network: str | None) -> None:
         self._network = network
 
-    async def user(self, context: Context) -> str:
-        """Return who calls: `alice` for the token `dev:alice`, `anonymous` for none. Raises UNAUTHENTICATED."""
-        token = bearer(context.invocation_metadata() or ())
-        if not is_near(host(context), self._network):
+    async def caller(self, said: Metadata, host: str) -> Caller:
+        """Return who calls: `alice` for the token `dev:alice`, `anonymous` for none. Raises a Refusal."""
+        token = bearer(said)
+        if not is_near(host, self._network):
             raise unauthenticated()
-        if token is None:
-            return ANONYMOUS
-        if found := DEV.fullmatch(token):
-            return found[1]
-        raise unauthenticated()
+        user = acts_for(said)
+        if token is None and user is None:
+            return Caller(ANONYMOUS)
+        if not (token and (found := DEV.fullmatch(token))):
+            raise unauthenticated()
+        if user:  # whoever says their name is believed to be a service, too, but for what wants a scope of its own
+            return Caller(_name(user), service=found[1], may_approve=False)
+        return Caller(found[1], is_operator=found[1] == OPERATOR)
+
+
+class Scopes(NamedTuple):
+    """What claims are for, and which scopes let somebody do what; none where that is not said."""
+
+    claims: tuple[str, ...] = ()
+    agents_claim: str | None = None
+    act: str | None = None
+    approve: str | None = None
+    operator: str | None = None
+
+
+EVERYBODY = Scopes()
 
 
 class JwtIdentity:
@@ -61,21 +79,39 @@ class JwtIdentity:
 
     is_development = False
 
-    def __init__(self, keys: Keys, issuer: str | None, audience: str | None) -> None:
+    def __init__(self, keys: Keys, issuer: str | None, audience: str | None, scopes: Scopes = EVERYBODY) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
+        self._scopes = scopes
 
-    async def user(self, context: Context) -> str:
-        """Return the token's subject. Raises UNAUTHENTICATED, whatever is wrong with it."""
-        token = bearer(context.invocation_metadata() or ())
+    async def caller(self, said: Metadata, host: str) -> Caller:  # noqa: ARG002 - they may come from anywhere
+        """Return whom a token speaks of. Raises a Refusal."""
+        claims = await self._claims(bearer(said))
+        subject, scopes, known = _name(claims["sub"]), _words(claims, "scope", "scp"), self._scopes
+        service, user = "", subject
+        if named := acts_for(said):
+            if known.act not in scopes:
+                structlog.get_logger().warning("acting for others refused", service=subject)
+                raise not_for_others()
+            service, user = subject, _name(named)
+        return Caller(
+            user_id=user,
+            service=service,
+            claims={name: claims[name] for name in known.claims if name in claims},
+            agents=_words(claims, known.agents_claim) if known.agents_claim else None,
+            may_approve=not service or known.approve in scopes,
+            is_operator=known.operator in scopes and not service,
+        )
+
+    async def _claims(self, token: str | None) -> dict[str, Any]:
         if token is None or len(token) > MAX_TOKEN:
             raise unauthenticated()
         try:
             key = await self._keys.find(jwt.get_unverified_header(token).get("kid"))
             if key is None:
                 raise unauthenticated()
-            claims = jwt.decode(
+            claims: dict[str, Any] = jwt.decode(
                 token,
                 key.key,
                 algorithms=[key.algorithm],
@@ -89,10 +125,17 @@ class JwtIdentity:
                 "token refused", why=str(error)
             )  # for whoever sets up keys; callers hear nothing
             raise unauthenticated() from error
-        user = str(claims["sub"])
-        if not user or len(user) > MAX_USER:
-            raise unauthenticated()
-        return user
+        return claims
+
+
+def acts_for(metadata: Metadata) -> str | None:
+    """Return the user for whom a service says it acts, if it says so. More than one is none that could be meant."""
+    named = [value for key, value in metadata if key == ACTS_FOR]
+    if not named:
+        return None
+    if len(named) > 1 or not isinstance(named[0], str) or not named[0]:
+        raise not_for_others()
+    return named[0]
 
 
 def bearer(metadata: Metadata) -> str | None:
@@ -105,9 +148,34 @@ def bearer(metadata: Metadata) -> str | None:
     return None
 
 
+def _name(subject: object) -> str:
+    """Return who somebody is. Raises UNAUTHENTICATED."""
+    name = str(subject)
+    if not name or len(name) > MAX_USER:
+        raise unauthenticated()
+    return name
+
+
+def _words(claims: Mapping[str, Any], *names: str) -> tuple[str, ...]:
+    """Return what a claim lists: as providers write it, with spaces between, or as a list."""
+    said = next((claims[name] for name in names if name in claims), ())
+    words = said.split() if isinstance(said, str) else said
+    return tuple(each for each in words if isinstance(each, str)) if isinstance(words, list | tuple) else ()
+
+
+def of_call(context: Context) -> tuple[Metadata, str]:
+    """Return what a call says of its caller, and whence it comes."""
+    return tuple(context.invocation_metadata() or ()), host(context)
+
+
 def host(context: Context) -> str:
     """Return the address that a call comes from; gRPC writes `ipv4:127.0.0.1:4711` and `ipv6:%5B::1%5D:4711`."""
     return unquote(str(context.peer())).partition(":")[2].rpartition(":")[0].strip("[]")
+
+
+def not_for_others() -> Refusal:
+    """Say that a caller may not act for others."""
+    return forbidden("You may not act for others.", "NOT_FOR_OTHERS")
 
 
 def unauthenticated() -> Refusal:

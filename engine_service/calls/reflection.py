@@ -6,7 +6,7 @@ from typing import Any, cast
 import grpc.aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from engine_service.calls.identity import Identity
+from engine_service.calls.identity import Identity, of_call
 from engine_service.calls.status import status_of
 from engine_service.runs.refusal import Refusal
 
@@ -29,7 +29,7 @@ class GuardedReflection:
     ) -> AsyncGenerator[Any]:
         """Say what can be called."""
         try:
-            await self._identity.user(context)
+            await self._identity.caller(*of_call(context))
         except Refusal as refusal:
             async for _ in requests:  # a call that is refused before it was read is told as broken, now and then
                 break

@@ -25,7 +25,7 @@ ROOM = 64
 """Bytes that a message of the history may have beside its text."""
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 NO_UUID = "must be a UUID, like 123e4567-e89b-42d3-a456-426614174000"
-TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 HISTORY, PARAMETERS = (pb.RunRequest.DESCRIPTOR.fields_by_name[name].number for name in ("history", "parameters"))
 STRUCT, ANSWER = shape_of(Struct.DESCRIPTOR), shape_of(pb.AnswerRequest.DESCRIPTOR)
 
@@ -92,10 +92,9 @@ async def work_of(asked: Asked, user_id: str, max_resume_window: float = math.in
 
 
 def trace_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
-    """Return the trace that a call is part of, by its W3C traceparent; nothing if it has none that can be read."""
-    parent = str(dict(metadata).get("traceparent", ""))
-    found = TRACEPARENT.fullmatch(parent)
-    return found[1] if found else ""
+    """Return the trace that a call is part of, as W3C writes it; nothing if it has none that can be read."""
+    found = TRACEPARENT.match(str(dict(metadata).get("traceparent", "")))
+    return found[0] if found else ""
 
 
 def window_of(request: pb.RunRequest) -> float:

@@ -12,11 +12,12 @@ import grpc.aio
 import structlog
 from runwire.v1 import engine_pb2 as pb
 
-from engine_service.calls.identity import Identity
+from engine_service.calls.identity import Identity, of_call
 from engine_service.calls.reply import Reply, StalledError
 from engine_service.calls.requests import checked_run_id, read, read_answer, trace_of, window_of, work_of
 from engine_service.calls.status import status_of
 from engine_service.runs.admission import Admission
+from engine_service.runs.caller import Caller
 from engine_service.runs.peers import Peers
 from engine_service.runs.quota import Quota
 from engine_service.runs.refusal import Code, Refusal, exists, too_many, unavailable
@@ -28,6 +29,9 @@ from engine_service.workers import WorkerError
 from runwire.calling import DEVELOPMENT, SHARED
 
 SERVICE = pb.DESCRIPTOR.services_by_name["EngineService"].full_name
+
+BROKEN = "INTERNAL"
+NOBODY = Caller("")
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Agents = Callable[[], Mapping[str, Description]]
@@ -46,6 +50,7 @@ class Servicer:
         peers: Peers,
         quota: Quota,
         make_run: Callable[[Work, str], Run],
+        on_refusal: Callable[[str], None],
         run_timeout: float,
         heartbeat: float,
         stall_timeout: float,
@@ -59,6 +64,7 @@ class Servicer:
         self._peers = peers
         self._quota = quota
         self._make_run = make_run
+        self._on_refusal = on_refusal
         self._run_timeout = run_timeout
         self._heartbeat = heartbeat
         self._stall_timeout = stall_timeout
@@ -85,26 +91,28 @@ class Servicer:
 
     async def run(self, data: bytes, context: Context) -> None:
         """Run one agent, and stream what happens until the run ends or the caller leaves."""
-        async with self._answering(context) as caller:
+        async with self._answering(context) as answered:
             # What is cheap is looked at first, and whatever is asked counts: refusing it must cost next to nothing.
-            user_id = caller.user_id = await self._identity.user(context)
-            await self._quota.take("runs", user_id)
+            caller = answered.caller = await self._caller(context, "Run")
+            await self._quota.take("runs", caller.pays)
             asked = read(data)
             request = asked.request
-            isolation = self._check(user_id, request)
+            isolation = self._check(caller, request)
             window = window_of(request)
             # A run that outlives its call outlives the call's deadline too.
             patience = None if window else _patience(context.time_remaining())
             now = datetime.datetime.now(datetime.UTC)
-            work = await work_of(asked, user_id, self._max_resume_window)
+            work = await work_of(asked, caller.user_id, self._max_resume_window)
             work = replace(
                 work,
+                service=caller.service,
+                claims=caller.claims,
                 deadline=now + datetime.timedelta(seconds=self._run_timeout),
                 callers_deadline=now + datetime.timedelta(seconds=patience.seconds) if patience else None,
-                trace_id=trace_of(context.invocation_metadata() or ()),
+                traceparent=trace_of(context.invocation_metadata() or ()),
                 is_lasting=window > 0,
             )
-            self._check(user_id, request)  # others came while the parameters were looked at
+            self._check(caller, request)  # others came while the parameters were looked at
             run = self._make_run(work, isolation)
             reply = self._reply(context, work.run_id)
             if window:
@@ -125,45 +133,45 @@ class Servicer:
 
     async def resume(self, request: pb.ResumeRequest, context: Context) -> None:
         """Join one of the caller's resumable runs again, after the last event that was seen."""
-        async with self._answering(context) as caller:
-            user_id = caller.user_id = await self._identity.user(context)
+        async with self._answering(context) as answered:
+            caller = answered.caller = await self._caller(context, "Resume")
             run_id = checked_run_id(request.run_id)
-            await self._quota.take("resumes", user_id)
-            self._admission.check_resume(user_id)
-            resumable = await self._peers.find(user_id, run_id)
+            await self._quota.take("resumes", caller.pays)
+            self._admission.check_resume(caller.pays)
+            resumable = await self._peers.find(caller, run_id)
             await self._stream_resumable(self._reply(context, run_id), resumable, request.after_seq)
 
     async def list_agents(self, _: pb.ListAgentsRequest, context: Context) -> pb.ListAgentsResponse:
         """List the agents there are."""
         async with self._answering(context):
-            await self._identity.user(context)
+            agents = self._public(await self._caller(context, "ListAgents"))
             await context.send_initial_metadata(self._about)
-        return pb.ListAgentsResponse(agents=[_info(agent) for agent in self._public().values()])
+        return pb.ListAgentsResponse(agents=[_info(agent) for agent in agents.values()])
 
     async def answer(self, data: bytes, context: Context) -> pb.AnswerResponse:
         """Answer a question that one of the caller's own runs has asked."""
         async with self._answering(context):
-            user_id = await self._identity.user(context)
-            await self._quota.take("calls", user_id)
+            caller = await self._caller(context, "Answer")
+            await self._quota.take("calls", caller.pays)
             request = await read_answer(data)
             request.run_id = checked_run_id(request.run_id)
-            await self._peers.answer(user_id, request)
+            await self._peers.answer(caller, request)
         return pb.AnswerResponse()
 
     async def list_runs(self, _: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
         """List the caller's own runs: those that go on, and those that can still be read."""
         async with self._answering(context):
-            user_id = await self._identity.user(context)
-            await self._quota.take("calls", user_id)
-            runs = await self._peers.list(user_id)
+            caller = await self._caller(context, "ListRuns")
+            await self._quota.take("calls", caller.pays)
+            runs = await self._peers.list(caller)
             await context.send_initial_metadata(self._about)
         return pb.ListRunsResponse(runs=sorted(runs, key=_began, reverse=True))
 
     async def cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
         """Stop one of the caller's own runs. Its stream says how it ended."""
         async with self._answering(context):
-            user_id = await self._identity.user(context)
-            await self._peers.cancel(user_id, checked_run_id(request.run_id))
+            caller = await self._caller(context, "Cancel")
+            await self._peers.cancel(caller, checked_run_id(request.run_id))
         return pb.CancelResponse()
 
     async def _stream_resumable(self, reply: Reply, resumable: Resumable | Visit, after: int) -> None:
@@ -178,46 +186,61 @@ class Servicer:
             # Where there is nothing to say yet, a heartbeat says that the caller is attached.
             await reply.carry(read_on, patience=0 if after else None)
 
-    def _public(self) -> Mapping[str, Description]:
-        """Return the agents that callers may run."""
-        return {name: agent for name, agent in self._agents().items() if agent.is_public}
+    async def _caller(self, context: Context, method: str) -> Caller:
+        """Return who calls, and have it in the log if that is somebody who acts for another. Raises a Refusal."""
+        caller = await self._identity.caller(*of_call(context))
+        if caller.service:
+            self._log.info("called for a user", service=caller.service, user_id=caller.user_id, method=method)
+        return caller
+
+    def _public(self, caller: Caller) -> Mapping[str, Description]:
+        """Return the agents that a caller may run."""
+        agents = self._agents().items()
+        return {name: agent for name, agent in agents if agent.is_public and caller.may_run(name)}
 
     def _reply(self, context: Context, run_id: str) -> Reply:
         return Reply(context, run_id, heartbeat=self._heartbeat, stall=self._stall_timeout, about=self._about)
 
-    def _check(self, user_id: str, request: pb.RunRequest) -> str:
+    def _check(self, caller: Caller, request: pb.RunRequest) -> str:
         """Raise the reason why a run cannot be, as far as that is cheap to know; return where it would happen."""
         run_id = request.run_id.lower()
-        if self._resumables.find(user_id, run_id):
+        if self._resumables.find(caller.user_id, run_id):
             raise exists(run_id)
-        self._admission.check(user_id, run_id)
-        agents = self._public()
+        self._admission.check(caller.user_id, run_id, caller.pays)
+        agents = self._public(caller)
         if request.agent not in agents:
             sentence = f"There is no agent named {request.agent[:80]!r}. There are: {', '.join(agents)}."
             raise Refusal(Code.NOT_FOUND, sentence)
         return agents[request.agent].isolation
 
     @asynccontextmanager
-    async def _answering(self, context: Context) -> AsyncGenerator["_Caller"]:
+    async def _answering(self, context: Context) -> AsyncGenerator["_Answered"]:
         """Turn what is raised into the status that the caller gets. Nobody outside sees an exception's text."""
-        caller = _Caller()
+        answered = _Answered()
         try:
-            yield caller
+            yield answered
         except Refusal as refusal:
+            self._on_refusal(refusal.reason)
             self._log.info("call refused", status=refusal.code.name, message=refusal.message)
-            with self._admission.sent_away.one(caller.user_id):  # one who was sent away in mid-stream may read nothing
+            # One who was sent away in mid-stream may read nothing.
+            with self._admission.sent_away.one(answered.caller.pays):
                 await context.abort_with_status(status_of(refusal))
         except StalledError:
-            self._log.info("caller reads nothing", user_id=caller.user_id)
-            with self._admission.unread.one(caller.user_id):  # gRPC ends the call when what was written before is read
-                await context.abort_with_status(status_of(too_many("Nothing was read for too long.", "STALLED")))
+            stalled = too_many("Nothing was read for too long.", "STALLED")
+            self._on_refusal(stalled.reason)
+            self._log.info("caller reads nothing", user_id=answered.caller.user_id)
+            # gRPC ends the call when what was written before is read.
+            with self._admission.unread.one(answered.caller.pays):
+                await context.abort_with_status(status_of(stalled))
         except WorkerError as error:
             self._log.error("no worker for a run", error=str(error))
             answer = unavailable("The engine cannot start a run right now. Try again.", "NO_PLACE")
+            self._on_refusal(answer.reason)
             await context.abort_with_status(status_of(answer))
         except grpc.aio.AbortError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is: told as INTERNAL, and logged
+            self._on_refusal(BROKEN)
             incident = uuid.uuid4().hex[:12]
             self._log.exception("call failed", incident=incident)
             sentence = f"Something went wrong inside the engine (incident {incident})."
@@ -225,10 +248,10 @@ class Servicer:
 
 
 @dataclass
-class _Caller:
+class _Answered:
     """Who is answered, once that is known."""
 
-    user_id: str = ""
+    caller: Caller = NOBODY
 
 
 def _patience(remaining: float | None) -> Patience | None:

@@ -19,7 +19,8 @@ class Admission:
         self._max_runs = max_runs
         self._max_runs_per_user = max_runs_per_user
         self._runs: dict[str, dict[str, Run]] = {}  # by user, and id
-        self._count = 0
+        self._held = Tally()
+        """Places that are taken, by whose limits count."""
         self.unread = Tally()
         """Calls whose callers read nothing: gRPC keeps them, and what it could not send, until the callers are gone.
 
@@ -32,15 +33,16 @@ class Admission:
         self._empty = asyncio.Event()
         self._empty.set()
 
-    def check(self, user_id: str, run_id: str) -> None:
-        """Raise the reason why a user cannot have another run, if there is one."""
+    def check(self, user_id: str, run_id: str, pays: str = "") -> None:
+        """Raise the reason why a user cannot have another run, if there is one: of their limits, or whose that pays."""
+        pays = pays or user_id
         if self.find(user_id, run_id):  # before all else: a caller who lost it is to hear that it is there
             raise exists(run_id)
         if self.is_closed:
             raise draining()
-        if len(self.of(user_id)) + self.unread[user_id] >= self._max_runs_per_user:
+        if self._held[pays] + self.unread[pays] >= self._max_runs_per_user:
             raise too_many_runs(self._max_runs_per_user)
-        if self._count + self._reserved >= self._max_runs:
+        if self._held.total + self._reserved >= self._max_runs:
             raise too_many("The engine is busy. Try again in a moment.", "TOO_MANY_RUNS")
 
     def reserve(self) -> Callable[[], None]:
@@ -57,21 +59,20 @@ class Admission:
         """Hold a place for a run that was checked."""
         user_id, run_id = run.work.user_id, run.work.run_id
         self._runs.setdefault(user_id, {})[run_id] = run
-        self._count += 1
         self._empty.clear()
         try:
-            yield run
+            with self._held.one(run.work.pays):
+                yield run
         finally:
-            self._count -= 1
             del self._runs[user_id][run_id]
             if not self._runs[user_id]:
                 del self._runs[user_id]
             if not self._runs:
                 self._empty.set()
 
-    def check_resume(self, user_id: str) -> None:
-        """Raise the reason why a user cannot resume a run, if there is one: too many hear no end."""
-        if self.unread[user_id] + self.sent_away[user_id] >= UNREAD * self._max_runs_per_user:
+    def check_resume(self, pays: str) -> None:
+        """Raise the reason why one cannot resume a run, if there is one: too many hear no end."""
+        if self.unread[pays] + self.sent_away[pays] >= UNREAD * self._max_runs_per_user:
             raise too_many("You have too many calls that you do not read. Try again in a moment.", "UNREAD_CALLS")
 
     def find(self, user_id: str, run_id: str) -> Run | None:

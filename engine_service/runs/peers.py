@@ -13,6 +13,7 @@ from runwire.v1 import events_pb2 as pb
 from runwire.v1.engine_pb2 import AnswerRequest, RunInfo
 
 from engine_service.runs.admission import Admission
+from engine_service.runs.caller import Caller
 from engine_service.runs.refusal import Refusal, draining, engine_away, no_such_run, packed, run_elsewhere, unpacked
 from engine_service.runs.resumable import Resumable, Resumables
 from engine_service.runs.run import CANCELLED, LOST, Run
@@ -58,23 +59,26 @@ class Peers:
         self._promises: dict[tuple[str, str], Promise] = {}
         self._abandoning = set[asyncio.Task[None]]()
 
-    async def cancel(self, user_id: str, run_id: str) -> None:
+    async def cancel(self, caller: Caller, run_id: str) -> None:
         """Stop a user's run. Raises a Refusal."""
-        if found := self._here(user_id, run_id):
+        if found := self._of(caller, run_id):
             await self._cancel(found)
-        elif not (place := await self._place(user_id, run_id)).info.is_over:
-            await self._ask(place, user_id, run_id, {"do": "cancel"})
+        elif not (place := await self._place(caller, run_id)).info.is_over:
+            await self._ask(place, caller, run_id, {"do": "cancel"})
 
-    async def answer(self, user_id: str, request: AnswerRequest) -> None:
+    async def answer(self, caller: Caller, request: AnswerRequest) -> None:
         """Answer a question of a user's run. Raises a Refusal."""
-        if found := self._here(user_id, request.run_id):
-            found.questions.answer(request.request_id, request.outcome, request.content, by=user_id)
+        by, may_approve = caller.pays, caller.may_approve
+        if found := self._of(caller, request.run_id):
+            found.questions.answer(request, by, may_approve=may_approve)
         else:
-            place = await self._place(user_id, request.run_id)
-            await self._ask(place, user_id, request.run_id, {"do": "answer", "request": _packed(request)})
+            place = await self._place(caller, request.run_id)
+            message = {"do": "answer", "request": _packed(request), "by": by, "may_approve": may_approve}
+            await self._ask(place, caller, request.run_id, message)
 
-    async def list(self, user_id: str) -> list[RunInfo]:
+    async def list(self, caller: Caller) -> list[RunInfo]:
         """List a user's runs: those that go on, and those that can still be read."""
+        user_id = caller.user_id
         found = {info.run_id: info for info in self._own(user_id)}
         with suppress(AwayError):
             places = await self._store.everywhere(user_id)
@@ -87,18 +91,19 @@ class Peers:
                 if isinstance(said, dict):
                     infos = (RunInfo.FromString(base64.b64decode(info)) for info in said["runs"])
                     found |= {info.run_id: info for info in infos}
-        return list(found.values())
+        return [info for info in found.values() if caller.may_see(info.service)]
 
-    async def find(self, user_id: str, run_id: str) -> "Resumable | Visit":
+    async def find(self, caller: Caller, run_id: str) -> "Resumable | Visit":
         """Return a user's resumable run. Raises a Refusal."""
-        if resumable := self._resumables.find(user_id, run_id):
+        resumable = self._resumables.find(caller.user_id, run_id)
+        if resumable and caller.may_see(resumable.service):
             return resumable
-        place = await self._place(user_id, run_id)
+        place = await self._place(caller, run_id)
         if not place.is_lasting:
             raise no_such_run()
         if self._admission.is_closed:
             raise draining()
-        return Visit(self._store, self._visits, user_id, run_id, place)
+        return Visit(self._store, self._visits, caller.user_id, run_id, place)
 
     async def hear(self, message: Message) -> Message:
         """Do what another engine asks for."""
@@ -151,7 +156,7 @@ class Peers:
         async def hand_over(each: Resumable) -> None:
             try:
                 async with turn:
-                    await self._store.hand_over(each.user_id, each.run_id)
+                    await self._store.hand_over(each.user_id, each.run_id, each.pays)
             except Exception:  # noqa: BLE001 - others are not to end for that
                 structlog.get_logger().exception("a run cannot be handed over", run_id=each.run_id)
 
@@ -163,7 +168,7 @@ class Peers:
             promise.timer.cancel()
             return promise.give_back
         try:
-            self._admission.check(user_id, info.run_id)
+            self._admission.check(user_id, info.run_id, info.service)
         except Refusal:
             return None
         if self._resumables.find(user_id, info.run_id) or not self._make_again(Work(info.run_id, user_id, info.agent)):
@@ -198,9 +203,8 @@ class Peers:
                 await self._cancel(self._found(user_id, run_id))
             case "answer":
                 request = AnswerRequest.FromString(base64.b64decode(message["request"]))
-                self._found(user_id, run_id).questions.answer(
-                    request.request_id, request.outcome, request.content, by=user_id
-                )
+                found = self._found(user_id, run_id)
+                found.questions.answer(request, message["by"], may_approve=message["may_approve"])
             case "may adopt" | "adopt":
                 await self._take(message, user_id, run_id)
             case "attach":
@@ -220,7 +224,7 @@ class Peers:
         if message["do"] == "adopt":
             if not await self._store.adopt(user_id, run_id, message):
                 raise engine_away()
-        elif give_back := self.reserve((await self._place(user_id, run_id)).info, user_id):
+        elif give_back := self.reserve((await self._place(Caller(user_id), run_id)).info, user_id):
             whose = user_id, run_id
             timer = asyncio.get_running_loop().call_later(PROMISED, self._break_promise, whose)
             self._promises[whose] = Promise(give_back, timer)
@@ -229,6 +233,11 @@ class Peers:
 
     def _break_promise(self, whose: tuple[str, str]) -> None:
         self._promises.pop(whose).give_back()
+
+    def _of(self, caller: Caller, run_id: str) -> Run | Resumable | None:
+        """Return a run that is here, and that a caller may see. Raises as `_here`."""
+        found = self._here(caller.user_id, run_id)
+        return found if found and caller.may_see(found.service) else None
 
     def _here(self, user_id: str, run_id: str) -> Run | Resumable | None:
         """Return a run that is here. Raises a Refusal for one that is about to go on elsewhere."""
@@ -263,18 +272,18 @@ class Peers:
             return resumable
         raise engine_away()
 
-    async def _place(self, user_id: str, run_id: str) -> Place:
+    async def _place(self, caller: Caller, run_id: str) -> Place:
         try:
-            place = await self._store.where(user_id, run_id)
+            place = await self._store.where(caller.user_id, run_id)
         except AwayError:
             raise engine_away() from None
-        if place is None:
+        if place is None or not caller.may_see(place.info.service):
             raise no_such_run(anywhere=bool(self._store.engine))
         return place
 
-    async def _ask(self, place: Place, user_id: str, run_id: str, message: dict[str, Any]) -> None:
+    async def _ask(self, place: Place, caller: Caller, run_id: str, message: dict[str, Any]) -> None:
         """Have another engine do something with a run."""
-        await ask(self._store, place, {**message, "user": user_id, "run": run_id})
+        await ask(self._store, place, {**message, "user": caller.user_id, "run": run_id})
 
 
 def _packed(document: RunInfo | AnswerRequest) -> str:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
 from runwire.v1 import events_pb2 as pb
+from runwire.v1.engine_pb2 import AnswerRequest
 
-from engine_service.runs.refusal import Code, Refusal, invalid, unavailable
+from engine_service.runs.refusal import Code, Refusal, forbidden, invalid, unavailable
 from engine_service.schema import Schema, SchemaError
 from engine_service.wire import LONGEST, MAX_OPEN, MAX_QUESTION, MAX_QUESTIONS, NANOSECONDS
 from runwire import structs
@@ -81,14 +82,17 @@ class Questions:
         timer = asyncio.get_running_loop().call_later(seconds, self._expire, request_id)
         self._open[request_id] = Open(request, schema, timer, len(body))
 
-    def answer(self, request_id: str, outcome: "pb.InputOutcome.ValueType", content: Struct, by: str) -> None:
+    def answer(self, request: AnswerRequest, by: str, *, may_approve: bool = True) -> None:
         """Settle a question; said again, nothing changes. Raises a Refusal, and then nothing has changed either."""
+        request_id, outcome, content = request.request_id, request.outcome, request.content
         if request_id in self._earlier:
             raise unavailable("It is about to be asked again. Try again in a moment.", "NOT_ASKED_AGAIN_YET")
         said = _digest(outcome, content)
         if (question := self._open.get(request_id)) is None:
             _check_again(self._settled.get(request_id), said)
             return
+        if question.request.reason == pb.INPUT_REASON_TOOL_APPROVAL and not may_approve:
+            raise forbidden("You may not approve of tools for others.", "NOT_FOR_OTHERS")
         if violations := _violations(question, outcome, content):
             raise invalid(_few(violations))
         self._settle(request_id, said)

@@ -23,9 +23,9 @@ class Quota:
         self._store = store
         self._max_runs_per_user = max_runs_per_user
 
-    async def take(self, what: What, user_id: str) -> None:
-        """Count that a user does something, whatever becomes of it. Raises a Refusal when that is too often."""
-        if wait := await self._store.take(what, user_id):
+    async def take(self, what: What, pays: str) -> None:
+        """Count that somebody does something, whatever becomes of it. Raises a Refusal when that is too often."""
+        if wait := await self._store.take(what, pays):
             reason = f"TOO_MANY_{what.upper()}_PER_MINUTE"
             raise too_many(f"You have {DONE[what]}. Try again in a moment.", reason, wait)
 

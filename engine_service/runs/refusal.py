@@ -19,6 +19,7 @@ class Code(IntEnum):
     INVALID_ARGUMENT = 3
     NOT_FOUND = 5
     ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
     ABORTED = 10
@@ -35,6 +36,11 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error
         self.code = code
         self.message = message
         self.details = details
+
+    @property
+    def reason(self) -> str:
+        """What it is, in a word."""
+        return next((each.reason for each in self.details if isinstance(each, ErrorInfo)), self.code.name)
 
 
 def invalid(violations: Mapping[str, str]) -> Refusal:
@@ -54,6 +60,11 @@ def exists(run_id: str) -> Refusal:
 def no_such_run(*, anywhere: bool = False) -> Refusal:
     """Say that a user has no such run, here or anywhere; that of another user does not exist."""
     return Refusal(Code.NOT_FOUND, "You have no such run.", *([_info(NOWHERE)] if anywhere else []))
+
+
+def forbidden(message: str, reason: str) -> Refusal:
+    """Say that a caller is known, and may not do this."""
+    return Refusal(Code.PERMISSION_DENIED, message, _info(reason))
 
 
 def gone() -> Refusal:

@@ -1,7 +1,8 @@
 """A resumable run: it goes on when its caller is gone, is written down, and is read by one caller at a time."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
@@ -42,6 +43,7 @@ class Resumable:
         if run.survives:
             run.on_checkpoint = self._save
         self.user_id, self.run_id = run.work.user_id, run.work.run_id
+        self.service, self.pays = run.work.service, run.work.pays
         self.questions = run.questions
         """What its agent asks its user, and what became of that."""
         self.info = run.info
@@ -69,6 +71,11 @@ class Resumable:
     def has_reader(self) -> bool:
         """Whether there is a caller."""
         return self._reader is not None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it waits for room: as much of it is kept as may be."""
+        return self._room is not None
 
     @property
     def is_left_behind(self) -> bool:
@@ -318,8 +325,7 @@ class Resumables:
 
     def saved(self) -> tuple[Resumable, ...]:
         """Return those that could go on elsewhere."""
-        runs = (each for runs in self._users.values() for each in runs.values())
-        return tuple(each for each in runs if each.is_saved and not each.is_over)
+        return tuple(each for each in self._all() if each.is_saved and not each.is_over)
 
     def of(self, user_id: str) -> tuple[Resumable, ...]:
         """Return a user's."""
@@ -362,19 +368,26 @@ class Resumables:
                     )
                     raise too_many(sentence, "NO_ROOM_FOR_RESUMABLE_RUNS") from None
 
-    def make_room(self, user_id: str) -> bool:
-        """Forget a user's oldest run that is over and that nobody reads, or anybody's; False if there is none."""
-        user_id = user_id or self._biggest()
-        for each in self._users.get(user_id, {}).values():
-            if each.is_left_behind:
-                self._forget(each)
-                return True
-        return False
+    def make_room(self, pays: str) -> bool:
+        """Forget the oldest run of somebody's that is over and that nobody reads, or anybody's; False if none is."""
+        pays = pays or self._biggest()
+        oldest = next((each for each in self._all() if each.pays == pays and each.is_left_behind), None)
+        if oldest:
+            self._forget(oldest)
+        return oldest is not None
+
+    def _all(self) -> Iterator[Resumable]:
+        return (each for runs in self._users.values() for each in runs.values())
 
     def _biggest(self) -> str:
-        """Return the user who holds most, of those who have left something behind."""
-        left = {user: runs for user, runs in self._users.items() if any(each.is_left_behind for each in runs.values())}
-        return max(left, key=lambda user: sum(each.size for each in left[user].values()), default="")
+        """Return whose limits count for most, of those who have left something behind."""
+        sizes = Counter[str]()
+        left = set[str]()
+        for each in self._all():
+            sizes[each.pays] += each.size
+            if each.is_left_behind:
+                left.add(each.pays)
+        return max(left, key=lambda pays: sizes[pays], default="")
 
     def _forget(self, resumable: Resumable) -> None:
         resumable.forget()

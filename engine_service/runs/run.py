@@ -10,6 +10,7 @@ from runwire.v1 import events_pb2 as pb
 from runwire.v1.engine_pb2 import RunInfo
 
 from engine_service.clock import Clock
+from engine_service.runs.follower import Follower, Followers
 from engine_service.runs.outcome import Outcome, Verdict
 from engine_service.runs.questions import QuestionError, Questions
 from engine_service.wire import (
@@ -44,6 +45,9 @@ LOST = pb.AgentFailed(
 CANCELLED = pb.AgentCancelled(reason="Cancelled by its user.")
 
 
+NOBODY = Followers()
+
+
 class Patience(NamedTuple):
     """How long a caller waits for a run, and how long its end may take then."""
 
@@ -54,8 +58,17 @@ class Patience(NamedTuple):
 class Run:
     """One run. Whoever holds it calls `start` once, `next` until there is nothing more, and `close` in every case."""
 
-    def __init__(self, work: Work, workers: Workers, *, max_event_bytes: int, survives: bool = True) -> None:
+    def __init__(
+        self,
+        work: Work,
+        workers: Workers,
+        *,
+        max_event_bytes: int,
+        survives: bool = True,
+        follower: Follower = NOBODY,
+    ) -> None:
         self.work = work
+        self._follower = follower
         self.survives = survives
         """Whether another engine may go on with it."""
         self.on_stop: Callable[[], None] = _nothing
@@ -99,6 +112,7 @@ class Run:
             self._callers_timer = loop.call_at(now + patience.seconds, self._lose_patience, patience.grace)
         again = {"attempt": self.work.recovery.attempt} if self.work.recovery else {}
         self._log.info("run started", **again)
+        self._follower.began()
         if self.is_stopped:
             self._worker.stop(patience.grace if patience else GRACE)
 
@@ -117,6 +131,21 @@ class Run:
         self.is_abandoned = True
         self.stop(LOST, grace=0)
         return True
+
+    @property
+    def service(self) -> str:
+        """Who began it for its user, if that wasn't they themselves."""
+        return self.work.service
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it does nothing but wait for its user."""
+        return bool(self._says_it_waits and self.questions.open)
+
+    @property
+    def pid(self) -> int | None:
+        """The number of its process, if it has one of its own."""
+        return self._worker.pid if self._worker else None
 
     @property
     def left(self) -> float:
@@ -154,6 +183,8 @@ class Run:
         if not self.is_abandoned:
             self._log.info("process ended", how=how)
         events = self._outcome.end(how)
+        if not self.is_abandoned:
+            self._follower.said(events, 1)
         self._end()
         return events
 
@@ -177,6 +208,7 @@ class Run:
         info = RunInfo(
             run_id=self.work.run_id,
             agent=self.work.agent,
+            service=self.work.service,
             thread_id=self.work.thread_id,
             last_seq=self.count,
             questions=self.questions.open,
@@ -195,6 +227,7 @@ class Run:
             if not self.is_over:
                 self._worker.stop(GRACE)
                 self._log.info("run left by its caller", events=self.count)
+                self._follower.left("left")
                 await self._leave(self._worker)
             elif await self._leave(self._worker) == KILLED and self._outcome.is_the_agents_own:
                 # What took too long is what runs at its end, or threads that don't.
@@ -215,8 +248,10 @@ class Run:
         return self._leaving.result()
 
     def _take(self, worker: Worker, data: bytes) -> bytes:
-        was_decided = self._outcome.is_decided
+        was_decided, before = self._outcome.is_decided, self.count
         events = self._outcome.take(data)
+        if events:
+            self._follower.said(events, self.count - before)
         for note in self._outcome.notes():
             if self._notes:
                 self._notes -= 1
@@ -285,7 +320,7 @@ class Run:
     def _keep_time(self) -> None:
         """Let the run's time stand still while it waits for its user, and does nothing else."""
         loop = asyncio.get_running_loop()
-        if self._says_it_waits and self.questions.open:
+        if self.is_waiting:
             self._clock.stand_still(loop.time())
         else:
             self._clock.go_on(loop.time())
@@ -298,6 +333,7 @@ class Run:
         self.questions.close()
         if self.is_abandoned:
             self._log.info("run handed over", events=self.count - 1)
+            self._follower.left("handed_over")
             return
         event = self._outcome.ending
         assert event, "it has ended"  # noqa: S101 - for the reader, and mypy
@@ -306,6 +342,7 @@ class Run:
             # Not its sentence: an agent's own is for its user alone, and an incident's is in the log by its id.
             about["reason"] = pb.FailureReason.Name(event.agent_failed.reason).removeprefix("FAILURE_REASON_").lower()
         self._log.info("run ended", ending=event.WhichOneof("kind"), events=event.seq, **about)
+        self._follower.ended(event)
 
 
 def _nothing() -> None:

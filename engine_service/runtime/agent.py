@@ -11,6 +11,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, overload
 
 from google.protobuf.duration_pb2 import Duration
@@ -178,6 +179,15 @@ class RunContext:
     def user_id(self) -> str:
         """Who asks, as the engine verified it."""
         return self._work.user_id
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """What the caller's token says of them, of what JWT_CLAIMS names; a service's own where that acts for users."""
+        return self._claims
+
+    @cached_property
+    def _claims(self) -> Mapping[str, Any]:
+        return MappingProxyType(dict(self._work.claims))
 
     @property
     def thread_id(self) -> str:

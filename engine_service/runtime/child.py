@@ -18,6 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 from engine_service.clock import Clock
+from engine_service.runtime import trace
 from engine_service.runtime.agent import Agent, AgentError, Shared, perform
 from engine_service.runtime.inheritance import run_exit_functions
 from engine_service.wire import GRACE, WORK, Terms, Words, Work
@@ -105,6 +106,7 @@ async def do_run(engine: socket.socket, sink: "PipeSink", agents: Mapping[str, t
     if work is None:
         return False
     is_rehearsal = not work.agent
+    trace.tell(work.span)
     shared = Shared.of(work, sink, agents, terms, _set_alarm, is_alone=True)
     _set_alarm(shared.clock)
     task = asyncio.create_task(perform(agents[work.agent], work.agent, work.input, shared))

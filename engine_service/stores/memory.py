@@ -60,6 +60,7 @@ class MemoryStore:
     """What an engine has that shares nothing."""
 
     engine = ""
+    is_away = False
 
     def __init__(self, journals: "MemoryJournals", per_minute: Mapping[str, int]) -> None:
         self._journals = journals
@@ -81,7 +82,7 @@ class MemoryStore:
 
     def open(self, work: Work) -> Journal:
         """Begin a journal. Raises FullError."""
-        return self._journals.open(work.user_id)
+        return self._journals.open(work.pays)
 
     async def where(self, user_id: str, run_id: str) -> Place | None:  # noqa: ARG002
         """Tell that there are no others."""
@@ -103,7 +104,7 @@ class MemoryStore:
         """Adopt nothing: there are no others."""
         return False
 
-    async def hand_over(self, user_id: str, run_id: str) -> None:
+    async def hand_over(self, user_id: str, run_id: str, pays: str) -> None:
         """Hand nothing over: there are no others."""
 
 
@@ -115,6 +116,11 @@ class MemoryJournals:
         self._per_user = per_user
         self._users = WeakValueDictionary[str, Shelf]()  # each is there as long as one of its journals is
         self._all = Shelf(together)
+
+    @property
+    def held(self) -> int:
+        """How many bytes they hold."""
+        return self._all.held
 
     def open(self, user_id: str) -> "MemoryJournal":
         """Begin a journal. Raises FullError."""

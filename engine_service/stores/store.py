@@ -199,6 +199,11 @@ class Store(Protocol):
     engine: str
     """By what this engine is known in it."""
 
+    @property
+    def is_away(self) -> bool:
+        """Whether it could not be reached a moment ago."""
+        ...
+
     async def begin(self, owner: Owner) -> None:
         """Go to it. Raises AwayError, with what an operator is to do."""
         ...
@@ -212,7 +217,7 @@ class Store(Protocol):
         ...
 
     async def place(self, user_id: str, info: RunInfo, window: float) -> Callable[[], None]:
-        """Hold a place for a run, and return what gives it back.
+        """Hold a place for a run, of whose limits count, and return what gives it back.
 
         Raises TakenError, and for one that is resumable AwayError.
         """
@@ -242,6 +247,6 @@ class Store(Protocol):
         """Let a run go on here that an engine had which is gone, or gives it away; False where it can't."""
         ...
 
-    async def hand_over(self, user_id: str, run_id: str) -> None:
+    async def hand_over(self, user_id: str, run_id: str, pays: str) -> None:
         """Let a run go on at another engine that would otherwise end here, if there is one that takes it."""
         ...

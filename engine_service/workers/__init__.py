@@ -17,6 +17,9 @@ class WorkerError(Exception):
 class Worker(Protocol):
     """Where one run happens. Made for one run, and never used again."""
 
+    pid: int
+    """The number of its process; 0 where that is the engine's own."""
+
     async def read(self) -> bytes:
         """Wait for frames and return what is there, cut anywhere; nothing once there will be no more.
 
@@ -46,6 +49,35 @@ class Workers(Protocol):
     async def start(self, work: Work) -> Worker:
         """Start an agent. Raises WorkerError."""
         ...
+
+
+class Watcher(Protocol):
+    """Hears of processes, for an operator's figures."""
+
+    def born(self, seconds: float) -> None:
+        """Hear that one was born, and how long that took."""
+        ...
+
+    def not_born(self) -> None:
+        """Hear that one could not be born."""
+        ...
+
+    def replaced(self) -> None:
+        """Hear that a zygote which had died has a successor."""
+        ...
+
+
+class Unwatched:
+    """Nobody's."""
+
+    def born(self, seconds: float) -> None:
+        """Tell nobody."""
+
+    def not_born(self) -> None:
+        """Tell nobody."""
+
+    def replaced(self) -> None:
+        """Tell nobody."""
 
 
 def sooner(before: asyncio.TimerHandle | None, now: asyncio.TimerHandle) -> asyncio.TimerHandle:

@@ -39,7 +39,7 @@ from engine_service.wire import (
     Work,
     heard,
 )
-from engine_service.workers import WELL, WorkerError
+from engine_service.workers import WELL, Watcher, WorkerError
 from engine_service.workers.cgroups import Cgroups
 from engine_service.workers.demand import LEAST, Demand
 from engine_service.workers.output import Output
@@ -71,8 +71,11 @@ class Doing(NamedTuple):
 class ForkServer:
     """Has one zygote, and gives out its children, one for each run."""
 
-    def __init__(self, terms: Terms, import_timeout: float, cgroups: Cgroups | None, demand: Demand) -> None:
+    def __init__(
+        self, terms: Terms, import_timeout: float, cgroups: Cgroups | None, demand: Demand, watcher: Watcher
+    ) -> None:
         self._demand = demand
+        self._watcher = watcher
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger()
         self._terms = terms
@@ -181,6 +184,11 @@ class ForkServer:
                 "a process that is forked from the agents' modules gets through no run: "
                 f"{how}; one of these modules cannot be forked: its agents need `fork = False`"
             )
+
+    @property
+    def spares(self) -> int:
+        """How many processes wait for runs."""
+        return sum(map(len, self._waiting.values()))
 
     async def start(self, work: Work) -> ProcessWorker:
         """Give a run a process. Raises WorkerError."""
@@ -295,6 +303,7 @@ class ForkServer:
             except OSError as error:
                 raise WorkerError(f"there are no descriptors for it: {error}") from error
             birth: asyncio.Future[None] = self._loop.create_future()
+            asked = self._loop.time()
             try:
                 socket.send_fds(self._control, [kind], worker.childs)
                 self._births.append((worker, birth))
@@ -303,9 +312,12 @@ class ForkServer:
                 await birth
             except BaseException as error:
                 self._drop(worker)
+                if isinstance(error, OSError | WorkerError):
+                    self._watcher.not_born()
                 if isinstance(error, OSError):
                     raise WorkerError(f"the zygote cannot be asked: {error}") from error
                 raise
+            self._watcher.born(self._loop.time() - asked)
             return worker
 
     def _expect(self) -> None:

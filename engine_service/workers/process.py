@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import structlog
 
 from engine_service.wire import Description, RegistryError, Terms, Work
+from engine_service.workers import Unwatched, Watcher
 from engine_service.workers.cgroups import Cgroups
 from engine_service.workers.demand import Demand
 from engine_service.workers.fork_server import ForkServer
@@ -19,6 +20,9 @@ PAUSE = 1.0
 """Seconds until a zygote is tried again when none could be had."""
 LOOK = 0.5
 """Seconds between two looks at the agents' files."""
+
+
+UNWATCHED = Unwatched()
 
 
 class OnChange(Protocol):
@@ -33,8 +37,15 @@ class ProcessWorkers:
     """Gives every run a process of its own."""
 
     def __init__(
-        self, terms: Terms, import_timeout: float, max_spares: int, on_change: OnChange, cgroups: Cgroups | None = None
+        self,
+        terms: Terms,
+        import_timeout: float,
+        max_spares: int,
+        on_change: OnChange,
+        cgroups: Cgroups | None = None,
+        watcher: Watcher = UNWATCHED,
     ) -> None:
+        self._watcher = watcher
         self._demand = Demand(max_spares)
         self._terms = terms
         self._cgroups = cgroups
@@ -68,6 +79,11 @@ class ProcessWorkers:
         """Give a run a process. Raises WorkerError."""
         return await self._fork_server.start(work)
 
+    @property
+    def spares(self) -> int:
+        """How many processes wait for runs."""
+        return self._fork_server.spares
+
     def lease(self, until: float) -> None:
         """Have those runs that may be taken over end by then, whatever becomes of this process."""
         self._until = until
@@ -76,14 +92,13 @@ class ProcessWorkers:
 
     async def _renew(self) -> None:
         """Have a new fork server. Raises OSError and RegistryError, and then the one before stays."""
-        fork_server = ForkServer(self._terms, self._import_timeout, self._cgroups, self._demand)
+        fork_server = self._server(self._terms)
         try:
             await fork_server.wait_ready()
             if apart := _apart(fork_server.agents):  # only now it is known whom importing harms: they are left out
                 known, files = fork_server.agents, fork_server.files
                 await fork_server.shut_down()
-                terms = replace(self._terms, apart=apart)
-                fork_server = ForkServer(terms, self._import_timeout, self._cgroups, self._demand)
+                fork_server = self._server(replace(self._terms, apart=apart))
                 await fork_server.wait_ready()
                 fork_server.agents, fork_server.files = known, files
             await fork_server.begin()
@@ -96,6 +111,9 @@ class ProcessWorkers:
         if self._until:
             fork_server.lease(self._until)
         fork_server.died.add_done_callback(functools.partial(self._on_exit, fork_server))
+
+    def _server(self, terms: Terms) -> ForkServer:
+        return ForkServer(terms, self._import_timeout, self._cgroups, self._demand, self._watcher)
 
     def _on_exit(self, fork_server: ForkServer, _: object) -> None:
         """Hear of a zygote's end. One that was retired has ended as it should; the one in use is missed."""
@@ -124,6 +142,7 @@ class ProcessWorkers:
                 self._log.error("no zygote can be had", error=str(error))
                 await asyncio.sleep(PAUSE)
         self._fork_servers.discard(dead)
+        self._watcher.replaced()
         self._on_change(is_serving=True)
 
     async def _replace_the_outdated(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from structlog.contextvars import bind_contextvars
 
+from engine_service.runtime import trace
 from engine_service.runtime.agent import Agent, AgentError, Shared, perform
 from engine_service.wire import GRACE, Terms, Work
 from engine_service.workers import sooner
@@ -33,6 +34,7 @@ class TaskWorkers:
         context = contextvars.Context()
         context.run(self._worker.set, worker)
         context.run(bind_contextvars, **work.labels())  # what libraries log is told as this run's
+        context.run(trace.enter, work.span)
         worker.begin(self._perform(work, shared), shared, context)
         return worker
 
@@ -61,6 +63,8 @@ async def _contained(coro: Any) -> Any:
 
 class TaskWorker:
     """Where one run happens: its task, the tasks that its agent started, and the pipe its events come through."""
+
+    pid = 0
 
     def __init__(self) -> None:
         self.pipe = Pipe()

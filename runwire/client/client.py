@@ -1,6 +1,7 @@
 """What a service that runs agents holds: its engines, and who it is to them."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, Self, TypedDict, Unpack
 
 import grpc
@@ -45,6 +46,15 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def acting_for(self, user: str) -> Self:
+        """Return a client whose runs are a user's: for a service whose token lets it act for others.
+
+        It shares this one's connections, and ends with it.
+        """
+        acting = copy(self)
+        acting._engines = self._engines.acting_for(user)  # noqa: SLF001 - our own kind
+        return acting
 
     async def close(self) -> None:
         """End what is under way. Runs with a `resume_window` go on for so long."""

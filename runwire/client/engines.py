@@ -4,7 +4,8 @@ import asyncio
 import inspect
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from copy import copy
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 import grpc
@@ -12,7 +13,7 @@ import grpc.aio
 from runwire.v1.engine_pb2_grpc import EngineServiceStub
 
 from runwire import calling
-from runwire.calling import FULL, NOWHERE, REACH, SHARED
+from runwire.calling import ACTS_FOR, FULL, NOWHERE, REACH, SHARED
 from runwire.client.errors import RefusedError, closed, is_cancelling, told
 from runwire.client.retries import LONGEST_PAUSE, Retries
 
@@ -113,7 +114,14 @@ class Engines:
         self._engines = [Engine(address, credentials) for address in addresses]
         self._token = token
         self._turn = random.randrange(len(self._engines))  # noqa: S311 - clients don't all begin with the same
+        self._user = ""
         self.retries = Retries()
+
+    def acting_for(self, user: str) -> Self:
+        """Return the same engines, to be called for a user."""
+        acting = copy(self)
+        acting._user = user  # noqa: SLF001 - our own kind
+        return acting
 
     async def close(self) -> None:
         """End every call."""
@@ -134,7 +142,8 @@ class Engines:
         token = (token or "").strip()
         if not (token.isascii() and token.isprintable()):
             raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, "The token has characters that cannot be sent.")
-        return (("authorization", f"Bearer {token}"),) if token else ()
+        who = (("authorization", f"Bearer {token}"),) if token else ()
+        return (*who, (ACTS_FOR, self._user)) if self._user else who
 
     async def ask(self, method: str, request: Any, *, everywhere: bool = False) -> list[Any]:
         """Ask one that has an answer, or all, as often as that makes sense. Raises RefusedError."""

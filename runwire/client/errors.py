@@ -58,7 +58,8 @@ class LostError(RunwireError):
     @classmethod
     def of(cls, error: RunwireError) -> Self:
         """Say it of a run whose connection ended so."""
-        return cls(error.code, error.message, reason=error.reason, retry_after=error.retry_after)
+        violations, retry_after = error.violations, error.retry_after
+        return cls(error.code, error.message, reason=error.reason, violations=violations, retry_after=retry_after)
 
 
 class EndError(Exception):

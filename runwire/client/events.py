@@ -204,6 +204,8 @@ class RunInfo:
     last_seq: int = 0
     questions: list[Question] = field(default_factory=list)
     is_over: bool = False
+    service: str = ""
+    """Who began it for its user, if that wasn't they themselves."""
 
 
 def _named(shape: FieldDescriptor) -> str:

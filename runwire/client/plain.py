@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from typing import Any, Self, TypeVar, Unpack
 
 from runwire.client.client import Client, ClientOptions
@@ -75,7 +76,8 @@ class PlainClient:
         self._thread = threading.Thread(target=_run, args=(self._loop,), name="runwire client", daemon=True)
         self._thread.start()
         self._lock = threading.Lock()
-        self._is_closed = False
+        self._closed = threading.Event()
+        self._whole: PlainClient | None = None
         self._leaving: asyncio.Task[None] | None = None
         weakref.finalize(self, _stop, self._loop)  # for whoever forgets to close it
         try:
@@ -90,12 +92,18 @@ class PlainClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def acting_for(self, user: str) -> Self:
+        """Return a client whose runs are a user's. It shares this one's thread and connections, and ends with it."""
+        acting = copy(self)
+        acting._client, acting._whole = self._client.acting_for(user), self  # noqa: SLF001 - our own kind
+        return acting
+
     def close(self) -> None:
         """End what is under way, and the thread. Runs with a `resume_window` go on for so long."""
         with self._lock:
-            if self._is_closed:
+            if self._closed.is_set():
                 return
-            self._is_closed = True
+            self._closed.set()
             ending = asyncio.run_coroutine_threadsafe(self._leave_all(), self._loop)
         ending.result()
         self._end()
@@ -129,7 +137,7 @@ class PlainClient:
     def wait(self, doing: Coroutine[Any, Any, T]) -> T:
         """Wait for what happens in the thread. Whoever is interrupted meanwhile interrupts it. Raises RefusedError."""
         with self._lock:
-            if self._is_closed:
+            if self._closed.is_set():
                 doing.close()
                 raise closed()
             done = asyncio.run_coroutine_threadsafe(doing, self._loop)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Annotated, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, FilePath, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
@@ -54,6 +55,14 @@ def _private(network: str) -> str:
     return network
 
 
+def _endpoint(address: str) -> str:
+    parts = urlsplit(address)
+    if parts.scheme not in {"http", "https", "grpc", "grpcs"} or not parts.hostname:
+        raise ValueError("must be an address, like http://127.0.0.1:4318")
+    return address
+
+
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
 Address = Annotated[str, AfterValidator(_address)]
 Items = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_items)]
 Addresses = Annotated[Items, AfterValidator(_addresses)]
@@ -90,6 +99,10 @@ class ServiceSettings(BaseSettings):
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ValueError("TLS_CERT and TLS_KEY go together: set both, or none")
         return self
+
+    def is_named(self, field: str) -> bool:
+        """Tell whether somebody chose a setting's value."""
+        return field in self.model_fields_set
 
     @property
     def is_loopback(self) -> bool:

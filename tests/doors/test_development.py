@@ -142,6 +142,8 @@ async def _named(front: Service, host: str) -> int:
     body = b'{"run": {"agent": "echo"}}'
     writer.write(bytes([0x81, 0x80 | len(body), 0, 0, 0, 0]) + body)
     head = await reader.readexactly(4)
+    writer.write(bytes([0x88, 0x80, 0, 0, 0, 0]))  # or the gateway would wait for it
+    await reader.read()
     writer.close()
     return int.from_bytes(head[2:4], "big")
 

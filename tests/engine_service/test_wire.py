@@ -214,7 +214,8 @@ def test_what_the_log_says_of_a_run() -> None:
     """Its id, its user, its agent; and its trace, if it is part of one."""
     work = Work(run_id="1", user_id="alice", agent="a", input="a secret")
     assert work.labels() == {"run_id": "1", "user_id": "alice", "agent": "a"}
-    assert Work("1", "alice", "a", trace_id="t").labels()["trace_id"] == "t"
+    parent = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    assert Work("1", "alice", "a", traceparent=parent).labels()["trace_id"] == "a" * 32
 
 
 @pytest.mark.parametrize("excess", [0, 1])

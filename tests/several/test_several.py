@@ -211,6 +211,7 @@ async def test_a_paused_engine_writes_nothing_more(engines: Engines) -> None:
         assert kind((await taken(call, None))[-1]) == "agent_cancelled"
 
 
+@pytest.mark.force
 async def test_an_engine_is_busy_for_a_while(engines: Engines) -> None:
     """A reader elsewhere is attached as soon as an engine answers again: nothing is missing, and the agent waits."""
     one, other = engines

@@ -52,7 +52,7 @@ def test_a_store_that_lets_nobody_in(store: Valkey) -> None:
 def test_another_version(store: Valkey) -> None:
     """What another version has written is not misread: its engines need a prefix of their own."""
     store.client().set("runwire:format", "1")
-    assert "what is there is of format 1, and this engine's is 2" in line(store.url)
+    assert "what is there is of format 1, and this engine's is 3" in line(store.url)
     with start_engine(STORE=f"{store.url}?prefix=new") as service:
         assert service.address
 

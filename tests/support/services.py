@@ -82,6 +82,22 @@ class Service:
         return int(self.address.rpartition(":")[2])
 
     @property
+    def operations(self) -> str:
+        """Where operators look at it."""
+        return str(self.wait_for(lambda record: record["event"] == "serving")["operations"])
+
+    @property
+    def admin(self) -> str:
+        """Where operators call it."""
+        return str(self.wait_for(lambda record: record["event"] == "serving")["admin"])
+
+    def figures(self) -> dict[str, float]:
+        """Return its figures, each by its name and labels: `runs_total{agent="echo"}`."""
+        with urllib.request.urlopen(f"http://{self.operations}/metrics", timeout=PATIENCE) as answer:
+            lines = answer.read().decode().splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+    @property
     def lines(self) -> list[str]:
         """What it said that is no log record."""
         return [record["line"] for record in self.records if "line" in record]
@@ -157,6 +173,10 @@ class Service:
             assert held(self) == [], "a callback held the loop"
 
 
+LISTENING = {"LISTEN": "127.0.0.1:0", "OPERATIONS_LISTEN": "127.0.0.1:0"}
+ADMIN = {"ADMIN_LISTEN": "127.0.0.1:0"}
+
+
 def engine(
     *flags: str,
     agents: str = "tests.agents.probes",
@@ -165,7 +185,7 @@ def engine(
     **env: str,
 ) -> Service:
     """Start an engine with the tests' agents, or those in a folder. Settings are given as `MAX_RUNS="3"`."""
-    settings = {"LISTEN": "127.0.0.1:0", "AGENTS": agents, "DRAIN_GRACE": "1", "RUNS_PER_MINUTE": "1000000"} | env
+    settings = LISTENING | ADMIN | {"AGENTS": agents, "DRAIN_GRACE": "1", "RUNS_PER_MINUTE": "1000000"} | env
     if not any(name.startswith("JWT_") for name in env):  # without keys, everybody is believed
         settings = {"DEVELOPMENT": "true"} | settings
     named = {f"RUNWIRE_ENGINE_{name}": value for name, value in settings.items()}
@@ -174,7 +194,7 @@ def engine(
 
 def gateway(engine: str, *flags: str, folder: str = "", before: Sequence[str] = (), **env: str) -> Service:
     """Start a gateway in front of an engine's address."""
-    settings = {"LISTEN": "127.0.0.1:0", "ENGINE": engine, "DRAIN_GRACE": "1", "SOCKETS_PER_MINUTE": "1000000"} | env
+    settings = LISTENING | {"ENGINE": engine, "DRAIN_GRACE": "1", "SOCKETS_PER_MINUTE": "1000000"} | env
     named = {f"RUNWIRE_GATEWAY_{name}": value for name, value in settings.items()}
     return Service("edge-gateway", *flags, env=named | {"PYTHONPATH": f"{ROOT}:{folder}"}, before=before)
 

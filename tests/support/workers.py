@@ -15,6 +15,8 @@ def work(user_id: str = "alice", run_id: str = "1", agent: str = "root") -> Work
 class HandWorker:
     """A worker by hand: says what it is told to say, and ends as it is told to end."""
 
+    pid = 0
+
     def __init__(self, work: Work) -> None:
         self.work = work
         self.graces: list[float] = []

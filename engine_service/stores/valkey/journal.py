@@ -135,7 +135,7 @@ class SharedJournal(MemoryJournal):
 
     def save(self, checkpoint: Checkpoint, left: float, on_saved: Callable[[int], None]) -> None:
         """Keep what the run goes on from, once the store has what was before."""
-        what = {"work": self._work.asked(), "trace": self._work.trace_id} if self._work else {}
+        what = {"work": self._work.written()} if self._work else {}
         self._saved_at = checkpoint.seq
         self._checkpoint = Note(
             {

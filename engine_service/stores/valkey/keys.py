@@ -4,7 +4,7 @@ import uuid
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-FORMAT = "2"
+FORMAT = "3"
 """Of what is written there: engines that write another do not share it."""
 
 
@@ -13,6 +13,8 @@ class Run(NamedTuple):
 
     user_id: str
     run_id: str
+    pays: str
+    """Whose limits count."""
     member: str
     """What it is called in lists of all users' runs."""
     about: str
@@ -20,6 +22,7 @@ class Run(NamedTuple):
     log: str
     """A stream: its events."""
     places: str
+    """Of whose limits count."""
     kept: str
     """Its user's."""
 
@@ -59,16 +62,18 @@ class Keys:
         """Return when a user's rate of something is used up to."""
         return f"{self._of(user_id)}:rate:{what}"
 
-    def run(self, user_id: str, run_id: str) -> Run:
-        """Return a run's."""
-        user, member = self._of(user_id), f"{quote(user_id, safe='')} {run_id}"
+    def run(self, user_id: str, run_id: str, pays: str = "") -> Run:
+        """Return a run's; whose limits count is told where it isn't its user, or doesn't matter."""
+        pays = pays or user_id
+        user, members = self._of(user_id), [quote(user_id, safe=""), run_id]
+        member = " ".join(members if pays == user_id else [*members, quote(pays, safe="")])
         about, log = f"{user}:run:{run_id}", f"{user}:log:{run_id}"
-        return Run(user_id, run_id, member, about, log, self.places(user_id), self.kept(user_id))
+        return Run(user_id, run_id, pays, member, about, log, self.places(pays), self.kept(user_id))
 
     def listed(self, member: str) -> Run:
         """Return a run's, by what it is called in lists."""
-        quoted, run_id = member.split(" ")
-        return self.run(unquote(quoted), run_id)
+        quoted, run_id, *pays = member.split(" ")
+        return self.run(unquote(quoted), run_id, *map(unquote, pays))
 
     def owned(self, engine: str) -> str:
         """Return a set: the resumable runs that an engine has."""

@@ -104,6 +104,11 @@ class Lease:
         """Whether others may have our runs: then none is to begin."""
         return self._timer is None or asyncio.get_running_loop().time() > self._timer.when()
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the store was away when it was last heard of."""
+        return self._is_away
+
     def check(self) -> None:
         """Raise what means that the store is away, if it was when it was last heard of: nobody waits for it anew."""
         if self._is_away:

@@ -93,6 +93,11 @@ class ValkeyStore:
         """By what this engine is known now."""
         return self._name.now
 
+    @property
+    def is_away(self) -> bool:
+        """Whether it could not be reached a moment ago."""
+        return self._lease.is_away
+
     async def begin(self, owner: Owner) -> None:
         """Go there. Raises AwayError, with what an operator is to do."""
         self._owner = owner
@@ -140,7 +145,7 @@ class ValkeyStore:
     async def place(self, user_id: str, info: RunInfo, window: float) -> Callable[[], None]:
         """Hold a place for a run, and return what gives it back."""
         keys, run_id = self._link.keys, info.run_id
-        run = keys.run(user_id, run_id)
+        run = keys.run(user_id, run_id, info.service)
         name = self.engine
         owned = keys.owned(name)
         life = int((self._longest + window) * 1000) if window else 0
@@ -182,8 +187,8 @@ class ValkeyStore:
 
     def open(self, work: Work) -> Journal:
         """Begin the journal of a resumable run that has a place. Raises FullError."""
-        room = self._journals.room(work.user_id)
-        run = self._link.keys.run(work.user_id, work.run_id)
+        room = self._journals.room(work.pays)
+        run = self._link.keys.run(work.user_id, work.run_id, work.pays)
         tenure = Tenure(run, FIRST_EPOCH, ((FIRST_EPOCH, 0),))
         return SharedJournal(room, tenure, work, self._scribe, lambda: self._owner.lose(work.user_id, work.run_id))
 
@@ -194,7 +199,7 @@ class ValkeyStore:
             self._lease.check()
             place = _place(*await self._link.redis.hmget(run.about, *PLACED))
             if place and place.is_lasting and not place.info.is_over and await self._is_nobodys(place.engine):
-                await self._settle(run.member, place.engine)
+                await self._settle(self._link.keys.run(user_id, run_id, place.info.service).member, place.engine)
                 place = _place(*await self._link.redis.hmget(run.about, *PLACED))
         except AWAY as error:
             raise AwayError from error
@@ -224,16 +229,16 @@ class ValkeyStore:
 
     async def adopt(self, user_id: str, run_id: str, message: Message) -> bool:
         """Let a run go on here that an engine had which is gone, or gives it away; False where it can't."""
-        run = self._link.keys.run(user_id, run_id)
+        run = self._link.keys.run(user_id, run_id, str(message["pays"]))
         try:
             gone = Gone(run, message["from"], message["epoch"])
             return await self._takeover.adopt(gone, is_given=message["is_given"])
         except AWAY:
             return run in self._takeover.unsettled  # then it is perhaps ours, and we see to it
 
-    async def hand_over(self, user_id: str, run_id: str) -> None:
+    async def hand_over(self, user_id: str, run_id: str, pays: str) -> None:
         """Let a run go on at another engine that would otherwise end here, if there is one that takes it."""
-        run = self._link.keys.run(user_id, run_id)
+        run = self._link.keys.run(user_id, run_id, pays)
         try:
             self._lease.check()
             for engine in (await self._takeover.engines())[:-1]:

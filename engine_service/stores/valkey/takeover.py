@@ -4,7 +4,6 @@ Whoever has fenced a run owns it at once, and sees to it until it runs here, is 
 """
 
 import asyncio
-import datetime
 import random
 from typing import Any, NamedTuple
 
@@ -48,7 +47,7 @@ end
 epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 redis.call('HSET', KEYS[1], 'engine', here)
 redis.call('XADD', KEYS[2], 'NOMKSTREAM', epoch .. '-0', 'f', 0)
-return {epoch, redis.call('HMGET', KEYS[1], 'info', 'bases', 'window', 'attempt', 'tries', 'work', 'trace', 'open',
+return {epoch, redis.call('HMGET', KEYS[1], 'info', 'bases', 'window', 'attempt', 'tries', 'work', 'open',
   'noted', 'state', 'at', 'number', 'left')}
 """
 """Makes a run another engine's, to go on with it or to end it: whoever had it writes nothing any more."""
@@ -160,16 +159,16 @@ class Takeover:
             return False
         self._busy.add(run)
         try:
-            room = self._room(run.user_id)
+            room = self._room(run.pays)
             return room is not None and await self._adopt(gone, room, is_given=is_given)
         finally:
             self._busy.discard(run)
             leave()
 
-    def _room(self, user_id: str) -> Room | None:
+    def _room(self, pays: str) -> Room | None:
         while True:
             try:
-                return self._journals.room(user_id)
+                return self._journals.room(pays)
             except FullError as full:
                 if not self._owner.make_room(full.user_id):
                     return None
@@ -265,9 +264,9 @@ class Takeover:
 
     async def _left(self, fenced: Fenced, room: Room, *, is_given: bool) -> Left | None:
         """Return what a run can go on from; None where it can't, or is over. Raises LostError."""
-        run, (asked, trace, opened, noted, state, at, number, left) = fenced.tenure.run, fenced.rest
+        run, (written, opened, noted, state, at, number, left) = fenced.tenure.run, fenced.rest
         pieces = _pieces(await self._link.redis.xrange(run.log))
-        if not (pieces and asked and state and at and number and left):
+        if not (pieces and written and state and at and number and left):
             return None
         pushed_out, now = (Ledger(opened or b"", int(noted or 0)) for _ in range(2))
         for piece in pieces:
@@ -285,8 +284,7 @@ class Takeover:
         begun = {"bases": _written(tenure.bases), "attempt": recovery.attempt, "tries": fenced.tries + (not is_given)}
         if not await self._scribe.note(tenure, begun):
             raise LostError
-        started = fenced.info.started.ToDatetime(datetime.UTC)
-        work = Work.again(run.user_id, asked, (trace or b"").decode(), started, recovery)
+        work = Work.again(run.user_id, written, fenced.info, recovery)
         journal = SharedJournal(
             room, tenure, None, self._scribe, lambda: self._owner.lose(run.user_id, run.run_id), pushed_out
         )
@@ -328,7 +326,7 @@ def _written(bases: tuple[tuple[int, int], ...]) -> str:
 
 
 def _about(run: Run) -> dict[str, str]:
-    return {"user": run.user_id, "run": run.run_id}
+    return {"user": run.user_id, "run": run.run_id, "pays": run.pays}
 
 
 def _pieces(entries: list[tuple[bytes, dict[bytes, Any]]]) -> list[Piece]:

@@ -28,15 +28,15 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from runwire.v1 import events_pb2 as runwire_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17runwire/v1/engine.proto\x12\nrunwire.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17runwire/v1/events.proto\"\xd2\x01\n\nRunRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\t\x12\x11\n\tthread_id\x18\x03 \x01(\t\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12$\n\x07history\x18\x05 \x03(\x0b\x32\x13.runwire.v1.Message\x12+\n\nparameters\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x30\n\rresume_window\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x99\x01\n\x0bRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12!\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x11.runwire.v1.Event\x12,\n\theartbeat\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x07\x61nswers\x18\x06 \x03(\x0b\x32\x18.runwire.v1.AnswerResult\"2\n\rResumeRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\r\"\x9c\x01\n\x0eResumeResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12!\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x11.runwire.v1.Event\x12,\n\theartbeat\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x07\x61nswers\x18\x06 \x03(\x0b\x32\x18.runwire.v1.AnswerResult\"\x1f\n\rCancelRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x10\n\x0e\x43\x61ncelResponse\"\x88\x01\n\rAnswerRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12)\n\x07outcome\x18\x03 \x01(\x0e\x32\x18.runwire.v1.InputOutcome\x12(\n\x07\x63ontent\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x10\n\x0e\x41nswerResponse\"n\n\x0c\x41nswerResult\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\x12+\n\nviolations\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x11\n\x0fListRunsRequest\"5\n\x10ListRunsResponse\x12!\n\x04runs\x18\x01 \x03(\x0b\x32\x13.runwire.v1.RunInfo\"\xba\x01\n\x07RunInfo\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x11\n\tthread_id\x18\x03 \x01(\t\x12+\n\x07started\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08last_seq\x18\x05 \x01(\r\x12-\n\tquestions\x18\x06 \x03(\x0b\x32\x1a.runwire.v1.InputRequested\x12\x0f\n\x07is_over\x18\x07 \x01(\x08\"\x13\n\x11ListAgentsRequest\";\n\x12ListAgentsResponse\x12%\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x15.runwire.v1.AgentInfo\"A\n\tAgentInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x11\n\tisolation\x18\x03 \x01(\t\"7\n\x07Message\x12\x1e\n\x04role\x18\x01 \x01(\x0e\x32\x10.runwire.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t*?\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x12\n\x0eROLE_ASSISTANT\x10\x02\x32\xa2\x03\n\rEngineService\x12\x38\n\x03Run\x12\x16.runwire.v1.RunRequest\x1a\x17.runwire.v1.RunResponse0\x01\x12\x41\n\x06Resume\x12\x19.runwire.v1.ResumeRequest\x1a\x1a.runwire.v1.ResumeResponse0\x01\x12?\n\x06\x43\x61ncel\x12\x19.runwire.v1.CancelRequest\x1a\x1a.runwire.v1.CancelResponse\x12?\n\x06\x41nswer\x12\x19.runwire.v1.AnswerRequest\x1a\x1a.runwire.v1.AnswerResponse\x12\x45\n\x08ListRuns\x12\x1b.runwire.v1.ListRunsRequest\x1a\x1c.runwire.v1.ListRunsResponse\x12K\n\nListAgents\x12\x1d.runwire.v1.ListAgentsRequest\x1a\x1e.runwire.v1.ListAgentsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17runwire/v1/engine.proto\x12\nrunwire.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17runwire/v1/events.proto\"\xd2\x01\n\nRunRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\t\x12\x11\n\tthread_id\x18\x03 \x01(\t\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12$\n\x07history\x18\x05 \x03(\x0b\x32\x13.runwire.v1.Message\x12+\n\nparameters\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x30\n\rresume_window\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x99\x01\n\x0bRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12!\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x11.runwire.v1.Event\x12,\n\theartbeat\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x07\x61nswers\x18\x06 \x03(\x0b\x32\x18.runwire.v1.AnswerResult\"2\n\rResumeRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\r\"\x9c\x01\n\x0eResumeResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12!\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x11.runwire.v1.Event\x12,\n\theartbeat\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x07\x61nswers\x18\x06 \x03(\x0b\x32\x18.runwire.v1.AnswerResult\"\x1f\n\rCancelRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x10\n\x0e\x43\x61ncelResponse\"\x88\x01\n\rAnswerRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12)\n\x07outcome\x18\x03 \x01(\x0e\x32\x18.runwire.v1.InputOutcome\x12(\n\x07\x63ontent\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x10\n\x0e\x41nswerResponse\"n\n\x0c\x41nswerResult\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\x12+\n\nviolations\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x11\n\x0fListRunsRequest\"5\n\x10ListRunsResponse\x12!\n\x04runs\x18\x01 \x03(\x0b\x32\x13.runwire.v1.RunInfo\"\xcb\x01\n\x07RunInfo\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x11\n\tthread_id\x18\x03 \x01(\t\x12+\n\x07started\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08last_seq\x18\x05 \x01(\r\x12-\n\tquestions\x18\x06 \x03(\x0b\x32\x1a.runwire.v1.InputRequested\x12\x0f\n\x07is_over\x18\x07 \x01(\x08\x12\x0f\n\x07service\x18\x08 \x01(\t\"\x13\n\x11ListAgentsRequest\";\n\x12ListAgentsResponse\x12%\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x15.runwire.v1.AgentInfo\"A\n\tAgentInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x11\n\tisolation\x18\x03 \x01(\t\"7\n\x07Message\x12\x1e\n\x04role\x18\x01 \x01(\x0e\x32\x10.runwire.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t*?\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x12\n\x0eROLE_ASSISTANT\x10\x02\x32\xa2\x03\n\rEngineService\x12\x38\n\x03Run\x12\x16.runwire.v1.RunRequest\x1a\x17.runwire.v1.RunResponse0\x01\x12\x41\n\x06Resume\x12\x19.runwire.v1.ResumeRequest\x1a\x1a.runwire.v1.ResumeResponse0\x01\x12?\n\x06\x43\x61ncel\x12\x19.runwire.v1.CancelRequest\x1a\x1a.runwire.v1.CancelResponse\x12?\n\x06\x41nswer\x12\x19.runwire.v1.AnswerRequest\x1a\x1a.runwire.v1.AnswerResponse\x12\x45\n\x08ListRuns\x12\x1b.runwire.v1.ListRunsRequest\x1a\x1c.runwire.v1.ListRunsResponse\x12K\n\nListAgents\x12\x1d.runwire.v1.ListAgentsRequest\x1a\x1e.runwire.v1.ListAgentsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runwire.v1.engine_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1528
-  _globals['_ROLE']._serialized_end=1591
+  _globals['_ROLE']._serialized_start=1545
+  _globals['_ROLE']._serialized_end=1608
   _globals['_RUNREQUEST']._serialized_start=160
   _globals['_RUNREQUEST']._serialized_end=370
   _globals['_RUNRESPONSE']._serialized_start=373
@@ -60,15 +60,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTRUNSRESPONSE']._serialized_start=1078
   _globals['_LISTRUNSRESPONSE']._serialized_end=1131
   _globals['_RUNINFO']._serialized_start=1134
-  _globals['_RUNINFO']._serialized_end=1320
-  _globals['_LISTAGENTSREQUEST']._serialized_start=1322
-  _globals['_LISTAGENTSREQUEST']._serialized_end=1341
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=1343
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=1402
-  _globals['_AGENTINFO']._serialized_start=1404
-  _globals['_AGENTINFO']._serialized_end=1469
-  _globals['_MESSAGE']._serialized_start=1471
-  _globals['_MESSAGE']._serialized_end=1526
-  _globals['_ENGINESERVICE']._serialized_start=1594
-  _globals['_ENGINESERVICE']._serialized_end=2012
+  _globals['_RUNINFO']._serialized_end=1337
+  _globals['_LISTAGENTSREQUEST']._serialized_start=1339
+  _globals['_LISTAGENTSREQUEST']._serialized_end=1358
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=1360
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=1419
+  _globals['_AGENTINFO']._serialized_start=1421
+  _globals['_AGENTINFO']._serialized_end=1486
+  _globals['_MESSAGE']._serialized_start=1488
+  _globals['_MESSAGE']._serialized_end=1543
+  _globals['_ENGINESERVICE']._serialized_start=1611
+  _globals['_ENGINESERVICE']._serialized_end=2029
 # @@protoc_insertion_point(module_scope)

@@ -486,6 +486,7 @@ class RunInfo(google.protobuf.message.Message):
     LAST_SEQ_FIELD_NUMBER: builtins.int
     QUESTIONS_FIELD_NUMBER: builtins.int
     IS_OVER_FIELD_NUMBER: builtins.int
+    SERVICE_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """The run's id.
 
@@ -511,6 +512,11 @@ class RunInfo(google.protobuf.message.Message):
 
     Then it can still be read, by Resume.
     """
+    service: builtins.str
+    """The service that began it for its user.
+
+    Empty where the user did.
+    """
     @property
     def started(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it began.
@@ -535,9 +541,10 @@ class RunInfo(google.protobuf.message.Message):
         last_seq: builtins.int = ...,
         questions: collections.abc.Iterable[runwire.v1.events_pb2.InputRequested] | None = ...,
         is_over: builtins.bool = ...,
+        service: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["started", b"started"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent", b"agent", "is_over", b"is_over", "last_seq", b"last_seq", "questions", b"questions", "run_id", b"run_id", "started", b"started", "thread_id", b"thread_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent", b"agent", "is_over", b"is_over", "last_seq", b"last_seq", "questions", b"questions", "run_id", b"run_id", "service", b"service", "started", b"started", "thread_id", b"thread_id"]) -> None: ...
 
 Global___RunInfo: typing_extensions.TypeAlias = RunInfo
 

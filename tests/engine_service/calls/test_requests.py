@@ -18,7 +18,8 @@ from engine_service.usage import Meter
 def test_the_trace_is_found() -> None:
     """A W3C traceparent says which trace a call is part of; one that cannot be read says nothing."""
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-    assert trace_of([("traceparent", f"00-{trace}-00f067aa0ba902b7-01")]) == trace
+    parent = f"00-{trace}-00f067aa0ba902b7-01"
+    assert trace_of([("traceparent", parent)]) == trace_of([("traceparent", f"{parent}-more")]) == parent
     for other in ("", "nonsense", f"00-{trace}"):
         assert trace_of([("traceparent", other)]) == ""
     assert trace_of([]) == ""

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 import structlog
-from google.protobuf.struct_pb2 import Struct
 from runwire.v1 import events_pb2 as pb
-from runwire.v1.engine_pb2 import RunResponse
+from runwire.v1.engine_pb2 import AnswerRequest, RunResponse
 
 from engine_service.clock import Clock
 from engine_service.runs.refusal import Code, Refusal
@@ -17,6 +16,7 @@ from engine_service.workers import KILLED, WorkerError
 from tests.support.workers import HandWorker, HandWorkers, work
 
 LONG = 60.0
+ACCEPTED = AnswerRequest(request_id="q", outcome=pb.INPUT_OUTCOME_ACCEPTED)
 
 
 async def begun(seconds: float = LONG, grace: float = GRACE) -> tuple[Run, HandWorker]:
@@ -121,7 +121,7 @@ async def test_time_that_stands_still() -> None:
     reading = asyncio.create_task(rest(run))
     await asyncio.sleep(0.4)
     assert not run.is_stopped
-    run.questions.answer("q", pb.INPUT_OUTCOME_ACCEPTED, Struct(), "alice")
+    run.questions.answer(ACCEPTED, "alice")
     assert [answered.request_id for answered in worker.told] == ["q"]
     events = await reading  # it says no more, and its time goes on
     assert events[-1].agent_failed.reason == pb.FAILURE_REASON_TIMEOUT
@@ -148,7 +148,7 @@ async def test_a_question_that_expires() -> None:
     await asyncio.sleep(0.2)
     assert [answered.outcome for answered in worker.told] == [pb.INPUT_OUTCOME_EXPIRED]
     with pytest.raises(Refusal) as refused:
-        run.questions.answer("q", pb.INPUT_OUTCOME_ACCEPTED, Struct(), "alice")
+        run.questions.answer(ACCEPTED, "alice")
     assert refused.value.code is Code.FAILED_PRECONDITION
     run.stop(CANCELLED)
     await rest(run)

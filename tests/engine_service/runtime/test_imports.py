@@ -51,6 +51,7 @@ async def test_what_modules_make_at_their_import(tmp_path: Path) -> None:
         del os.environ["EXITS"]
 
 
+@pytest.mark.force
 async def test_an_exit_function_that_never_ends() -> None:
     """It is cut short after the grace, the run is over before that, and the log says so."""
     with start_engine(agents="tests.agents.lingering") as service:
@@ -166,6 +167,7 @@ async def test_everybody_is_told_to_stop() -> None:
             assert await asyncio.to_thread(service.wait) == 0
 
 
+@pytest.mark.force
 @looks_inside
 async def test_a_zygote_that_stands_still() -> None:
     """It is noticed: those that run end in time, new runs get a process, and the engine can be stopped."""

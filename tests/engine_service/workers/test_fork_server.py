@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from engine_service.wire import FORK, RegistryError, Terms, Work
+from engine_service.workers import Unwatched
 from engine_service.workers.demand import LATELY, LEAST, Demand
 from engine_service.workers.fork_server import ForkServer
 from tests.support.services import is_gone, until
@@ -31,7 +32,7 @@ def terms(*modules: str) -> Terms:
 
 @asynccontextmanager
 async def fork_server(*modules: str) -> AsyncGenerator[ForkServer]:
-    made = ForkServer(terms(*modules), PATIENCE, None, Demand(16))
+    made = ForkServer(terms(*modules), PATIENCE, None, Demand(16), Unwatched())
     try:
         yield made
     finally:
@@ -71,7 +72,7 @@ async def test_descriptors_run_out_at_a_bad_moment(monkeypatch: pytest.MonkeyPat
     before = descriptors()
     monkeypatch.setattr("os.pidfd_open", none_left)
     with pytest.raises(OSError, match="no descriptor for") as raised:
-        ForkServer(terms("engine_service.agents.triage"), PATIENCE, None, Demand(16))
+        ForkServer(terms("engine_service.agents.triage"), PATIENCE, None, Demand(16), Unwatched())
     monkeypatch.undo()
     pid = int(str(raised.value).rpartition(" ")[2])
     assert is_gone(pid)
@@ -119,7 +120,7 @@ async def test_an_engine_that_stood_still() -> None:
 async def test_as_many_wait_as_were_needed() -> None:
     """After a burst as many children wait as it needed, up to the bound; when it is quiet again, few."""
     now = 1000.0
-    made = ForkServer(terms("engine_service.agents.triage"), PATIENCE, None, Demand(10, lambda: now))
+    made = ForkServer(terms("engine_service.agents.triage"), PATIENCE, None, Demand(10, lambda: now), Unwatched())
     try:
         await made.wait_ready()
         await made.begin()
