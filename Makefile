@@ -162,9 +162,11 @@ fuzz: setup ## 100,000 hostile frames and 20,000 strings through the real servic
 	@MODEL_EXAMPLES=300 $(BIN)/python -m pytest tests/laws/test_resume_model.py --timeout 1200
 	@FUZZ_FRAMES=100000 FUZZ_STRINGS=20000 $(BIN)/python -m pytest tests/doors/test_fuzz.py --timeout 3000 -s
 
-pictures: setup tools .tools/.firefox npm/node_modules/.ready ## take the pictures of the console, and of the chat
+pictures: setup tools .tools/.firefox npm/node_modules/.ready ## take the pictures of the console, the chat, the operators' page, and a trace
 	@$(BIN)/python scripts/screenshots.py
+	@$(BIN)/python scripts/trace_picture.py
 	@PICTURES=$(CURDIR)/docs/pictures $(BIN)/python -m pytest -m packages tests/npm -k browsers
+	@PICTURES=$(CURDIR)/docs/pictures $(BIN)/python -m pytest -m operations tests/operations/test_page.py
 
 # Tools that tests use and no package index of ours has. A test whose tool can't be had is skipped, and the run's last
 # line says so.

@@ -50,6 +50,7 @@ from runwire.service import kernel
 from runwire.service.arrivals import say_less
 from runwire.service.operations import Figures, Operations, Page, healthy, ready, seated
 from runwire.service.operations import desk as operators
+from runwire.service.settings import host_of, is_loopback
 from runwire.service.signals import StoppedError, stop_signal, unless
 from runwire.service.tracing import Tracing
 
@@ -215,6 +216,8 @@ def _warn(settings: Settings, *, is_sharing: bool) -> None:
         log.info("there is no assistant: set RUNWIRE_ENGINE_ASSISTANT_MODEL, and OPENAI_BASE_URL or OPENAI_API_KEY")
     if settings.development:
         log.warning("development: whoever says dev:NAME is believed to be NAME", network=settings.development_network)
+    if settings.tls_cert is None and not is_loopback(host_of(settings.admin_listen)):
+        log.warning("operators' tokens go in clear: ADMIN_LISTEN is no loopback, and there is no TLS_CERT")
     if os.geteuid() == 0 and is_sharing and settings.run_as:
         log.warning("agents with isolation 'task' are in the engine's process, and so root: RUN_AS is for the others")
     if os.geteuid() == 0 and not settings.run_as:

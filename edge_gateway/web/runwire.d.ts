@@ -32,6 +32,8 @@ export interface Options {
   /** The gateway's address, like "wss://example.com/v1/stream". Where the page came from, otherwise. */
   url?: string | URL;
   token?: string | (() => string | Promise<string>);
+  /** The trace that the run is part of, as a W3C traceparent. */
+  traceparent?: string;
   /** Aborting it cancels the run, and throws its reason. */
   signal?: AbortSignal;
   /**

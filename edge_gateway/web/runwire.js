@@ -383,7 +383,7 @@ function beside(url, name) {
 }
 
 /** Opens a socket, and sends its first frame. */
-async function connected(first, { url, token, WebSocket, buffer }, { onopen, onfull, isLeft, isPushed } = {}) {
+async function connected(first, { url, token, traceparent, WebSocket, buffer }, { onopen, onfull, isLeft, isPushed } = {}) {
   const accessToken = typeof token === "function" ? await token() : token;
   const address = url ?? new URL("/v1/stream", location.href.replace(/^http/, "ws"));
   const pushed = isPushed || WebSocket || !globalThis.WebSocketStream;
@@ -391,7 +391,7 @@ async function connected(first, { url, token, WebSocket, buffer }, { onopen, onf
   socket.opened.then(() => {
     if (isLeft?.()) return socket.close(NORMAL);
     if (socket.isOpen) onopen?.();
-    socket.send({ accessToken, ...first });
+    socket.send({ accessToken, traceparent, ...first });
   });
   return socket;
 }
