@@ -19,6 +19,7 @@ from engine_service import Agent, RunContext, testing
 from tests.support.clients import caller, frames, kind, kinds, opening, socket, taken, terminal
 from tests.support.doors import DOORS, Visit, visit
 from tests.support.services import Service, engine, gateway
+from tests.support.times import UNIT
 
 OK, INVALID, NOT_FOUND, LATE, ABORTED = 0, 3, 5, 9, 10
 MINUTE = Duration(seconds=60)
@@ -439,7 +440,7 @@ async def test_a_callers_deadline_goes_on() -> None:
     """Who waits for an answer may still be called by somebody without the time for that."""
     with engine(agents=AGENTS) as back:
         async with caller(back.address) as alice:
-            events = await taken(alice.call("orders", timeout=1))
+            events = await taken(alice.call("orders", timeout=3 * UNIT))
             assert terminal(events).agent_failed.reason == pb.FAILURE_REASON_TIMEOUT
 
 

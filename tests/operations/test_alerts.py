@@ -203,7 +203,10 @@ def test_each_has_a_page() -> None:
         assert anchor in {heading.lower() for heading in headings}, anchor
 
 
-@pytest.mark.parametrize("command", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")])
+CHECKS = [("check", "rules", "alerts.yml"), ("check", "config", "prometheus.yml"), ("test", "rules", "alerts_test.yml")]
+
+
+@pytest.mark.parametrize("command", CHECKS)
 def test_durations(command: tuple[str, ...]) -> None:
     """After how long each fires, and not a moment before, by Prometheus' own tool."""
     done = subprocess.run([found("promtool"), *command], cwd=PROMETHEUS, capture_output=True, text=True, check=False)
