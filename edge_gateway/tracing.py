@@ -26,15 +26,15 @@ class Traces:
     def follow(self, traceparent: str) -> "SocketTrace":
         """Follow a socket that has said what it wants."""
         span = self._tracer.start_span(NAME, below(traceparent), kind=self._kind, attributes=ABOUT)
-        return SocketTrace(span)
+        return SocketTrace(span, traceparent)
 
 
 class SocketTrace:
     """One socket's."""
 
-    def __init__(self, span: "Span") -> None:
+    def __init__(self, span: "Span", above: str) -> None:
         self._span = span
-        self.traceparent = traceparent_of(span)
+        self.traceparent = traceparent_of(span) or above
         """What the engine's spans are below."""
 
     def ended(self, code: int) -> None:

@@ -22,6 +22,7 @@ from engine_service.calls.identity import DevelopmentIdentity, Identity, JwtIden
 from engine_service.calls.keys import KeyAddress, KeyFile, Keys, KeysError, Secret
 from engine_service.calls.reflection import SERVICE_NAME as REFLECTION
 from engine_service.calls.reflection import GuardedReflection
+from engine_service.calls.refusals import Refusals
 from engine_service.calls.servicer import SERVICE, Servicer
 from engine_service.calls.transport import CertificateError, Certificates
 from engine_service.clock import STANDSTILL
@@ -29,7 +30,7 @@ from engine_service.operations.metrics import Metrics
 from engine_service.operations.pages import Pages as OperatorsPages
 from engine_service.operations.roster import Roster
 from engine_service.operations.servicer import SERVICE as OPERATIONS
-from engine_service.operations.servicer import Operating
+from engine_service.operations.servicer import Operating, Operators
 from engine_service.operations.tracing import Traces
 from engine_service.runs.admission import Admission
 from engine_service.runs.follower import Follow, Followers
@@ -49,7 +50,7 @@ from engine_service.workers.task import TaskWorkers
 from runwire.service import kernel
 from runwire.service.arrivals import say_less
 from runwire.service.operations import Figures, Operations, Page, healthy, ready, seated
-from runwire.service.operations import desk as operators
+from runwire.service.operations import desk as desk_of
 from runwire.service.settings import host_of, is_loopback
 from runwire.service.signals import StoppedError, stop_signal, unless
 from runwire.service.tracing import Tracing
@@ -107,16 +108,18 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         stack.push_async_callback(house.store.close)
         await unless(stop, _begin(house))
         _watch(metrics, settings, processes, house)
-        roster = Roster(house.admission, house.resumables)
-        operations = Operations(_pages(metrics, health) | OperatorsPages(roster, identity).all())
+        refusals = Refusals(metrics.refused)
+        operators = Operators(identity, refusals)
+        roster = Roster(house.admission, house.resumables, house.peers, lambda: processes.zygote)
+        operations = Operations(_pages(metrics, health) | OperatorsPages(roster, operators).all())
         stack.push_async_callback(operations.close)
-        desk = await operations.begin(operators(settings, "operations_listen"))
-        servicer = _servicer(settings, identity, processes, house, metrics.refused)
+        desk = await operations.begin(desk_of(settings, "operations_listen"))
+        servicer = _servicer(settings, identity, processes, house, refusals)
         credentials = certificates.credentials() if certificates else None
-        server = _server(settings, servicer, health, identity)
+        server = _server(settings, servicer, health, identity, refusals)
         address = _listen(server, settings.listen, credentials)
-        admin = _admin(settings, Operating(roster, identity), identity)
-        at = seated(operators(settings, "admin_listen"), partial(_bind, admin, credentials=credentials))
+        admin = _admin(settings, Operating(roster, operators), identity, refusals)
+        at = seated(desk_of(settings, "admin_listen"), partial(_bind, admin, credentials=credentials))
         stack.push_async_callback(admin.stop, None)
         await admin.start()
         await server.start()
@@ -173,7 +176,7 @@ def _house(settings: Settings, processes: ProcessWorkers, isolations: Mapping[st
 def _follow(settings: Settings, metrics: Metrics) -> tuple[Follow, Callable[[], Awaitable[None]]]:
     """Return what follows runs, and what ends that."""
     if settings.otlp_endpoint is None:
-        return metrics.follow, _nothing
+        return lambda work: Followers((metrics.follow(work),)), _nothing
     tracing = Tracing("engine", settings.otlp_endpoint)
     traces = Traces(tracing, with_content=settings.otlp_content)
     return lambda work: Followers((metrics.follow(work), traces.follow(work))), tracing.close
@@ -190,22 +193,24 @@ def _watch(metrics: Metrics, settings: Settings, processes: ProcessWorkers, hous
         metrics.watch_store(house.store)
 
 
-def _server(settings: Settings, servicer: Servicer, health: Health, identity: Identity) -> grpc.aio.Server:
+def _server(
+    settings: Settings, servicer: Servicer, health: Health, identity: Identity, refusals: Refusals
+) -> grpc.aio.Server:
     """Return a server with all that callers may call."""
     server = grpc.aio.server(options=OPTIONS)
     server.add_generic_rpc_handlers((servicer.handler(),))
     health.add_to(server)
     if settings.reflection:
-        GuardedReflection(SERVICES, identity).add_to(server)
+        GuardedReflection(SERVICES, identity, refusals).add_to(server)
     return server
 
 
-def _admin(settings: Settings, operating: Operating, identity: Identity) -> grpc.aio.Server:
+def _admin(settings: Settings, operating: Operating, identity: Identity, refusals: Refusals) -> grpc.aio.Server:
     """Return a server with what operators may call, and nobody else."""
     server = grpc.aio.server(options=OPTIONS)
     operating.add_to(server)
     if settings.reflection:
-        GuardedReflection((OPERATIONS, REFLECTION), identity).add_to(server)
+        GuardedReflection((OPERATIONS, REFLECTION), identity, refusals).add_to(server)
     return server
 
 
@@ -248,7 +253,7 @@ def _terms(settings: Settings) -> Terms:
 
 
 def _servicer(
-    settings: Settings, identity: Identity, processes: ProcessWorkers, house: House, on_refusal: Callable[[str], None]
+    settings: Settings, identity: Identity, processes: ProcessWorkers, house: House, refusals: Refusals
 ) -> Servicer:
     return Servicer(
         agents=lambda: processes.agents,
@@ -258,7 +263,7 @@ def _servicer(
         peers=house.peers,
         quota=house.quota,
         make_run=house.make_run,
-        on_refusal=on_refusal,
+        refusals=refusals,
         run_timeout=settings.run_timeout,
         heartbeat=settings.heartbeat,
         stall_timeout=settings.stall_timeout,

@@ -88,6 +88,13 @@ def stamp(event: pb.Event) -> pb.Event:
     return event
 
 
+def word_of(enum: Any, number: int) -> str:
+    """Return what a number of an enum of the contract means, in a word. An agent's process may say one that is none."""
+    name = str(enum.Name(number)) if number in enum.values() else "other"
+    prefix = "".join(f"_{each}" if each.isupper() else each for each in enum.DESCRIPTOR.name).lstrip("_").upper()
+    return name.removeprefix(f"{prefix}_").lower()
+
+
 def events_in(frames: bytes | bytearray) -> Iterator[pb.Event]:
     """Decode event frames."""
     return iter(RunResponse.FromString(bytes(frames)).events)
@@ -295,7 +302,7 @@ class Work:
     def labels(self) -> dict[str, str]:
         """Say in the log which run it is, whose, and as part of which trace."""
         labels = {"run_id": self.run_id, "user_id": self.user_id, "agent": self.agent}
-        more = {"service": self.service, "trace_id": (self.span or self.traceparent)[TRACE_ID]}
+        more = {"acting": self.service, "trace_id": (self.span or self.traceparent)[TRACE_ID]}
         return labels | {name: value for name, value in more.items() if value}
 
 

@@ -11,6 +11,8 @@ SHARED = ("runwire-shared", "1")
 """What a call's initial metadata says where engines share their runs: whoever asked one need ask no other."""
 ACTS_FOR = "runwire-user"
 """Where a service says for which user it calls. A gateway never says it."""
+ACTS_FOR_BINARY = f"{ACTS_FOR}-bin"
+"""The same, for a name that is not plain ASCII: as UTF-8."""
 DEVELOPMENT = ("runwire-development", "1")
 """What it says where everybody is believed: a gateway must not carry that to the public."""
 

@@ -11,7 +11,8 @@ import structlog
 from engine_service.calls.keys import Keys
 from engine_service.runs.caller import Caller
 from engine_service.runs.refusal import Code, Refusal, forbidden
-from runwire.calling import ACTS_FOR
+from runwire.calling import ACTS_FOR, ACTS_FOR_BINARY
+from runwire.service.rates import Rates
 from runwire.service.settings import is_near
 
 ANONYMOUS, OPERATOR = "anonymous", "operator"
@@ -19,6 +20,8 @@ SCHEME = "bearer "
 DEV = re.compile(r"dev:([\w.@+-]{1,64})")
 LEEWAY = 30
 """Seconds that clocks may differ."""
+TOLD = 60
+"""Lines a minute on why tokens are refused, for each reason."""
 MAX_TOKEN = 16 * 1024
 MAX_USER = 256
 
@@ -83,6 +86,7 @@ class JwtIdentity:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
+        self._told = Rates(TOLD)
         self._scopes = scopes
 
     async def caller(self, said: Metadata, host: str) -> Caller:  # noqa: ARG002 - they may come from anywhere
@@ -92,7 +96,7 @@ class JwtIdentity:
         service, user = "", subject
         if named := acts_for(said):
             if known.act not in scopes:
-                structlog.get_logger().warning("acting for others refused", service=subject)
+                structlog.get_logger().info("acting for others refused", acting=subject)
                 raise not_for_others()
             service, user = subject, _name(named)
         return Caller(
@@ -121,21 +125,24 @@ class JwtIdentity:
                 options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
             )
         except (jwt.PyJWTError, ValueError, TypeError) as error:
-            structlog.get_logger().info(
-                "token refused", why=str(error)
-            )  # for whoever sets up keys; callers hear nothing
+            if not self._told.take(str(error)):  # for whoever sets up keys; callers hear nothing
+                structlog.get_logger().info("token refused", why=str(error))
             raise unauthenticated() from error
         return claims
 
 
 def acts_for(metadata: Metadata) -> str | None:
     """Return the user for whom a service says it acts, if it says so. More than one is none that could be meant."""
-    named = [value for key, value in metadata if key == ACTS_FOR]
+    named = [value for key, value in metadata if key in {ACTS_FOR, ACTS_FOR_BINARY}]
     if not named:
         return None
-    if len(named) > 1 or not isinstance(named[0], str) or not named[0]:
+    try:
+        [user] = [each.decode() if isinstance(each, bytes) else each for each in named]
+    except ValueError:  # too many, or no text
+        raise not_for_others() from None
+    if not user:
         raise not_for_others()
-    return named[0]
+    return user
 
 
 def bearer(metadata: Metadata) -> str | None:

@@ -7,6 +7,7 @@ import grpc.aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from engine_service.calls.identity import Identity, of_call
+from engine_service.calls.refusals import Refusals
 from engine_service.calls.status import status_of
 from engine_service.runs.refusal import Refusal
 
@@ -16,7 +17,8 @@ SERVICE_NAME = reflection.SERVICE_NAME
 class GuardedReflection:
     """The library's servicer, behind our door."""
 
-    def __init__(self, services: Iterable[str], identity: Identity) -> None:
+    def __init__(self, services: Iterable[str], identity: Identity, refusals: Refusals) -> None:
+        self._refusals = refusals
         self._servicer = cast("Any", reflection).aio.ReflectionServicer(service_names=services)  # its stubs know no aio
         self._identity = identity
 
@@ -31,6 +33,7 @@ class GuardedReflection:
         try:
             await self._identity.caller(*of_call(context))
         except Refusal as refusal:
+            self._refusals.tell(refusal)
             async for _ in requests:  # a call that is refused before it was read is told as broken, now and then
                 break
             await context.abort_with_status(status_of(refusal))

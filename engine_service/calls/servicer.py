@@ -13,6 +13,7 @@ import structlog
 from runwire.v1 import engine_pb2 as pb
 
 from engine_service.calls.identity import Identity, of_call
+from engine_service.calls.refusals import Refusals
 from engine_service.calls.reply import Reply, StalledError
 from engine_service.calls.requests import checked_run_id, read, read_answer, trace_of, window_of, work_of
 from engine_service.calls.status import status_of
@@ -50,7 +51,7 @@ class Servicer:
         peers: Peers,
         quota: Quota,
         make_run: Callable[[Work, str], Run],
-        on_refusal: Callable[[str], None],
+        refusals: Refusals,
         run_timeout: float,
         heartbeat: float,
         stall_timeout: float,
@@ -64,7 +65,7 @@ class Servicer:
         self._peers = peers
         self._quota = quota
         self._make_run = make_run
-        self._on_refusal = on_refusal
+        self._refusals = refusals
         self._run_timeout = run_timeout
         self._heartbeat = heartbeat
         self._stall_timeout = stall_timeout
@@ -190,7 +191,7 @@ class Servicer:
         """Return who calls, and have it in the log if that is somebody who acts for another. Raises a Refusal."""
         caller = await self._identity.caller(*of_call(context))
         if caller.service:
-            self._log.info("called for a user", service=caller.service, user_id=caller.user_id, method=method)
+            self._log.info("called for a user", acting=caller.service, user_id=caller.user_id, method=method)
         return caller
 
     def _public(self, caller: Caller) -> Mapping[str, Description]:
@@ -220,14 +221,13 @@ class Servicer:
         try:
             yield answered
         except Refusal as refusal:
-            self._on_refusal(refusal.reason)
-            self._log.info("call refused", status=refusal.code.name, message=refusal.message)
+            self._refusals.tell(refusal, answered.caller.user_id)
             # One who was sent away in mid-stream may read nothing.
             with self._admission.sent_away.one(answered.caller.pays):
                 await context.abort_with_status(status_of(refusal))
         except StalledError:
             stalled = too_many("Nothing was read for too long.", "STALLED")
-            self._on_refusal(stalled.reason)
+            self._refusals.count(stalled.reason)
             self._log.info("caller reads nothing", user_id=answered.caller.user_id)
             # gRPC ends the call when what was written before is read.
             with self._admission.unread.one(answered.caller.pays):
@@ -235,12 +235,12 @@ class Servicer:
         except WorkerError as error:
             self._log.error("no worker for a run", error=str(error))
             answer = unavailable("The engine cannot start a run right now. Try again.", "NO_PLACE")
-            self._on_refusal(answer.reason)
+            self._refusals.count(answer.reason)
             await context.abort_with_status(status_of(answer))
         except grpc.aio.AbortError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is: told as INTERNAL, and logged
-            self._on_refusal(BROKEN)
+            self._refusals.count(BROKEN)
             incident = uuid.uuid4().hex[:12]
             self._log.exception("call failed", incident=incident)
             sentence = f"Something went wrong inside the engine (incident {incident})."

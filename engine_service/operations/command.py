@@ -20,6 +20,8 @@ PATIENCE = 10.0
 """Seconds that an engine has to answer."""
 EVERY = 1.0
 """Seconds between two looks."""
+WIDEST = 40
+"""Characters of what a user is called."""
 HOME, CLEAR = "\x1b[H", "\x1b[J"
 MINUTE, HOUR = 60, 3600
 MEBIBYTE = 1024 * 1024
@@ -54,9 +56,6 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"engine-service: {error}\n")
         return 2
-    except grpc.RpcError as error:
-        sys.stderr.write(f"engine-service: {_sentence(error)}\n")
-        return 1
     except KeyboardInterrupt:
         return 0
 
@@ -68,17 +67,17 @@ class Engine:
         credentials = grpc.ssl_channel_credentials(said.ca.read_bytes()) if said.ca else None
         channel = grpc.secure_channel(address, credentials) if credentials else grpc.insecure_channel(address)
         token = said.token_file.read_text().strip() if said.token_file else os.environ.get(TOKEN, DEVELOPERS)
+        self._address = address
         self._stub: Any = OperationsServiceStub(channel)
         self._options = {"metadata": (("authorization", f"Bearer {token}"),), "timeout": PATIENCE}
 
-    def list(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
-        """List its runs."""
-        answer: pb.ListRunsResponse = self._stub.ListRuns(request, **self._options)
-        return answer
-
-    def stop(self, request: pb.StopRunsRequest) -> Sequence[str]:
-        """Stop some."""
-        return tuple(self._stub.StopRuns(request, **self._options).run_ids)
+    def ask(self, method: str, request: Any) -> Any:
+        """Ask it something; None, and a line that says why, where it does not answer."""
+        try:
+            return getattr(self._stub, method)(request, **self._options)
+        except grpc.RpcError as error:
+            sys.stderr.write(f"engine-service: {self._address}: {_sentence(error)}\n")
+            return None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,11 +100,14 @@ def _show(engines: Sequence[Engine], said: argparse.Namespace) -> int:
     request = pb.ListRunsRequest(user_id=said.user, agent=said.agent)
     updates = sys.stdout.isatty() and not said.once
     while True:
-        lines = table([engine.list(request) for engine in engines], shutil.get_terminal_size((160, 24)).columns)
+        answers = [engine.ask("ListRuns", request) for engine in engines]
+        listed = [answer for answer in answers if answer is not None]
         if not updates:
-            sys.stdout.write("\n".join(lines) + "\n")
-            return 0
-        sys.stdout.write(f"{HOME}{CLEAR}" + "\n".join(lines[: shutil.get_terminal_size().lines - 1]) + "\n")
+            sys.stdout.write("\n".join(table(listed)) + "\n" if listed else "")
+            return int(len(listed) < len(answers))
+        columns, rows = shutil.get_terminal_size()
+        lines = [line[:columns] for line in table(listed)[: rows - 1]]
+        sys.stdout.write(f"{HOME}{CLEAR}" + "\n".join(lines) + "\n")
         sys.stdout.flush()
         time.sleep(EVERY)
 
@@ -116,21 +118,26 @@ def _stop(engines: Sequence[Engine], said: argparse.Namespace) -> int:
     if len(named) != 1:
         sys.stderr.write("engine-service stop: name a run, or --user, or --agent\n")
         return 2
-    stopped = [run for engine in engines for run in engine.stop(pb.StopRunsRequest(**named))]
+    answers = [engine.ask("StopRuns", pb.StopRunsRequest(**named)) for engine in engines]
+    known = [answer for answer in answers if answer is not None]
+    stopped = [run for answer in known for run in answer.run_ids]
+    uncertain = [run for answer in known for run in answer.uncertain]
     sys.stdout.write("".join(f"{run}\n" for run in stopped))
-    if not stopped:
+    for run in uncertain:
+        sys.stderr.write(f"engine-service stop: {run} may go on at another engine: try again\n")
+    if known and not (stopped or uncertain):
         sys.stderr.write("engine-service stop: there is no such run\n")
-    return 0 if stopped else 1
+    return int(not stopped or bool(uncertain) or len(known) < len(answers))
 
 
-def table(answers: Sequence[pb.ListRunsResponse], width: int) -> list[str]:
-    """Write runs as a table that is no wider than a terminal."""
+def table(answers: Sequence[pb.ListRunsResponse]) -> list[str]:
+    """Write runs as a table."""
     rows = [_row(run, answer.engine) for answer in answers for run in answer.runs]
     if not rows:
         return ["nothing runs"]
     cells = [[column.head for column in COLUMNS], *rows]
     widths = [max(len(row[place]) for row in cells) for place in range(len(COLUMNS))]
-    return ["  ".join(map(_padded, row, widths, COLUMNS)).rstrip()[:width] for row in cells]
+    return ["  ".join(map(_padded, row, widths, COLUMNS)).rstrip() for row in cells]
 
 
 def _row(run: pb.RunStatus, engine: str) -> list[str]:
@@ -149,8 +156,9 @@ def _row(run: pb.RunStatus, engine: str) -> list[str]:
 
 
 def _shown(text: str) -> str:
-    """Return a text without what would mean something to a terminal."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+    """Return a text without what would mean something to a terminal, and no longer than leaves room for others."""
+    plain = "".join(each if each.isprintable() else "?" for each in text)
+    return plain if len(plain) <= WIDEST else f"{plain[: WIDEST - 1]}…"
 
 
 def _waiting(run: pb.RunStatus) -> str:

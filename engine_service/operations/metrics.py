@@ -69,7 +69,7 @@ class Metrics:
         self, admission: Admission, processes: ProcessWorkers, journals: MemoryJournals, limits: tuple[int, int]
     ) -> None:
         """Have the figures of what there is."""
-        self._admission = admission
+        self._admission, self._processes = admission, processes
         max_runs, journal_limit = limits
         about = {
             "runs": ("Runs that go on.", lambda: len(admission.runs())),
@@ -98,7 +98,7 @@ class Metrics:
     async def refresh(self) -> None:
         """Measure what takes a while, anew."""
         pids = [run.pid for run in self._admission.runs() if run.pid]
-        found = await asyncio.to_thread(all_taken, pids)
+        found = await asyncio.to_thread(all_taken, pids, self._processes.zygote)
         self._memory.set(sum(each.memory for each in found.values()))
 
     def follow(self, work: Work) -> "Measured":
@@ -194,8 +194,10 @@ class Measured:
             self._metrics.used(event.agent_completed.usage)
         self._over(ending)
 
-    def left(self, why: str) -> None:
-        """Count that it is over here."""
+    def left(self, why: str, usage: pb.Usage | None = None) -> None:
+        """Count that it is over here, and what its models took if no other engine will."""
+        if usage:
+            self._metrics.used(usage)
         self._over(why)
 
     def _over(self, ending: str) -> None:

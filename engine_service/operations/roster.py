@@ -3,12 +3,15 @@
 import asyncio
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from runwire.operations.v1 import operations_pb2 as pb
 from runwire.v1.events_pb2 import AgentCancelled
 
 from engine_service.runs.admission import Admission
+from engine_service.runs.peers import Peers
+from engine_service.runs.refusal import Refusal
 from engine_service.runs.resumable import Resumable, Resumables
 from engine_service.runs.run import Run
 from engine_service.workers.taken import Taken, all_taken
@@ -16,12 +19,21 @@ from engine_service.workers.taken import Taken, all_taken
 STOPPED = AgentCancelled(reason="Stopped by an operator.")
 
 
+class Stopped(NamedTuple):
+    """The runs that were told to stop, and those of which it cannot be said yet that nobody goes on with them."""
+
+    told: Sequence[str]
+    uncertain: Sequence[str]
+
+
 class Roster:
     """Lists runs, and stops them."""
 
-    def __init__(self, admission: Admission, resumables: Resumables) -> None:
+    def __init__(self, admission: Admission, resumables: Resumables, peers: Peers, zygote: Callable[[], int]) -> None:
         self._admission = admission
         self._resumables = resumables
+        self._peers = peers
+        self._zygote = zygote
         self._engine = f"{platform.node()}/{os.getpid()}"
 
     async def list(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
@@ -31,18 +43,28 @@ class Roster:
             for run in self._admission.runs()
             if request.user_id in {"", run.work.user_id} and request.agent in {"", run.work.agent}
         ]
-        taken = await asyncio.to_thread(all_taken, [run.pid for run in wanted if run.pid])
+        taken = await asyncio.to_thread(all_taken, [run.pid for run in wanted if run.pid], self._zygote())
         runs = [self._status(run, taken.get(run.pid or 0)) for run in wanted if not run.is_over]
         return pb.ListRunsResponse(engine=self._engine, runs=sorted(runs, key=_began))
 
-    def stop(self, request: pb.StopRunsRequest) -> Sequence[str]:
-        """Stop runs, and return their ids."""
+    async def stop(self, request: pb.StopRunsRequest) -> Stopped:
+        """Stop runs."""
         which = str(request.WhichOneof("which"))
         wanted = str(getattr(request, which))
-        found = [run for run in self._admission.runs() if getattr(run.work, which) == wanted and not run.is_stopped]
-        for run in found:
-            (self._resumable(run) or run).stop(STOPPED)
-        return [run.work.run_id for run in found]
+        found = [run for run in self._admission.runs() if getattr(run.work, which) == wanted]
+        # One that is about to go on elsewhere is told to stop here, too, though not for that.
+        told = {run.work.run_id: run for run in found if run.is_abandoned or not run.is_stopped}
+        certain = await asyncio.gather(*map(self._stop, told.values()))
+        uncertain = [run_id for run_id, is_certain in zip(told, certain, strict=True) if not is_certain]
+        return Stopped([run_id for run_id in told if run_id not in uncertain], uncertain)
+
+    async def _stop(self, run: Run) -> bool:
+        """Stop one, and tell whether nobody goes on with it."""
+        try:
+            await self._peers.stop(self._resumable(run) or run, STOPPED)
+        except Refusal:
+            return False
+        return not run.is_abandoned
 
     def _resumable(self, run: Run) -> Resumable | None:
         return self._resumables.find(run.work.user_id, run.work.run_id)

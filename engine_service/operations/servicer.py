@@ -12,7 +12,8 @@ from runwire.operations.v1.operations_pb2_grpc import (
     add_OperationsServiceServicer_to_server,
 )
 
-from engine_service.calls.identity import Identity, of_call
+from engine_service.calls.identity import Identity, Metadata, of_call
+from engine_service.calls.refusals import Refusals
 from engine_service.calls.status import status_of
 from engine_service.operations.roster import Roster
 from engine_service.runs.caller import Caller
@@ -23,21 +24,33 @@ SERVICE = pb.DESCRIPTOR.services_by_name["OperationsService"].full_name
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-async def operator(identity: Identity, said: Any, host: str) -> Caller:
-    """Return the operator who calls. Raises a Refusal for everybody else."""
-    caller = await identity.caller(said, host)
-    if not caller.is_operator:
-        structlog.get_logger().warning("no operator", user_id=caller.user_id)
-        raise forbidden("You are no operator of this engine.", "NO_OPERATOR")
-    return caller
+class Operators:
+    """Knows operators from everybody else."""
+
+    def __init__(self, identity: Identity, refusals: Refusals) -> None:
+        self.identity = identity
+        self._refusals = refusals
+
+    async def check(self, said: Metadata, host: str) -> Caller:
+        """Return the operator who calls. Raises a Refusal for everybody else, and tells of it."""
+        user_id = ""
+        try:
+            caller = await self.identity.caller(said, host)
+            user_id = caller.user_id
+            if not caller.is_operator:
+                raise forbidden("You are no operator of this engine.", "NO_OPERATOR")
+        except Refusal as refusal:
+            self._refusals.tell(refusal, user_id)
+            raise
+        return caller
 
 
 class Operating(OperationsServiceServicer):
     """Answers the calls of `OperationsService`."""
 
-    def __init__(self, roster: Roster, identity: Identity) -> None:
+    def __init__(self, roster: Roster, operators: Operators) -> None:
         self._roster = roster
-        self._identity = identity
+        self._operators = operators
         self._log = structlog.get_logger()
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -56,17 +69,19 @@ class Operating(OperationsServiceServicer):
             which = request.WhichOneof("which")
             if not (which and getattr(request, which)):
                 raise invalid({"which": "must be a run, a user or an agent"})
-            stopped = self._roster.stop(request)
-            about = {which: getattr(request, which), "runs": stopped[:MOST_NAMED], "many": len(stopped)}
-            self._log.warning("runs stopped by an operator", operator=caller.user_id, **about)
-            return pb.StopRunsResponse(run_ids=stopped)
+            stopped = await self._roster.stop(request)
+            runs = [*stopped.told, *stopped.uncertain]
+            about = {which: getattr(request, which), "runs": runs[:MOST_NAMED], "many": len(runs)}
+            if runs:
+                self._log.warning("runs stopped by an operator", operator=caller.user_id, **about)
+            return pb.StopRunsResponse(run_ids=stopped.told, uncertain=stopped.uncertain)
 
         stopped: pb.StopRunsResponse = await self._answer(context, stop)
         return stopped
 
     async def _answer(self, context: Context, do: Callable[[Caller], Awaitable[Any]]) -> Any:
         try:
-            return await do(await operator(self._identity, *of_call(context)))
+            return await do(await self._operators.check(*of_call(context)))
         except Refusal as refusal:
             await context.abort_with_status(status_of(refusal))
 

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError, Message
 from runwire.v1 import events_pb2 as pb
 
 from engine_service.operations import semantics as names
-from engine_service.wire import NANOSECONDS, Work, events_in
+from engine_service.wire import NANOSECONDS, Work, events_in, word_of
 from runwire.service.tracing import Attributes, Tracing, below, traceparent_of
 
 if TYPE_CHECKING:
@@ -19,8 +19,11 @@ MOST = 1000
 """Spans of one run. Those beyond are counted, and not made."""
 MOST_OPEN = 256
 """Of these, spans that have not ended."""
-MAX_NAME = 128
-"""Characters of a name that an agent chose."""
+MAX_NAME, MAX_PATH = 128, 1024
+"""Characters of a name that an agent chose, and of an agent's path."""
+MAX_CONTENT = 16 * 1024
+"""Bytes of a tool's arguments, or of its result, that are worth writing down: what is kept of them is less."""
+TOO_MUCH = "(not written down)"
 TEXT = {"agent_message", "agent_thinking"}
 Key = tuple[str, str]
 
@@ -83,14 +86,16 @@ class RunTrace:
         self._events += many
         if not self._is_told:
             return
+        self._now = time.time_ns()
         try:
-            self._now = time.time_ns()
-            for event in events_in(events):
-                kind = event.WhichOneof("kind")
-                if kind not in TEXT:  # as most are
-                    self._take(event, str(kind))
+            happened = events_in(events)
         except DecodeError:  # an agent's process may send what is none: its caller hears of that
-            self._dropped += 1
+            self._dropped += many
+            return
+        for event in happened:
+            kind = event.WhichOneof("kind")
+            if kind not in TEXT:  # as most are
+                self._take(event, str(kind))
 
     def ended(self, event: pb.Event) -> None:
         """End every span there is."""
@@ -100,7 +105,7 @@ class RunTrace:
         self._finish(self._root, event)
         self._close()
 
-    def left(self, why: str) -> None:
+    def left(self, why: str, usage: pb.Usage | None = None) -> None:  # noqa: ARG002 - the next attempt tells
         """End every span there is: nothing more will be known."""
         for span in reversed(self._open.values()):
             span.end()
@@ -116,6 +121,9 @@ class RunTrace:
 
     def _take(self, event: pb.Event, kind: str) -> None:
         path = event.agent
+        if len(path) > MAX_PATH or len(_id(event, kind)) > MAX_NAME:
+            self._dropped += 1
+            return
         match kind:
             case "agent_started" if path != self._name:
                 self._begin_agent(event)
@@ -146,7 +154,7 @@ class RunTrace:
 
     def _begin_tool(self, event: pb.Event) -> None:
         call = event.tool_executing
-        about = {names.OPERATION: names.TOOL, names.TOOL_NAME: call.tool, names.CALL_ID: call.call_id}
+        about = {names.OPERATION: names.TOOL, names.TOOL_NAME: call.tool[:MAX_NAME], names.CALL_ID: call.call_id}
         if self._with_content:
             about[names.ARGUMENTS] = _json(call.arguments)
         self._begin(("call", f"{event.agent} {call.call_id}"), f"{names.TOOL} {call.tool}", None, event, about)
@@ -163,31 +171,30 @@ class RunTrace:
 
     def _begin_question(self, event: pb.Event) -> None:
         asked = event.input_requested
-        reason = pb.InputReason.Name(asked.reason).removeprefix("INPUT_REASON_").lower()
+        reason = word_of(pb.InputReason, asked.reason)
         about = {names.OPERATION: names.ASK, names.REASON: reason}
         if asked.tool:
-            about |= {names.TOOL_NAME: asked.tool, names.CALL_ID: asked.call_id}
+            about |= {names.TOOL_NAME: asked.tool[:MAX_NAME], names.CALL_ID: asked.call_id[:MAX_NAME]}
         self._begin(("question", asked.request_id), f"{names.ASK} {reason}", None, event, about)
 
     def _end_question(self, event: pb.Event) -> None:
         if span := self._open.pop(("question", event.input_answered.request_id), None):
-            outcome = pb.InputOutcome.Name(event.input_answered.outcome).removeprefix("INPUT_OUTCOME_").lower()
-            span.set_attribute(names.OUTCOME, outcome)
+            span.set_attribute(names.OUTCOME, word_of(pb.InputOutcome, event.input_answered.outcome))
             span.end(self._time(event))
 
     def _model(self, event: pb.Event) -> None:
         called = event.model_called
         about: dict[str, Any] = {
             names.OPERATION: names.CHAT,
-            names.MODEL: called.model,
+            names.MODEL: called.model[:MAX_NAME],
             names.INPUT_TOKENS: called.input_tokens,
             names.OUTPUT_TOKENS: called.output_tokens,
         }
         if called.cached_input_tokens:
             about[names.CACHED_TOKENS] = called.cached_input_tokens
         if called.HasField("to_first_word"):
-            about[names.FIRST_WORD] = called.to_first_word.ToNanoseconds() / NANOSECONDS
-        began = self._within(event.time.ToNanoseconds() - called.elapsed.ToNanoseconds())
+            about[names.FIRST_WORD] = called.to_first_word.seconds + called.to_first_word.nanos / NANOSECONDS
+        began = self._within(_nanoseconds(event) - called.elapsed.seconds * NANOSECONDS - called.elapsed.nanos)
         if span := self._made(f"{names.CHAT} {called.model}", self._agent(event.agent), began, about, is_call=True):
             span.end(self._time(event))
 
@@ -209,7 +216,7 @@ class RunTrace:
 
     def _time(self, event: pb.Event) -> int:
         """Return when something happened. An agent's process says so: it is believed as far as that can be."""
-        return self._within(event.time.ToNanoseconds())
+        return self._within(_nanoseconds(event))
 
     def _within(self, moment: int) -> int:
         return min(max(moment, self._began), self._now)
@@ -227,7 +234,7 @@ class RunTrace:
         ending = str(kind).removeprefix("agent_")
         usage: pb.Usage = getattr(event, str(kind)).usage
         if kind == "agent_failed":
-            ending = pb.FailureReason.Name(event.agent_failed.reason).removeprefix("FAILURE_REASON_").lower()
+            ending = word_of(pb.FailureReason, event.agent_failed.reason)
             span.set_attribute(names.ERROR, ending)
             span.set_status(self._failed)
         elif kind == "agent_completed" and self._with_content:
@@ -238,8 +245,31 @@ class RunTrace:
             span.set_attribute(names.OUTPUT_TOKENS, sum(each.output_tokens for each in usage.models))
 
 
+def _nanoseconds(event: pb.Event) -> int:
+    """Return when an event says that it happened, whatever that is."""
+    return event.time.seconds * NANOSECONDS + event.time.nanos
+
+
+def _id(event: pb.Event, kind: str) -> str:
+    """Return by what an event is told from others of its kind, if by anything."""
+    return str(getattr(getattr(event, kind), IDS[kind])) if kind in IDS else ""
+
+
+IDS = {
+    "tool_executing": "call_id",
+    "tool_completed": "call_id",
+    "input_requested": "request_id",
+    "input_answered": "request_id",
+}
+
+
 def _json(message: Message) -> str:
-    return json.dumps(MessageToDict(message), sort_keys=True)
+    if message.ByteSize() > MAX_CONTENT:
+        return TOO_MUCH
+    try:
+        return json.dumps(MessageToDict(message), sort_keys=True)
+    except ValueError:  # a number that JSON does not know
+        return TOO_MUCH
 
 
 def _messages(role: str, text: str) -> str:

@@ -54,6 +54,11 @@ class Outcome:
         """The number of the newest event that was given out."""
         return self._splitter.count + self.is_over
 
+    @property
+    def usage(self) -> pb.Usage | None:
+        """What the run's calls to models took so far."""
+        return _read_usage(self._splitter.usage)
+
     def notes(self) -> list[str]:
         """Take what the agent's side had to say to the log."""
         notes = self._splitter.notes[:]
@@ -102,7 +107,7 @@ class Outcome:
         event = stamp(pb.Event(seq=self.count + 1, agent=self._agent))
         ending = event.agent_failed if isinstance(verdict, pb.AgentFailed) else event.agent_cancelled
         ending.CopyFrom(verdict)  # type: ignore[arg-type]
-        if usage := _read_usage(self._splitter.usage):
+        if usage := self.usage:
             ending.usage.CopyFrom(usage)
         self.ending = event
         return event_frame(event)

@@ -14,6 +14,7 @@ from runwire.v1.engine_pb2 import AnswerRequest, RunInfo
 
 from engine_service.runs.admission import Admission
 from engine_service.runs.caller import Caller
+from engine_service.runs.outcome import Verdict
 from engine_service.runs.refusal import Refusal, draining, engine_away, no_such_run, packed, run_elsewhere, unpacked
 from engine_service.runs.resumable import Resumable, Resumables
 from engine_service.runs.run import CANCELLED, LOST, Run
@@ -62,7 +63,7 @@ class Peers:
     async def cancel(self, caller: Caller, run_id: str) -> None:
         """Stop a user's run. Raises a Refusal."""
         if found := self._of(caller, run_id):
-            await self._cancel(found)
+            await self.stop(found, CANCELLED)
         elif not (place := await self._place(caller, run_id)).info.is_over:
             await self._ask(place, caller, run_id, {"do": "cancel"})
 
@@ -200,7 +201,7 @@ class Peers:
             case "list":
                 return {"runs": [_packed(info) for info in self._own(user_id)]}
             case "cancel":
-                await self._cancel(self._found(user_id, run_id))
+                await self.stop(self._found(user_id, run_id), CANCELLED)
             case "answer":
                 request = AnswerRequest.FromString(base64.b64decode(message["request"]))
                 found = self._found(user_id, run_id)
@@ -236,8 +237,9 @@ class Peers:
 
     def _of(self, caller: Caller, run_id: str) -> Run | Resumable | None:
         """Return a run that is here, and that a caller may see. Raises as `_here`."""
-        found = self._here(caller.user_id, run_id)
-        return found if found and caller.may_see(found.service) else None
+        user_id = caller.user_id
+        found = self._resumables.find(user_id, run_id) or self._admission.find(user_id, run_id)
+        return self._here(user_id, run_id) if found and caller.may_see(found.service) else None
 
     def _here(self, user_id: str, run_id: str) -> Run | Resumable | None:
         """Return a run that is here. Raises a Refusal for one that is about to go on elsewhere."""
@@ -252,9 +254,9 @@ class Peers:
             return found
         raise engine_away()
 
-    async def _cancel(self, found: Run | Resumable) -> None:
+    async def stop(self, found: Run | Resumable, verdict: Verdict) -> None:
         """Stop one, and see that nobody goes on with it. Raises a Refusal where that can't be seen to yet."""
-        found.stop(CANCELLED)
+        found.stop(verdict)
         if isinstance(found, Resumable):
             try:
                 async with asyncio.timeout(SURE):

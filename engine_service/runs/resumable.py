@@ -352,7 +352,8 @@ class Resumables:
             return
         kept = self._users[resumable.user_id]
         kept[resumable.run_id] = kept.pop(resumable.run_id)  # in the order in which they ended
-        over = sorted((each for each in kept.values() if each.is_over), key=_has_reader)
+        theirs = (each for each in kept.values() if each.is_over and each.pays == resumable.pays)
+        over = sorted(theirs, key=_has_reader)
         for oldest in over[: max(len(over) - MAX_KEPT, 0)]:
             self._forget(oldest)
 

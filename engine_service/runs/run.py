@@ -23,6 +23,7 @@ from engine_service.wire import (
     Checkpoint,
     Work,
     events_in,
+    word_of,
 )
 from engine_service.workers import KILLED, Worker, WorkerError, Workers
 
@@ -227,7 +228,7 @@ class Run:
             if not self.is_over:
                 self._worker.stop(GRACE)
                 self._log.info("run left by its caller", events=self.count)
-                self._follower.left("left")
+                self._follower.left("left", self._outcome.usage)
                 await self._leave(self._worker)
             elif await self._leave(self._worker) == KILLED and self._outcome.is_the_agents_own:
                 # What took too long is what runs at its end, or threads that don't.
@@ -307,8 +308,7 @@ class Run:
         """Tell the agent how a question was settled."""
         assert self._worker, "somebody asked"  # noqa: S101 - for the reader, and mypy
         self._worker.tell(ANSWER, answered.SerializeToString())
-        outcome = pb.InputOutcome.Name(answered.outcome).removeprefix("INPUT_OUTCOME_").lower()
-        self._tell_log("question settled", outcome=outcome)
+        self._tell_log("question settled", outcome=word_of(pb.InputOutcome, answered.outcome))
         self._keep_time()
 
     def _tell_log(self, event: str, **about: object) -> None:
@@ -340,7 +340,7 @@ class Run:
         about: dict[str, str] = {}
         if event.HasField("agent_failed"):
             # Not its sentence: an agent's own is for its user alone, and an incident's is in the log by its id.
-            about["reason"] = pb.FailureReason.Name(event.agent_failed.reason).removeprefix("FAILURE_REASON_").lower()
+            about["reason"] = word_of(pb.FailureReason, event.agent_failed.reason)
         self._log.info("run ended", ending=event.WhichOneof("kind"), events=event.seq, **about)
         self._follower.ended(event)
 

@@ -186,6 +186,11 @@ class ForkServer:
             )
 
     @property
+    def pid(self) -> int:
+        """The number of the zygote's process."""
+        return self._zygote.pid
+
+    @property
     def spares(self) -> int:
         """How many processes wait for runs."""
         return sum(map(len, self._waiting.values()))

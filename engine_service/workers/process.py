@@ -80,6 +80,11 @@ class ProcessWorkers:
         return await self._fork_server.start(work)
 
     @property
+    def zygote(self) -> int:
+        """The number of the process that others are forked from."""
+        return self._fork_server.pid
+
+    @property
     def spares(self) -> int:
         """How many processes wait for runs."""
         return self._fork_server.spares

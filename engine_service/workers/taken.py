@@ -1,12 +1,14 @@
 """What a process has taken for itself, as the kernel counts it."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 TICKS = os.sysconf("SC_CLK_TCK")
-USER, CHILDRENS = 11, 15
-"""The first and the last of four times, counted from what follows a process's name: its own, and its children's."""
+PAGE = os.sysconf("SC_PAGE_SIZE")
+TIMES = slice(11, 15)
+"""The times among what follows a process's name: its own, and those of what it started and waited for."""
 OWN = ("Private_Clean:", "Private_Dirty:", "Private_Hugetlb:", "Swap:")
 
 
@@ -17,19 +19,37 @@ class Taken(NamedTuple):
     seconds: float
 
 
-def taken(pid: int) -> Taken | None:
-    """Ask the kernel; None for one that is gone. It takes a while: a thread does it."""
-    process = Path("/proc") / str(pid)
+def all_taken(pids: Iterable[int], zygote: int) -> dict[int, Taken]:
+    """Ask the kernel; those that are gone are left out. It takes a while: a thread does it."""
+    begun_with = _anonymous(zygote) or 0
+    return {pid: found for pid in pids if (found := _taken(pid, begun_with))}
+
+
+def _taken(pid: int, begun_with: int) -> Taken | None:
     try:
-        times = (process / "stat").read_text().rpartition(")")[2].split()[USER : CHILDRENS + 1]
-        lines = (process / "smaps_rollup").read_text().splitlines()[1:]
+        times = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[TIMES]
+    except OSError:
+        return None
+    memory = _private(pid)
+    if memory is None:  # it lets nobody look inside but root: what it has beyond that which it was forked with
+        memory = max((_anonymous(pid) or 0) - begun_with, 0)
+    return Taken(memory, sum(map(int, times)) / TICKS)
+
+
+def _private(pid: int) -> int | None:
+    """Return what a process shares with nobody; None where we may not know."""
+    try:
+        lines = (Path("/proc") / str(pid) / "smaps_rollup").read_text().splitlines()[1:]
     except OSError:
         return None
     sizes = (line.split() for line in lines)
-    kibibytes = sum(int(size) for name, size, *_ in sizes if name in OWN)
-    return Taken(kibibytes * 1024, sum(map(int, times[: CHILDRENS - USER])) / TICKS)
+    return 1024 * sum(int(size) for name, size, *_ in sizes if name in OWN)
 
 
-def all_taken(pids: list[int]) -> dict[int, Taken]:
-    """Ask it of many."""
-    return {pid: found for pid in pids if (found := taken(pid))}
+def _anonymous(pid: int) -> int | None:
+    """Return what a process has that is in no file, be it shared with others that were forked or not."""
+    try:
+        _, resident, shared, *_ = (Path("/proc") / str(pid) / "statm").read_text().split()
+    except OSError:
+        return None
+    return (int(resident) - int(shared)) * PAGE

@@ -13,7 +13,7 @@ import grpc.aio
 from runwire.v1.engine_pb2_grpc import EngineServiceStub
 
 from runwire import calling
-from runwire.calling import ACTS_FOR, FULL, NOWHERE, REACH, SHARED
+from runwire.calling import ACTS_FOR, ACTS_FOR_BINARY, FULL, NOWHERE, REACH, SHARED
 from runwire.client.errors import RefusedError, closed, is_cancelling, told
 from runwire.client.retries import LONGEST_PAUSE, Retries
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runwire.v1.engine_pb2_grpc import EngineServiceAsyncStub
 
 Token = str | Callable[[], str | Awaitable[str]]
-Metadata = tuple[tuple[str, str], ...]
+Metadata = tuple[tuple[str, str | bytes], ...]
 
 PATIENCE = 10.0
 """Seconds that an engine has for a short answer."""
@@ -119,6 +119,8 @@ class Engines:
 
     def acting_for(self, user: str) -> Self:
         """Return the same engines, to be called for a user."""
+        if not user:
+            raise ValueError("whom to act for has to be said")
         acting = copy(self)
         acting._user = user  # noqa: SLF001 - our own kind
         return acting
@@ -143,7 +145,10 @@ class Engines:
         if not (token.isascii() and token.isprintable()):
             raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, "The token has characters that cannot be sent.")
         who = (("authorization", f"Bearer {token}"),) if token else ()
-        return (*who, (ACTS_FOR, self._user)) if self._user else who
+        if not self._user:
+            return who
+        is_plain = self._user.isascii() and self._user.isprintable()
+        return (*who, (ACTS_FOR, self._user) if is_plain else (ACTS_FOR_BINARY, self._user.encode()))
 
     async def ask(self, method: str, request: Any, *, everywhere: bool = False) -> list[Any]:
         """Ask one that has an answer, or all, as often as that makes sense. Raises RefusedError."""

@@ -9,7 +9,10 @@ from typing import NamedTuple, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry, Info, ProcessCollector, disable_created_metrics
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_LATEST as EXPOSITION
+from prometheus_client.exposition import generate_latest as exposition
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
@@ -21,6 +24,8 @@ PATIENCE = 5.0
 """Seconds that one who connects has to ask for something."""
 FRESH = 1.0
 """Seconds for which figures are given out again: many who ask cost no more than one."""
+
+OPEN = "application/openmetrics-text"
 
 Page = Callable[[Request, str], Awaitable[Response]]
 """Answers a request that comes from a host."""
@@ -98,26 +103,28 @@ class Operations:
 
 
 class Figures:
-    """What is counted and measured, as Prometheus reads it."""
+    """What is counted and measured, as Prometheus reads it: in one of the two formats that there are."""
 
     def __init__(self, registry: CollectorRegistry, refresh: Callable[[], Awaitable[None]] | None = None) -> None:
         self._registry = registry
         self._refresh = refresh
         self._lock = asyncio.Lock()
-        self._written = dict[str, tuple[float, bytes]]()
+        self._at = -FRESH
+        self._written = dict[bool, bytes]()
 
     async def page(self, request: Request, _: str) -> Response:
-        """Answer with all of it."""
-        encode, content_type = choose_encoder(",".join(request.headers.get_all("Accept")))
-        now = asyncio.get_running_loop().time()
+        """Answer with all of it, as it was a moment ago."""
+        is_open = any(OPEN in each for each in request.headers.get_all("Accept"))
+        write, content_type = (openmetrics, OPENMETRICS) if is_open else (exposition, EXPOSITION)
         async with self._lock:
-            at, body = self._written.get(content_type, (-FRESH, b""))
-            if now - at >= FRESH:
+            if asyncio.get_running_loop().time() - self._at >= FRESH:
                 if self._refresh:
                     await self._refresh()
-                body = encode(self._registry)
-                self._written[content_type] = now, body
-        return response(http.HTTPStatus.OK, content_type, body)
+                self._at = asyncio.get_running_loop().time()
+                self._written.clear()
+            if is_open not in self._written:
+                self._written[is_open] = write(self._registry)
+        return response(http.HTTPStatus.OK, content_type, self._written[is_open])
 
 
 def seated(desk: Desk, listen: Callable[[str], T]) -> T:

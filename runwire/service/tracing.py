@@ -1,7 +1,6 @@
 """Traces, on their way to where OTLP_ENDPOINT says. OpenTelemetry is imported when something is to go there."""
 
 import asyncio
-import importlib.util
 import logging
 import threading
 from collections.abc import Mapping
@@ -18,8 +17,10 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span, Tracer
 
-PERIOD, BATCH, QUEUE = 1000, 512, 4096
-"""Milliseconds between two times that spans are sent, how many at once, and how many may wait: others are dropped."""
+PERIOD, BATCH, QUEUE = 1000, 64, 4096
+"""Milliseconds between two times that spans are sent, how many at once, and how many may wait: others are dropped.
+
+Receivers take four megabytes at once: so many spans are less, whatever they tell."""
 PATIENCE = 10
 """Seconds that whoever takes traces has for it."""
 FAREWELL = 2.0
@@ -36,18 +37,22 @@ class Tracing:
     """Makes spans, and sends them. Nobody waits for that."""
 
     def __init__(self, service: str, endpoint: str) -> None:
-        if not importlib.util.find_spec("opentelemetry.sdk"):
-            raise BootError("OTLP_ENDPOINT: traces are sent with OpenTelemetry: pip install 'runwire[telemetry]'")
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-        from opentelemetry.sdk.trace import SpanLimits, TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        try:
+            from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+            from opentelemetry.sdk.trace import SpanLimits, TracerProvider  # noqa: PLC0415
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+            exporter = _exporter(endpoint)
+        except ModuleNotFoundError as missing:
+            sentence = f"OTLP_ENDPOINT: {missing.name} is not installed: pip install 'runwire[telemetry]'"
+            raise BootError(sentence) from missing
 
         _say_less()
         about = {"service.name": f"runwire-{service}", "service.version": metadata.version("runwire")}
         limits = SpanLimits(max_span_attribute_length=MAX_TEXT)
         self._provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False, span_limits=limits)
         processor = BatchSpanProcessor(
-            _exporter(endpoint),
+            exporter,
             max_queue_size=QUEUE,
             schedule_delay_millis=PERIOD,
             max_export_batch_size=BATCH,
@@ -75,8 +80,10 @@ def below(traceparent: str) -> "Context":
 
 
 def traceparent_of(span: "Span") -> str:
-    """Return a span's W3C traceparent."""
+    """Return a span's W3C traceparent; nothing for one that is none, as where OpenTelemetry is switched off."""
     known = span.get_span_context()
+    if not known.is_valid:
+        return ""
     return f"00-{known.trace_id:032x}-{known.span_id:016x}-{known.trace_flags:02x}"
 
 
@@ -98,7 +105,7 @@ def _say_less() -> None:
     rates = Rates(COMPLAINTS)
 
     def is_worth_it(record: logging.LogRecord) -> bool:
-        return not rates.take(record.levelname)
+        return not rates.take(record.name)
 
     for name in ("opentelemetry", "urllib3"):
         for handler in logging.getLogger().handlers:

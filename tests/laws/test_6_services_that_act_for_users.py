@@ -172,11 +172,11 @@ async def test_a_service_that_acts_for_users(back: Service, channel: grpc.aio.Ch
         await service.resume(run_id)
     await service.cancel(run_id)
     call.cancel()
-    both = {"service": "backend", "user_id": "alice"}
+    both = {"acting": "backend", "user_id": "alice"}
     for method in ("ListAgents", "ListRuns", "Run", "Answer", "Resume", "Cancel"):
         back.wait_for(partial(contains, {"method": method, **both}))
     began = [record for record in back.records[before:] if record.get("event") == "run started"]
-    assert [(record["user_id"], record["service"]) for record in began] == [("alice", "backend")]
+    assert [(record["user_id"], record["acting"]) for record in began] == [("alice", "backend")]
 
 
 async def test_it_sees_what_it_began(channel: grpc.aio.Channel) -> None:
@@ -224,6 +224,19 @@ async def test_approvals_want_a_scope_of_their_own(channel: grpc.aio.Channel) ->
     second.cancel()
 
 
+@pytest.mark.force
+async def test_a_service_pushes_out_its_own(channel: grpc.aio.Channel) -> None:
+    """However many of a user's runs it begins, those that the user began are there as long as they would be."""
+    user, service = User(channel, "kim"), User(channel, "backend", "kim", **ACTS)
+    await user.events("echo", run_id=(own := str(uuid.uuid4())), resume_window=WINDOW)
+    begun = [str(uuid.uuid4()) for _ in range(101)]
+    for run_id in begun:
+        await service.events("echo", run_id=run_id, resume_window=WINDOW)
+    assert kind(terminal(await user.resume(own))) == "agent_completed"
+    assert (await refused(service.resume(begun[0])))[0] is grpc.StatusCode.NOT_FOUND
+    assert await service.resume(begun[1])
+
+
 async def test_the_limits_are_the_services(channel: grpc.aio.Channel) -> None:
     """It has as many runs as one user may, for whomever; its users keep all of theirs."""
     calls = []
@@ -251,7 +264,9 @@ async def test_the_gateway_forwards_no_such_name(back: Service) -> None:
 async def test_with_the_python_client(back: Service) -> None:
     """A client acts for a user where it is told to, be it plain or not, and for nobody otherwise."""
     async with Client(back.address, token=lambda: token("backend", **ACTS)) as client:
-        for user in ("ann", "ben"):
+        with pytest.raises(ValueError, match="has to be said"):
+            client.acting_for("")
+        for user in ("ann", "jürgen", "a b\n"):
             said = (await client.acting_for(user).run("claimed").result()).data
             assert said["user"] == user
         assert (await client.run("claimed").result()).data["user"] == "backend"
@@ -323,7 +338,7 @@ async def test_what_another_engine_goes_on_with() -> None:
         service = User(there, "backend", "ann", **acts)
         assert await service.runs() == {run_id: "backend"}
         began = engines[1].wait_for(lambda record: record["event"] == "run started")
-        assert (began["user_id"], began["service"]) == ("ann", "backend")
+        assert (began["user_id"], began["acting"]) == ("ann", "backend")
         while not await asked(service, run_id):
             pass
         await service.answer(run_id, question)

@@ -203,7 +203,12 @@ def test_each_has_a_page() -> None:
         assert anchor in {heading.lower() for heading in headings}, anchor
 
 
-CHECKS = [("check", "rules", "alerts.yml"), ("check", "config", "prometheus.yml"), ("test", "rules", "alerts_test.yml")]
+CHECKS = [
+    ("check", "rules", "alerts.yml"),
+    ("check", "config", "prometheus.yml"),
+    ("check", "config", "kubernetes.yml"),
+    ("test", "rules", "alerts_test.yml"),
+]
 
 
 @pytest.mark.parametrize("command", CHECKS)

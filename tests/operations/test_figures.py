@@ -121,6 +121,31 @@ async def test_runs_that_time_out() -> None:
         await before.until('runs_ended_total{agent="waiter",ending="timeout"}', is_one)
 
 
+async def test_what_was_left_was_used(back: Service) -> None:
+    """What models took for a run whose caller went away is counted, too."""
+    before = Before(back, ENGINE)
+    async with caller(back.address) as alice:
+        call = alice.call("counting", "wait")
+        await taken(call, 4)
+        call.cancel()
+        await before.until('runs_ended_total{agent="counting",ending="left"}', is_one)
+    assert before.moved('tokens_total{kind="input",model="small"}') == 150
+
+
+async def test_whatever_is_asked_for_there_are_two_formats(back: Service) -> None:
+    """A stranger who asks for formats of their own gets one of ours, and makes nothing grow."""
+    asked = ("text/plain; version=1.7.0", "application/openmetrics-text; version=9.9", "nonsense; version=abc", "")
+    found = [await asyncio.to_thread(content_type, back, accept) for accept in asked]
+    plain, openly = "text/plain", "application/openmetrics-text"
+    assert [each.partition(";")[0] for each in found] == [plain, openly, plain, plain]
+
+
+def content_type(service: Service, accept: str) -> str:
+    request = urllib.request.Request(f"http://{service.operations}/metrics", headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        return str(answer.headers["Content-Type"])
+
+
 async def test_runs_that_are_left(back: Service) -> None:
     before = Before(back, ENGINE)
     async with caller(back.address) as alice:

@@ -21,7 +21,7 @@ from runwire.operations.v1 import operations_pb2 as pb
 from runwire.operations.v1.operations_pb2_grpc import OperationsServiceStub
 
 from tests.support.clients import Caller, caller, kind, taken, terminal
-from tests.support.services import BIN, Service
+from tests.support.services import BIN, Service, until
 from tests.support.services import engine as start_engine
 from tests.support.times import PATIENCE
 from tests.support.valkey import valkey
@@ -258,7 +258,7 @@ async def command(service: Service, *words: str, **env: str) -> tuple[int, str, 
     process = await asyncio.create_subprocess_exec(
         BIN / "engine-service",
         *words,
-        f"--admin={service.admin}",
+        *(() if "--admin" in words else (f"--admin={service.admin}",)),
         env=os.environ | env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -278,12 +278,75 @@ async def test_in_a_terminal(back: Service) -> None:
         assert (status, head.split()[:3], row.split()[:3]) == (0, ["RUN", "USER", "AGENT"], [run_id, "ann", "payer"])
         assert "its user, to approve pay" in row
         assert (await command(back, "ps", "--user", "ben"))[1] == "nothing runs\n"
-        refusal = f"engine-service: {NO_OPERATOR}\n"
+        refusal = f"engine-service: {back.admin}: {NO_OPERATOR}\n"
         assert await command(back, "ps", RUNWIRE_OPERATOR_TOKEN="dev:ann") == (1, "", refusal)
         assert (await command(back, "stop"))[0] == 2
         assert await command(back, "stop", run_id) == (0, f"{run_id}\n", "")
         assert await command(back, "stop", run_id) == (1, "", "engine-service stop: there is no such run\n")
         assert kind((await taken(call))[-1]) == "agent_cancelled"
+
+
+async def test_several_engines_of_which_one_is_down(back: Service) -> None:
+    """The others are asked all the same, and the one is named."""
+    async with caller(back.address, "ann") as ann:
+        run_id, call = await begun(ann, "waiter")
+        for admin in (f"127.0.0.1:1,{back.admin}", f"{back.admin},127.0.0.1:1"):
+            status, said, complained = await command(back, "ps", "--admin", admin)
+            assert (status, run_id in said, "127.0.0.1:1: no engine answers" in complained) == (1, True, True)
+        status, said, complained = await command(back, "stop", "--user", "ann", "--admin", f"127.0.0.1:1,{back.admin}")
+        assert (status, said, "127.0.0.1:1: no engine answers" in complained) == (1, f"{run_id}\n", True)
+        assert kind((await taken(call))[-1]) == "agent_cancelled"
+
+
+async def test_a_stop_that_cannot_be_seen_to() -> None:
+    """Where another engine may go on with a run all the same, that is said: what it saved cannot be struck out."""
+    with valkey() as server, start_engine(agents=AGENTS, STORE=server.url) as back:
+        async with caller(back.address) as ann, grpc.aio.insecure_channel(back.admin) as channel:
+            run_id, call = await begun(ann, "dweller", upto=4, resume_window=WINDOW)
+            server.pause()
+            stub: Any = OperationsServiceStub(channel)
+            metadata = (("authorization", "Bearer dev:operator"),)
+            said = await stub.StopRuns(pb.StopRunsRequest(run_id=run_id), metadata=metadata, timeout=PATIENCE)
+            server.go_on()
+            assert (list(said.run_ids), list(said.uncertain)) == ([], [run_id])
+            call.cancel()
+
+
+async def test_refusals_are_told(back: Service) -> None:
+    """Whoever tries is in the log by name, where there is one, and in the figures."""
+    before = back.figures()
+    async with operator(back, "dev:ann") as ann, operator(back, "nonsense") as nobody:
+        for stranger in (ann, nobody):
+            await refused(stranger.runs())
+    assert http(back, "dev:ann")[0] == 403
+    back.wait_for(lambda record: record.items() >= {"reason": "NO_OPERATOR", "user_id": "ann"}.items())
+    await until(lambda: moved(back, before, "NO_OPERATOR") == 2)
+    assert moved(back, before, "UNAUTHENTICATED") == 1
+
+
+def moved(back: Service, before: dict[str, float], reason: str) -> float:
+    name = f'runwire_engine_refusals_total{{reason="{reason}"}}'
+    return back.figures().get(name, 0) - before.get(name, 0)
+
+
+async def test_what_has_no_name_of_its_own(back: Service) -> None:
+    """In development a page that made its own name point here reads nothing."""
+    headers = {"Authorization": "Bearer dev:operator", "Host": "evil.example"}
+    request = urllib.request.Request(f"http://{back.operations}/v1/runs", headers=headers)
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        await asyncio.to_thread(urllib.request.urlopen, request, timeout=PATIENCE)
+
+
+async def test_an_engine_that_may_not_look_inside() -> None:
+    """Neither root nor with the right to trace: it knows what a run has beyond that which it was forked with."""
+    command = ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace")
+    with start_engine(agents="tests.agents.dwelling", before=command) as back:
+        async with caller(back.address) as ann, operator(back) as op:
+            run_id, call = await begun(ann, "dwelling", input="30")
+            status = await op.until(run_id)
+            assert 25e6 < status.memory_bytes < 60e6
+            assert status.HasField("processor_time")
+            call.cancel()
 
 
 async def test_a_table_that_updates(back: Service) -> None:

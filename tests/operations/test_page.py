@@ -46,6 +46,9 @@ def begun(channel: grpc.Channel, user: str, agent: str, **fields: Any) -> Any:
 
 def test_what_runs(page: Page, back: Service) -> None:
     """Only an operator sees it; it is text, follows what happens, and keeps no token."""
+    expect(page.locator("#state")).to_have_text("Runs are for operators: give a token.")
+    page.fill("#token", "dev:ann")
+    page.keyboard.press("Enter")
     expect(page.locator("#state")).to_have_text("You are no operator of this engine.")
     page.fill("#token", "dev:operator")
     page.keyboard.press("Enter")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import psutil
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
@@ -17,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.support.clients import Caller, caller, frames, kind, socket, taken, terminal
 from tests.support.receiver import Receiver, Span, grpc_receiver, receiver
-from tests.support.services import ROOT, Service
+from tests.support.services import ROOT, Service, until
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
 from tests.support.times import UNIT
@@ -261,6 +262,42 @@ async def test_a_run_that_goes_on_elsewhere(collector: Receiver) -> None:
     roots = sorted((span for span in spans if span.parent_id == PARENT), key=lambda span: span.began)
     assert [span.about["runwire.ending"] for span in roots] == ["handed_over", "cancelled"]
     assert roots[1].about["runwire.attempt"] == 2
+
+
+@pytest.mark.parametrize("window", [0, 60])
+@pytest.mark.parametrize("lie", ["time", "enum", "outcome", "nan", "path 900000", "ids 20", "ending"])
+async def test_what_an_agent_makes_up_harms_nobody(collector: Receiver, lie: str, window: int) -> None:
+    """Whatever it says, its run ends with one terminal event, the figures count it, and others' spans come."""
+    agents = "tests.agents.liars,tests.agents.traced"
+    with start_engine(agents=agents, OTLP_ENDPOINT=collector.url, OTLP_CONTENT="true") as back:
+        async with caller(back.address, "liar") as liar, caller(back.address, "bob") as bob:
+            before = psutil.Process(back.pid).memory_info().rss
+            fields: dict[str, Any] = {"resume_window": Duration(seconds=window)} if window else {}
+            ending = asyncio.create_task(run(liar, "fabulist", lie, run_id=str(uuid.uuid4()), **fields))
+            parent, trace = fresh()
+            began = asyncio.get_running_loop().time()
+            await run(bob, "traced", traceparent=parent)
+            assert asyncio.get_running_loop().time() - began < 3 * UNIT
+            events = await ending
+            assert kind(events[-1]) == ("agent_failed" if lie == "ending" else "agent_completed")
+            assert len(await asyncio.to_thread(collector.trace, trace, 6)) == 6
+            assert psutil.Process(back.pid).memory_info().rss - before < 60 * 1024 * 1024
+        await until(lambda: ended(back) == 1)
+    assert not [record for record in back.records if "followed no more" in str(record.get("event"))]
+
+
+def ended(back: Service) -> float:
+    name = 'runwire_engine_runs_ended_total{agent="fabulist",ending='
+    return sum(value for each, value in back.figures().items() if each.startswith(name))
+
+
+async def test_spans_are_not_too_much_at_once() -> None:
+    """Whatever one run tells, its spans fit into what receivers take: others' are sent with them."""
+    with grpc_receiver() as collector, start_engine(agents=AGENTS, OTLP_ENDPOINT=collector.url) as back:
+        parent, trace = fresh()
+        async with caller(back.address, "ann") as ann, caller(back.address, "bob") as bob:
+            await asyncio.gather(run(ann, "liar", "900"), run(bob, "traced", traceparent=parent))
+        assert len(await asyncio.to_thread(collector.trace, trace, 6)) == 6
 
 
 @pytest.mark.parametrize("how", ["hangs", "refuses", "gone"])

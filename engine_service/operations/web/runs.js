@@ -72,4 +72,4 @@ function duration(seconds) {
   return whole < 60 ? `${whole} s` : whole < 3600 ? `${Math.floor(whole / 60)} min ${whole % 60} s` : `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
 
-look();
+say("Runs are for operators: give a token.");

@@ -26,15 +26,15 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&runwire/operations/v1/operations.proto\x12\x15runwire.operations.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"1\n\x0fListRunsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\"R\n\x10ListRunsResponse\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12.\n\x04runs\x18\x02 \x03(\x0b\x32 .runwire.operations.v1.RunStatus\"\xcd\x02\n\tRunStatus\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x11\n\tthread_id\x18\x05 \x01(\t\x12+\n\x07started\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08last_seq\x18\x07 \x01(\r\x12/\n\x07waiting\x18\x08 \x01(\x0e\x32\x1e.runwire.operations.v1.Waiting\x12\x0c\n\x04tool\x18\t \x01(\t\x12\x14\n\x0cmemory_bytes\x18\n \x01(\x04\x12\x31\n\x0eprocessor_time\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cis_resumable\x18\x0c \x01(\x08\x12\x0f\n\x07is_read\x18\r \x01(\x08\"P\n\x0fStopRunsRequest\x12\x10\n\x06run_id\x18\x01 \x01(\tH\x00\x12\x11\n\x07user_id\x18\x02 \x01(\tH\x00\x12\x0f\n\x05\x61gent\x18\x03 \x01(\tH\x00\x42\x07\n\x05which\"#\n\x10StopRunsResponse\x12\x0f\n\x07run_ids\x18\x01 \x03(\t*H\n\x07Waiting\x12\x17\n\x13WAITING_UNSPECIFIED\x10\x00\x12\x10\n\x0cWAITING_USER\x10\x01\x12\x12\n\x0eWAITING_READER\x10\x02\x32\xcd\x01\n\x11OperationsService\x12[\n\x08ListRuns\x12&.runwire.operations.v1.ListRunsRequest\x1a\'.runwire.operations.v1.ListRunsResponse\x12[\n\x08StopRuns\x12&.runwire.operations.v1.StopRunsRequest\x1a\'.runwire.operations.v1.StopRunsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&runwire/operations/v1/operations.proto\x12\x15runwire.operations.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"1\n\x0fListRunsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\"R\n\x10ListRunsResponse\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12.\n\x04runs\x18\x02 \x03(\x0b\x32 .runwire.operations.v1.RunStatus\"\xcd\x02\n\tRunStatus\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x11\n\tthread_id\x18\x05 \x01(\t\x12+\n\x07started\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08last_seq\x18\x07 \x01(\r\x12/\n\x07waiting\x18\x08 \x01(\x0e\x32\x1e.runwire.operations.v1.Waiting\x12\x0c\n\x04tool\x18\t \x01(\t\x12\x14\n\x0cmemory_bytes\x18\n \x01(\x04\x12\x31\n\x0eprocessor_time\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cis_resumable\x18\x0c \x01(\x08\x12\x0f\n\x07is_read\x18\r \x01(\x08\"P\n\x0fStopRunsRequest\x12\x10\n\x06run_id\x18\x01 \x01(\tH\x00\x12\x11\n\x07user_id\x18\x02 \x01(\tH\x00\x12\x0f\n\x05\x61gent\x18\x03 \x01(\tH\x00\x42\x07\n\x05which\"6\n\x10StopRunsResponse\x12\x0f\n\x07run_ids\x18\x01 \x03(\t\x12\x11\n\tuncertain\x18\x02 \x03(\t*H\n\x07Waiting\x12\x17\n\x13WAITING_UNSPECIFIED\x10\x00\x12\x10\n\x0cWAITING_USER\x10\x01\x12\x12\n\x0eWAITING_READER\x10\x02\x32\xcd\x01\n\x11OperationsService\x12[\n\x08ListRuns\x12&.runwire.operations.v1.ListRunsRequest\x1a\'.runwire.operations.v1.ListRunsResponse\x12[\n\x08StopRuns\x12&.runwire.operations.v1.StopRunsRequest\x1a\'.runwire.operations.v1.StopRunsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runwire.operations.v1.operations_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WAITING']._serialized_start=720
-  _globals['_WAITING']._serialized_end=792
+  _globals['_WAITING']._serialized_start=739
+  _globals['_WAITING']._serialized_end=811
   _globals['_LISTRUNSREQUEST']._serialized_start=130
   _globals['_LISTRUNSREQUEST']._serialized_end=179
   _globals['_LISTRUNSRESPONSE']._serialized_start=181
@@ -44,7 +44,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOPRUNSREQUEST']._serialized_start=601
   _globals['_STOPRUNSREQUEST']._serialized_end=681
   _globals['_STOPRUNSRESPONSE']._serialized_start=683
-  _globals['_STOPRUNSRESPONSE']._serialized_end=718
-  _globals['_OPERATIONSSERVICE']._serialized_start=795
-  _globals['_OPERATIONSSERVICE']._serialized_end=1000
+  _globals['_STOPRUNSRESPONSE']._serialized_end=737
+  _globals['_OPERATIONSSERVICE']._serialized_start=814
+  _globals['_OPERATIONSSERVICE']._serialized_end=1019
 # @@protoc_insertion_point(module_scope)

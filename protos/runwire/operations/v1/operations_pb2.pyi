@@ -293,6 +293,7 @@ class StopRunsResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RUN_IDS_FIELD_NUMBER: builtins.int
+    UNCERTAIN_FIELD_NUMBER: builtins.int
     @property
     def run_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Their ids.
@@ -300,11 +301,19 @@ class StopRunsResponse(google.protobuf.message.Message):
         In no order.
         """
 
+    @property
+    def uncertain(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Those that another engine may go on with all the same.
+
+        Their engine cannot reach the store right now, or is giving them away. Try again.
+        """
+
     def __init__(
         self,
         *,
         run_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        uncertain: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["run_ids", b"run_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["run_ids", b"run_ids", "uncertain", b"uncertain"]) -> None: ...
 
 Global___StopRunsResponse: typing_extensions.TypeAlias = StopRunsResponse
