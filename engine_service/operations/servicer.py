@@ -21,6 +21,9 @@ from engine_service.runs.refusal import Refusal, forbidden, invalid
 
 SERVICE = pb.DESCRIPTOR.services_by_name["OperationsService"].full_name
 
+MOST_NAMED = 20
+"""Runs that are named in one line of the log."""
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -84,7 +87,3 @@ class Operating(OperationsServiceServicer):
             return await do(await self._operators.check(*of_call(context)))
         except Refusal as refusal:
             await context.abort_with_status(status_of(refusal))
-
-
-MOST_NAMED = 20
-"""Runs that are named in one line of the log."""

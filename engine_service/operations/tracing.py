@@ -25,6 +25,13 @@ MAX_CONTENT = 16 * 1024
 """Bytes of a tool's arguments, or of its result, that are worth writing down: what is kept of them is less."""
 TOO_MUCH = "(not written down)"
 TEXT = {"agent_message", "agent_thinking"}
+IDS = {
+    "tool_executing": "call_id",
+    "tool_completed": "call_id",
+    "input_requested": "request_id",
+    "input_answered": "request_id",
+}
+"""By what events are told from others of their kind."""
 Key = tuple[str, str]
 
 
@@ -253,14 +260,6 @@ def _nanoseconds(event: pb.Event) -> int:
 def _id(event: pb.Event, kind: str) -> str:
     """Return by what an event is told from others of its kind, if by anything."""
     return str(getattr(getattr(event, kind), IDS[kind])) if kind in IDS else ""
-
-
-IDS = {
-    "tool_executing": "call_id",
-    "tool_completed": "call_id",
-    "input_requested": "request_id",
-    "input_answered": "request_id",
-}
 
 
 def _json(message: Message) -> str:

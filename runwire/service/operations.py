@@ -31,6 +31,10 @@ Page = Callable[[Request, str], Awaitable[Response]]
 """Answers a request that comes from a host."""
 T = TypeVar("T")
 
+SILENT = logging.getLogger("runwire.operations")
+SILENT.addHandler(logging.NullHandler())
+SILENT.propagate = False  # what strangers send is not worth a line
+
 
 class Desk(NamedTuple):
     """An address for operators."""
@@ -154,8 +158,3 @@ def ready(is_ready: Callable[[], bool], why_not: str) -> Page:
 
 async def _none(_: ServerConnection) -> None:
     """Serve no socket: every request is answered before it could be one."""
-
-
-SILENT = logging.getLogger("runwire.operations")
-SILENT.addHandler(logging.NullHandler())
-SILENT.propagate = False  # what strangers send is not worth a line

@@ -29,6 +29,7 @@ MAX_TEXT = 4096
 """Characters of what a span tells in one attribute."""
 GRPC = 4317
 """The port where OTLP is spoken over gRPC. Everywhere else it is HTTP, unless the address says grpc."""
+Attributes = Mapping[str, Any]
 COMPLAINTS = 1
 """Lines a minute on traces that cannot be sent."""
 
@@ -123,6 +124,3 @@ class _Of(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether it is worth a line."""
         return not record.name.startswith(self._library) or self._is_worth_it(record)
-
-
-Attributes = Mapping[str, Any]
