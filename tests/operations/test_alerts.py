@@ -16,6 +16,9 @@ import yaml
 from google.protobuf.duration_pb2 import Duration
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from engine_service.runs.quota import DONE
+from engine_service.runs.refusal import Code
+from runwire.calling import NOWHERE
 from tests.support.clients import JSON, caller, opening, socket, taken
 from tests.support.servers import Prometheus, found, prometheus
 from tests.support.services import ROOT, Service, free_address, until, zygote_of
@@ -201,6 +204,17 @@ def test_each_has_a_page() -> None:
         path, _, anchor = rule["annotations"]["runbook"].partition("#")
         assert path == "docs/runbook.md"
         assert anchor in {heading.lower() for heading in headings}, anchor
+
+
+def test_each_refusal_is_in_the_runbook() -> None:
+    """Whatever reason the engine's code names, and each status besides, is in the table."""
+    runbook = (ROOT / "docs" / "runbook.md").read_text()
+    code = "\n".join(path.read_text() for path in (ROOT / "engine_service").rglob("*.py"))
+    named = set(re.findall(r'(?:too_many|unavailable|forbidden)\([^()]*?"([A-Z_]{6,})"', code))
+    named |= {f"TOO_MANY_{what.upper()}_PER_MINUTE" for what in DONE} | {"INTERNAL", NOWHERE} | set(Code.__members__)
+    told_otherwise = {"RESOURCE_EXHAUSTED", "UNAVAILABLE", "PERMISSION_DENIED"}  # these always have a reason
+    assert len(named) > 20
+    assert {name for name in named if f"`{name}`" not in runbook} <= told_otherwise
 
 
 CHECKS = [
