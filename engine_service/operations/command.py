@@ -3,7 +3,9 @@
 import argparse
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
 def _show(engines: Sequence[Engine], said: argparse.Namespace) -> int:
     request = pb.ListRunsRequest(user_id=said.user, agent=said.agent)
     updates = sys.stdout.isatty() and not said.once
+    interrupted = threading.Event()
+    if updates:  # what interrupts a call of gRPC may get lost there
+        signal.signal(signal.SIGINT, lambda *_: interrupted.set())
     while True:
         answers = [engine.ask("ListRuns", request) for engine in engines]
         listed = [answer for answer in answers if answer is not None]
@@ -109,7 +114,8 @@ def _show(engines: Sequence[Engine], said: argparse.Namespace) -> int:
         lines = [line[:columns] for line in table(listed)[: rows - 1]]
         sys.stdout.write(f"{HOME}{CLEAR}" + "\n".join(lines) + "\n")
         sys.stdout.flush()
-        time.sleep(EVERY)
+        if interrupted.wait(EVERY):
+            return 0
 
 
 def _stop(engines: Sequence[Engine], said: argparse.Namespace) -> int:

@@ -220,7 +220,6 @@ def test_each_refusal_is_in_the_runbook() -> None:
 CHECKS = [
     ("check", "rules", "alerts.yml"),
     ("check", "config", "prometheus.yml"),
-    ("check", "config", "kubernetes.yml"),
     ("test", "rules", "alerts_test.yml"),
 ]
 

@@ -116,6 +116,18 @@ def test_manifests() -> None:
     }
 
 
+def test_what_is_scraped_in_kubernetes() -> None:
+    """Jobs have the names that alerts want, and are of pods that there are. Debian's promtool knows none of that."""
+    config = yaml.safe_load((DEPLOY / "prometheus" / "kubernetes.yml").read_text())
+    pods = {each["metadata"]["labels"]["app"]: each for each in manifests() if each["kind"] == "Deployment"}
+    assert {job["job_name"] for job in config["scrape_configs"]} == set(pods)
+    for job in config["scrape_configs"]:
+        [rule] = job["relabel_configs"]
+        app, port = rule["regex"].split(";")
+        [container] = pods[app]["spec"]["template"]["spec"]["containers"]
+        assert (app, port in {each["name"] for each in container["ports"]}) == (job["job_name"], True)
+
+
 def test_what_manifests_say_fits_together() -> None:
     """Probes ask where there is an answer, drains fit into the time that there is, and nobody is root."""
     by = {(each["kind"], each["metadata"]["name"]): each for each in manifests()}
