@@ -77,7 +77,7 @@ def test_a_web_service(back: Service) -> None:
                 assert _refused(f"http://{address}/agents/nobody/{path}?{question}") == 400
             money = "question=I%20want%20my%20money%20back"
             assert _refused(f"http://{address}/agents/triage/answer?{money}") == 409
-            assert "Pay" in _get(f"http://{address}/agents/triage/words?{money}")
+            assert "pay_back" in _get(f"http://{address}/agents/triage/words?{money}")
         finally:
             service.terminate()
 
