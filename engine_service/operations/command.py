@@ -103,7 +103,7 @@ def _show(engines: Sequence[Engine], said: argparse.Namespace) -> int:
     updates = sys.stdout.isatty() and not said.once
     interrupted = threading.Event()
     if updates:  # what interrupts a call of gRPC may get lost there
-        signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+        signal.signal(signal.SIGINT, lambda _number, _frame: interrupted.set())
     while True:
         answers = [engine.ask("ListRuns", request) for engine in engines]
         listed = [answer for answer in answers if answer is not None]
