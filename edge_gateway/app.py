@@ -27,9 +27,8 @@ from edge_gateway.settings import BootError, Settings
 from edge_gateway.tracing import Traces
 from edge_gateway.transport import engine_credentials, open_channel, reload_on_hangup, server_context
 from runwire.service import kernel
-from runwire.service.arrivals import Arrivals, listen, say_less
-from runwire.service.operations import Figures, Operations, healthy, ready
-from runwire.service.operations import desk as operators
+from runwire.service.arrivals import Arrivals, bound, listen, say_less
+from runwire.service.operations import Figures, Operations, desk_of, healthy, ready
 from runwire.service.rates import Rates
 from runwire.service.settings import host_of, is_loopback
 from runwire.service.signals import stop_signal
@@ -102,11 +101,17 @@ async def serve(settings: Settings) -> None:
             }
         )
         stack.push_async_callback(operations.close)
-        desk = await operations.begin(operators(settings, "operations_listen"))
+        desk = await operations.begin(desk_of(settings, "operations_listen"))
         servers = await _listen(settings, arrivals, bridge, pages, tls)
         kernel.settle_memory()
         await asyncio.sleep(0)  # whoever is here already need not wait for the end of the boot
-        log.info("serving", address=_bound(servers[0]), operations=desk, engine=settings.engine, tls=tls is not None)
+        log.info(
+            "serving",
+            address=bound(servers[0].sockets[0]),
+            operations=desk,
+            engine=settings.engine,
+            tls=tls is not None,
+        )
         _warn(settings)
 
         await stop.wait()
@@ -168,11 +173,6 @@ async def _listen(
         )
         servers.append(server)
     return servers
-
-
-def _bound(server: Server) -> str:
-    host, port, *_ = server.sockets[0].getsockname()
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _drain(servers: Sequence[Server], grace: float) -> None:

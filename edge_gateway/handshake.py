@@ -13,7 +13,7 @@ from websockets.typing import Subprotocol
 from edge_gateway import engines
 from edge_gateway.frames import CODECS
 from runwire.service.rates import Rates
-from runwire.service.settings import Ip, Network, holder, is_near, parsed_ip
+from runwire.service.settings import Ip, Network, holder, host_said, is_near, parsed_ip
 
 LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 """What a page on this machine calls us."""
@@ -84,8 +84,7 @@ class Handshakes:
             return "The engine is in development mode, and this came through a proxy: that lets everybody be anybody."
         if not is_near(peer, self._development_network):
             return "The engine is in development mode, which is for this machine and its named network alone."
-        host = ",".join(request.headers.get_all("Host")).lower()
-        name = host.partition("]")[0][1:] if host.startswith("[") else host.partition(":")[0]
+        name = host_said(",".join(request.headers.get_all("Host")).lower())
         address = parsed_ip(name)
         is_ours = (
             "." not in name if address is None else address.is_unspecified or is_near(name, self._development_network)

@@ -4,12 +4,11 @@ from collections.abc import Callable
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from runwire.service.operations import registry
+from runwire.service.operations import DURATION, registry
 
 CODES = {*range(1000, 1016), *range(4000, 4017)}
 """Close codes that are told apart: the protocol's, and ours. A browser may send any other."""
 OTHER = "other"
-DURATION = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 
 class Metrics:

@@ -49,8 +49,7 @@ from engine_service.workers.process import ProcessWorkers
 from engine_service.workers.task import TaskWorkers
 from runwire.service import kernel
 from runwire.service.arrivals import say_less
-from runwire.service.operations import Figures, Operations, Page, healthy, ready, seated
-from runwire.service.operations import desk as desk_of
+from runwire.service.operations import Figures, Operations, Page, desk_of, healthy, ready, seated
 from runwire.service.settings import host_of, is_loopback
 from runwire.service.signals import StoppedError, stop_signal, unless
 from runwire.service.tracing import Tracing
@@ -156,11 +155,13 @@ def _house(settings: Settings, processes: ProcessWorkers, isolations: Mapping[st
         work = replace(work, span=follower.traceparent or work.traceparent)
         return Run(work, isolations[isolation], max_event_bytes=most, survives=survives, follower=follower)
 
+    def can_go_on(agent: str) -> bool:
+        """Tell whether another engine's run of an agent can have a process of its own here."""
+        return agent in processes.agents and processes.agents[agent].isolation != "task"
+
     def make_again(work: Work) -> Run | None:
-        """Make another attempt of a run, if it can have a process of its own here."""
-        agent = processes.agents.get(work.agent)
-        run = make_run(work, agent.isolation) if agent else None
-        return run if run and run.survives else None
+        """Make another attempt of a run, if it can go on here."""
+        return make_run(work, processes.agents[work.agent].isolation) if can_go_on(work.agent) else None
 
     admission = Admission(settings.max_runs, settings.max_runs_per_user)
     # What one user's runs leave behind is bounded by what they could hold at once: it takes no other's room.
@@ -169,7 +170,7 @@ def _house(settings: Settings, processes: ProcessWorkers, isolations: Mapping[st
     store = _store(settings, journals)
     quota = Quota(store, settings.max_runs_per_user)
     resumables = Resumables(admission, quota, store.open)
-    peers = Peers(store, admission, resumables, make_again, processes.lease)
+    peers = Peers(store, admission, resumables, can_go_on, make_again, processes.lease)
     return House(admission, journals, store, quota, resumables, peers, make_run)
 
 

@@ -15,19 +15,16 @@ class Refusals:
     """Tells of them."""
 
     def __init__(self, count: Callable[[str], None]) -> None:
-        self._count = count
+        self.count = count
+        """Counts one, by its reason, that is told of elsewhere."""
         self._rates = Rates(STRANGERS)
         self._log = structlog.get_logger()
 
     def tell(self, refusal: Refusal, user_id: str = "") -> None:
         """Tell of a call that was refused, and of whose, if that is known."""
-        self._count(refusal.reason)
+        self.count(refusal.reason)
         if refusal.code is Code.UNAUTHENTICATED and self._rates.take(refusal.reason):
             return
         whose = {"user_id": user_id} if user_id else {}
         about = {"status": refusal.code.name, "reason": refusal.reason, "message": refusal.message}
         self._log.info("call refused", **about, **whose)
-
-    def count(self, reason: str) -> None:
-        """Count one that is told of elsewhere."""
-        self._count(reason)

@@ -12,7 +12,7 @@ from engine_service.stores.store import Store
 from engine_service.wire import Work
 from engine_service.workers.process import ProcessWorkers
 from engine_service.workers.taken import all_taken
-from runwire.service.operations import registry
+from runwire.service.operations import DURATION, registry
 
 MAX_MODELS = 50
 """Models that are told apart. What agents call them is theirs to choose, and so is how many there are."""
@@ -33,7 +33,6 @@ WORTH_AN_ALERT = ("TOO_MANY_RUNS", "NO_PLACE", "NO_ROOM_FOR_RESUMABLE_RUNS", "ST
 
 FIRST = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 BIRTH = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
-DURATION = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 """Bounds of what is sorted by how long it took, in seconds."""
 
 

@@ -12,7 +12,7 @@ from engine_service.operations.servicer import Operators
 from engine_service.runs.refusal import Code, Refusal
 from runwire.service.operations import Page
 from runwire.service.responses import JSON, TYPES, response, text
-from runwire.service.settings import parsed_ip
+from runwire.service.settings import host_said, parsed_ip
 
 WEB = Path(__file__).parent / "web"
 STATUSES = {Code.UNAUTHENTICATED: http.HTTPStatus.UNAUTHORIZED, Code.PERMISSION_DENIED: http.HTTPStatus.FORBIDDEN}
@@ -44,7 +44,7 @@ class Pages:
 
 def _is_here(host: str) -> bool:
     """Tell whether an address is this machine's by what nobody else can make point here."""
-    name = host.partition("]")[0][1:] if host.startswith("[") else host.partition(":")[0]
+    name = host_said(host)
     return name == "localhost" or parsed_ip(name) is not None
 
 

@@ -47,10 +47,12 @@ class Peers:
         store: Store,
         admission: Admission,
         resumables: Resumables,
+        can_go_on: Callable[[str], bool],
         make_again: Callable[[Work], Run | None],
         on_renewed: Callable[[float], None],
     ) -> None:
         self._store = store
+        self._can_go_on = can_go_on
         self._make_again = make_again
         self._admission = admission
         self._resumables = resumables
@@ -172,7 +174,7 @@ class Peers:
             self._admission.check(user_id, info.run_id, info.service)
         except Refusal:
             return None
-        if self._resumables.find(user_id, info.run_id) or not self._make_again(Work(info.run_id, user_id, info.agent)):
+        if self._resumables.find(user_id, info.run_id) or not self._can_go_on(info.agent):
             return None
         return self._admission.reserve()
 

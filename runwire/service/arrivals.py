@@ -123,6 +123,12 @@ def listen(host: str, port: int, arrivals: Arrivals) -> list[Listener]:
     return listeners
 
 
+def bound(listening: socket.socket) -> str:
+    """Return where a socket listens, as HOST:PORT."""
+    host, port, *_ = listening.getsockname()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def say_less() -> None:
     """Log that nobody more is let in once a minute, and not for each attempt; and nothing of who sends no HTTP."""
     loop, rates, log = asyncio.get_running_loop(), Rates(1), structlog.get_logger()

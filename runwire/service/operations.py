@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from runwire.service.arrivals import Arrivals, Listener, listen
+from runwire.service.arrivals import Arrivals, Listener, bound, listen
 from runwire.service.responses import method_of, not_allowed, response, text
 from runwire.service.settings import BootError, ServiceSettings, host_of, is_loopback
 
@@ -26,6 +26,9 @@ FRESH = 1.0
 """Seconds for which figures are given out again: many who ask cost no more than one."""
 
 OPEN = "application/openmetrics-text"
+
+DURATION = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+"""Bounds by which runs and sockets are sorted, in seconds: by how long they took."""
 
 Page = Callable[[Request, str], Awaitable[Response]]
 """Answers a request that comes from a host."""
@@ -54,7 +57,7 @@ def registry(service: str) -> CollectorRegistry:
     return made
 
 
-def desk(settings: ServiceSettings, field: str) -> Desk:
+def desk_of(settings: ServiceSettings, field: str) -> Desk:
     """Return the address that a setting has."""
     return Desk(f"{settings.prefix}{field.upper()}", getattr(settings, field), settings.is_named(field))
 
@@ -69,7 +72,8 @@ class Operations:
 
     async def begin(self, desk: Desk) -> str:
         """Listen, and return where. Raises BootError."""
-        for listener in seated(desk, self._listen):
+        listeners = seated(desk, self._listen)
+        for listener in listeners:
             server = await serve(
                 _none,
                 sock=listener,
@@ -82,9 +86,8 @@ class Operations:
                 logger=SILENT,
             )
             self._servers.append(server)
-        host, port, *_ = self._servers[0].sockets[0].getsockname()
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        if not is_loopback(host):
+        address = bound(listeners[0])
+        if not is_loopback(host_of(address)):
             structlog.get_logger().warning("figures are open to whoever reaches them", address=address)
         return address
 

@@ -179,6 +179,11 @@ def host_of(address: str) -> str:
     return address.rpartition(":")[0].strip("[]")
 
 
+def host_said(header: str) -> str:
+    """Return the host of what a request says in `Host`, with a port or without."""
+    return header.partition("]")[0][1:] if header.startswith("[") else header.partition(":")[0]
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether a host is this machine, and seen from nowhere else."""
     found = parsed_ip(host)
