@@ -107,19 +107,17 @@ class RunTrace:
     def ended(self, event: pb.Event) -> None:
         """End every span there is."""
         self._now = time.time_ns()
-        for span in reversed(self._open.values()):
-            span.end(self._time(event))
         self._finish(self._root, event)
-        self._close()
+        self._close(self._time(event))
 
     def left(self, why: str, usage: pb.Usage | None = None) -> None:  # noqa: ARG002 - the next attempt tells
         """End every span there is: nothing more will be known."""
-        for span in reversed(self._open.values()):
-            span.end()
         self._root.set_attribute(names.ENDING, why)
-        self._close()
+        self._close(time.time_ns())
 
-    def _close(self) -> None:
+    def _close(self, at: int) -> None:
+        for span in reversed(self._open.values()):
+            span.end(at)
         self._open.clear()
         self._root.set_attribute(names.EVENTS, self._events)
         if self._dropped:
