@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 import structlog
 
+from engine_service.broker.messages import Serve
 from engine_service.calls.health import SERVICE_NAME as HEALTH
 from engine_service.calls.health import Health
 from engine_service.calls.identity import DevelopmentIdentity, Identity, JwtIdentity, Scopes
@@ -42,10 +43,13 @@ from engine_service.runtime import registry
 from engine_service.settings import BootError, Settings
 from engine_service.stores.memory import MemoryJournals, MemoryStore
 from engine_service.stores.store import AwayError, Store
-from engine_service.wire import GRACE, Description, Terms, Work
-from engine_service.workers import Workers
+from engine_service.wire import GRACE, Description, JailTerms, Terms, Work
+from engine_service.workers import NONE, Workers
+from engine_service.workers.broker import BrokerError, BrokerProcess
 from engine_service.workers.cgroups import Cgroups
-from engine_service.workers.process import ProcessWorkers
+from engine_service.workers.home import Home
+from engine_service.workers.process import OnChange, ProcessWorkers
+from engine_service.workers.processes import Processes
 from engine_service.workers.task import TaskWorkers
 from runwire.service import kernel
 from runwire.service.arrivals import say_less
@@ -93,23 +97,26 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             health.set(is_serving=is_serving)
 
     async with AsyncExitStack() as stack:
-        cgroups = Cgroups.delegated(settings.run_memory)  # before anything is started: it will be in there, too
-        terms = _terms(settings)
-        metrics = Metrics()
-        processes = ProcessWorkers(terms, settings.import_timeout, settings.max_spares, tell, cgroups, metrics)
+        cgroups = Cgroups.delegated(
+            settings.run_memory, settings.max_runs_per_user
+        )  # before anything is started: it will be in there, too
+        metrics, day = Metrics(), Day(settings.tokens_per_user_per_day)
+        terms, broker = await unless(stop, _begin_broker(settings, day, stack))
+        processes = _processes(settings, terms, tell, cgroups, metrics, broker)
         stack.push_async_callback(processes.shut_down)
         identity = await unless(stop, _identity(settings))
         await unless(stop, processes.begin())
-        isolations: dict[str, Workers] = {"process": processes, **_tasks(terms, processes.agents)}
+        isolations: dict[str, Workers] = {**processes.by_isolation, **_tasks(terms, processes.agents)}
         follow, stop_following = _follow(settings, metrics)
         stack.push_async_callback(stop_following)
         house = _house(settings, processes, isolations, follow)
         stack.push_async_callback(house.store.close)
+        day.store = house.store
         await unless(stop, _begin(house))
         _watch(metrics, settings, processes, house)
         refusals = Refusals(metrics.refused)
         operators = Operators(identity, refusals)
-        roster = Roster(house.admission, house.resumables, house.peers, lambda: processes.zygote)
+        roster = Roster(house.admission, house.resumables, house.peers)
         operations = Operations(_pages(metrics, health) | OperatorsPages(roster, operators).all())
         stack.push_async_callback(operations.close)
         desk = await operations.begin(desk_of(settings, "operations_listen"))
@@ -125,9 +132,14 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         tell(is_serving=True)
         kernel.settle_memory()
         await asyncio.sleep(0)  # whoever is here already need not wait for the end of the boot
-        about = {"operations": desk, "admin": at, "tls": certificates is not None, "cgroups": cgroups is not None}
+        about = {
+            "operations": desk,
+            "admin": at,
+            "tls": certificates is not None,
+            "cgroups": cgroups is not None,
+        }
         log.info("serving", address=address, agents=list(processes.agents), **about)
-        _warn(settings, is_sharing="task" in isolations)
+        _warn(settings, processes.agents)
 
         await stop.wait()
 
@@ -148,7 +160,7 @@ class House(NamedTuple):
     make_run: Callable[[Work, str], Run]
 
 
-def _house(settings: Settings, processes: ProcessWorkers, isolations: Mapping[str, Workers], follow: Follow) -> House:
+def _house(settings: Settings, processes: Processes, isolations: Mapping[str, Workers], follow: Follow) -> House:
     def make_run(work: Work, isolation: str) -> Run:
         survives = isolation != "task"  # nobody could see to it that a task has ended
         most, follower = settings.max_event_bytes, follow(work)
@@ -187,7 +199,7 @@ async def _nothing() -> None:
     pass
 
 
-def _watch(metrics: Metrics, settings: Settings, processes: ProcessWorkers, house: House) -> None:
+def _watch(metrics: Metrics, settings: Settings, processes: Processes, house: House) -> None:
     """Have figures of all that there is."""
     metrics.watch(house.admission, processes, house.journals, (settings.max_runs, settings.resume_memory))
     if settings.store:
@@ -215,9 +227,13 @@ def _admin(settings: Settings, operating: Operating, identity: Identity, refusal
     return server
 
 
-def _warn(settings: Settings, *, is_sharing: bool) -> None:
+def _warn(settings: Settings, agents: Mapping[str, Description]) -> None:
     """Say what an operator should know, and may not have meant."""
     log = structlog.get_logger()
+    is_sharing = any(agent.isolation == "task" for agent in agents.values())
+    free = [agent.name for agent in agents.values() if agent.isolation != "jail"]
+    if settings.isolation == "jail" and free:
+        log.warning("agents that are in no jail, since they say so themselves", agents=free)
     if not settings.assistant_model:
         log.info("there is no assistant: set RUNWIRE_ENGINE_ASSISTANT_MODEL, and OPENAI_BASE_URL or OPENAI_API_KEY")
     if settings.development:
@@ -230,7 +246,62 @@ def _warn(settings: Settings, *, is_sharing: bool) -> None:
         log.warning("agents run as root, as the engine does: set RUNWIRE_ENGINE_RUN_AS to a user with fewer rights")
 
 
-def _terms(settings: Settings) -> Terms:
+class Day:
+    """Counts what users may use of models in a day, once there is a store."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self.store: Store | None = None
+
+    async def spend(self, pays: str, tokens: int) -> int | None:
+        """Count tokens, and return what is left; None where there is no limit."""
+        if self._limit is None or self.store is None:
+            return None
+        return max(self._limit - await self.store.spend(pays, tokens), 0)
+
+
+async def _begin_broker(settings: Settings, day: Day, stack: AsyncExitStack) -> tuple[Terms, BrokerProcess | None]:
+    """Start the broker, if there are model servers to be reached through it, and say what zygotes are to know."""
+    home = stack.enter_context(Home(_user(settings.run_as))).path
+    upstreams = settings.model_servers
+    if not upstreams:
+        return _terms(settings, home, ""), None
+    if not importlib.util.find_spec("aiohttp"):
+        raise BootError("UPSTREAMS: runs reach them through aiohttp: pip install 'runwire[broker]'")
+    broker = BrokerProcess(Serve(upstreams, settings.tokens_per_run), day.spend)
+    stack.push_async_callback(broker.close)
+    try:
+        await broker.begin()
+    except BrokerError as error:
+        raise BootError(str(error)) from error
+    return _terms(settings, home, broker.address), broker
+
+
+def _processes(
+    settings: Settings,
+    terms: Terms,
+    tell: OnChange,
+    cgroups: Cgroups | None,
+    metrics: Metrics,
+    broker: BrokerProcess | None,
+) -> Processes:
+    """Return who gives runs processes of their own."""
+
+    def make(terms: Terms, on_change: OnChange) -> ProcessWorkers:
+        most, patience = settings.max_spares, settings.import_timeout
+        return ProcessWorkers(terms, patience, most, on_change, cgroups, metrics, broker or NONE)
+
+    jail = JailTerms(
+        home=terms.home,
+        read=settings.jail_read,
+        disk=settings.jail_disk,
+        require=settings.jail_require,
+        environ=settings.jail_env,
+    )
+    return Processes(terms, jail, tell, make)
+
+
+def _terms(settings: Settings, home: str, broker: str) -> Terms:
     assistant = settings.assistant_model is not None
     if assistant and not importlib.util.find_spec("httpx2"):
         raise BootError("ASSISTANT_MODEL: the assistant calls its model with httpx2: pip install 'runwire[assistant]'")
@@ -250,11 +321,14 @@ def _terms(settings: Settings) -> Terms:
         isolation=settings.isolation,
         assistant_model=settings.assistant_model,
         user=_user(settings.run_as),
+        home=home,
+        upstreams=tuple(settings.upstreams),
+        broker=broker,
     )
 
 
 def _servicer(
-    settings: Settings, identity: Identity, processes: ProcessWorkers, house: House, refusals: Refusals
+    settings: Settings, identity: Identity, processes: Processes, house: House, refusals: Refusals
 ) -> Servicer:
     return Servicer(
         agents=lambda: processes.agents,

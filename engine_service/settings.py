@@ -1,14 +1,38 @@
 """What can be set, from the environment and as flags."""
 
-from typing import Self
+from typing import Annotated, Literal, Self
 
-from pydantic import ByteSize, Field, FilePath, HttpUrl, PositiveFloat, PositiveInt, SecretStr, model_validator
-from pydantic_settings import CliImplicitFlag, CliSuppress, SettingsConfigDict
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    Field,
+    FilePath,
+    HttpUrl,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    model_validator,
+)
+from pydantic_settings import CliImplicitFlag, CliSuppress, NoDecode, SettingsConfigDict
 
+from engine_service.broker.upstream import Upstream, named
 from engine_service.wire import Isolation
-from runwire.service.settings import Address, BootError, Endpoint, Items, ServiceSettings, Size, is_loopback
+from runwire.service.settings import (
+    Address,
+    BootError,
+    Endpoint,
+    Items,
+    Pairs,
+    ServiceSettings,
+    Size,
+    is_loopback,
+    items,
+)
 
 __all__ = ["BootError", "Settings"]
+
+Layer = Literal["network", "files", "syscalls", "environment", "capabilities", "disk", "agents"]
+REQUIRED: tuple[Layer, ...] = ("network", "files", "syscalls", "environment", "capabilities")
 
 
 class Settings(ServiceSettings):
@@ -36,7 +60,25 @@ class Settings(ServiceSettings):
     )
     import_timeout: PositiveFloat = Field(60, description="seconds that importing the agents may take")
     run_as: str | None = Field(None, description="user whose rights agents have; for an engine that root starts")
-    isolation: Isolation = Field("process", description="where runs of agents happen that don't say: process, or task")
+    isolation: Isolation = Field(
+        "process", description="where runs of agents happen that don't say: process, jail or task"
+    )
+    jail_read: Items = Field((), description="files and folders that runs in a jail may read, besides what is needed")
+    jail_env: Items = Field((), description="variables of the engine's environment that runs in a jail have")
+    jail_disk: Size = Field(ByteSize(64 * 1024 * 1024), description="bytes that a run in a jail may write")
+    jail_require: Annotated[tuple[Layer, ...], NoDecode, BeforeValidator(items)] = Field(
+        REQUIRED, description="layers of the jail without which the engine doesn't start"
+    )
+    upstreams: Pairs = Field({}, description="model servers that runs reach without their keys: openai=https://…/v1, …")
+    upstream_keys: Pairs = Field({}, description="files that have their keys: openai=/run/secrets/openai, …")
+    upstream_auth: Pairs = Field(
+        {}, description="how a key is sent: bearer, which is usual, or a header's name, like anthropic=x-api-key"
+    )
+    upstream_allow: Pairs = Field({}, description="ways out of the provider that are let be: openai=tools+addresses, …")
+    tokens_per_run: PositiveInt | None = Field(None, description="tokens of models that one run may use")
+    tokens_per_user_per_day: PositiveInt | None = Field(
+        None, description="the same for a user and a day; needs a STORE"
+    )
     max_runs: PositiveInt = Field(256, description="runs at once")
     max_runs_per_user: PositiveInt = Field(8, description="runs at once of one user")
     max_spares: int = Field(
@@ -124,6 +166,26 @@ class Settings(ServiceSettings):
     def _shares_what_it_can_reach(self) -> Self:
         if self.store and self.store.get_secret_value().partition("://")[0] not in STORES:
             raise ValueError(f"STORE begins with one of {', '.join(f'{scheme}://' for scheme in STORES)}")
+        return self
+
+    @property
+    def model_servers(self) -> tuple[Upstream, ...]:
+        """The model servers that are named. Raises ValueError with what is wrong."""
+        return named(self.upstreams, self.upstream_keys, self.upstream_auth, self.upstream_allow)
+
+    @model_validator(mode="after")
+    def _knows_its_upstreams(self) -> Self:
+        servers = self.model_servers
+        if (self.tokens_per_run or self.tokens_per_user_per_day) and not servers:
+            raise ValueError(
+                "TOKENS_PER_RUN and TOKENS_PER_USER_PER_DAY are counted on the way to UPSTREAMS: name some"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _counts_days_together(self) -> Self:
+        if self.tokens_per_user_per_day and not self.store:
+            raise ValueError("TOKENS_PER_USER_PER_DAY is counted in a STORE: set one, or TOKENS_PER_RUN")
         return self
 
     @model_validator(mode="after")

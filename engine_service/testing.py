@@ -94,8 +94,11 @@ async def run(
     kept = _Kept(answer or _nobody)
     shared = Shared.of(work, kept, {each.name: each for each in (root, *rest)}, TERMS, is_alone=True)
     kept.shared = shared
-    with suppress(AgentError):  # its terminal event has been said
-        await perform(root, root.name, input, shared)
+    try:
+        with suppress(AgentError):  # its terminal event has been said
+            await perform(root, root.name, input, shared)
+    finally:
+        shared.folder.close()
     told = Outcome(root.name, TERMS.max_event_bytes).take(bytes(kept.frames))
     if kept.wrong:
         raise AssertionError(kept.wrong)

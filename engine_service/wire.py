@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from dataclasses import fields as dataclass_fields
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 from runwire.v1 import events_pb2 as pb
@@ -19,7 +20,7 @@ from runwire.v1.engine_pb2 import RunInfo, RunRequest, RunResponse
 
 from runwire.service import varint
 
-Isolation = Literal["process", "task"]
+Isolation = Literal["jail", "process", "task"]
 """Where a run can happen."""
 
 GRACE = 2.0
@@ -265,6 +266,8 @@ class Work:
     """When its first attempt began."""
     recovery: Recovery | None = None
     """What it goes on from, if it isn't the first attempt."""
+    token: str = ""
+    """What it shows to the broker, which then knows whose it is. Worth nothing after the run."""
 
     @property
     def pays(self) -> str:
@@ -306,6 +309,9 @@ class Work:
         return labels | {name: value for name, value in more.items() if value}
 
 
+PLACEHOLDER = "runwire-gives-each-run-its-own"
+"""The key of every model server until a run begins: clients want one when they are made."""
+
 FIRST = Work("run", "user", "", "What?", deadline=datetime.datetime.now(datetime.UTC))
 """What a process rehearses before there are users. No agent of anybody's can have no name."""
 
@@ -323,8 +329,32 @@ class Description:
     is_forked: bool
 
 
+class NonsenseError(Exception):
+    """What a zygote told means nothing."""
+
+
 class RegistryError(Exception):
     """The agents cannot be had as they were named. The message says what to do."""
+
+
+@dataclass(frozen=True)
+class JailTerms:
+    """What the engine wants of a jail."""
+
+    home: str
+    """The folder that its runs' own are in."""
+    read: tuple[str, ...]
+    """What may be read, besides what is needed."""
+    disk: int
+    """Bytes that a run may write."""
+    require: tuple[str, ...]
+    """The layers without which there is no jail."""
+    environ: tuple[str, ...]
+    """Variables of the engine's environment that it has, besides its own."""
+    missing: tuple[str, ...] = ()
+    """Those that there are not, once that is known."""
+    own: str = ""
+    """The zygote's own folder, which its runs can read, once there is one."""
 
 
 @dataclass(frozen=True)
@@ -344,6 +374,14 @@ class Terms:
     """Modules whose agents are started afresh. They are not imported here."""
     user: tuple[int, int] | None = None
     """Whose rights to take on, before anything of the agents is imported: a user, and a group."""
+    home: str = ""
+    """The folder that runs' own folders are in."""
+    jail: JailTerms | None = None
+    """What its runs must not have, if it is to be a jail's."""
+    upstreams: tuple[str, ...] = ()
+    """Model servers that runs reach through the broker."""
+    broker: str = ""
+    """Where that is: HOST:PORT. In a jail, the zygote knows better."""
 
     def encoded(self) -> str:
         """Write the terms for a command line."""
@@ -353,9 +391,14 @@ class Terms:
     def read(cls, text: str) -> Self:
         """Read them from there, where lists are all there is."""
         told: dict[str, Any] = json.loads(text)
-        for name in ("modules", "apart", "user"):
-            told[name] = told[name] and tuple(told[name])
-        return cls(**told)
+        jail: dict[str, Any] | None = told.pop("jail")
+        return cls(**_tuples(told), jail=JailTerms(**_tuples(jail)) if jail else None)
+
+
+def _tuples(told: dict[str, Any]) -> dict[str, Any]:
+    """Return what was told, with tuples where JSON has lists."""
+    listed: dict[str, list[Any]] = {name: value for name, value in told.items() if isinstance(value, list)}
+    return told | {name: tuple(value) for name, value in listed.items()}
 
 
 FORK, EXEC = b"fork", b"exec"
@@ -400,6 +443,15 @@ class NotImported:
 
 
 @dataclass(frozen=True)
+class Jailed:
+    """The jail is closed. The socket that listens in it for the broker comes along, if there is to be one."""
+
+    holds: list[str]
+    missing: dict[str, str]
+    """Layers that there are not, and why."""
+
+
+@dataclass(frozen=True)
 class Watched:
     """A file that an agent's author may change."""
 
@@ -414,6 +466,8 @@ class Ready:
     exits: int
     left: list[str]
     """Connections that were left open when agents warmed up, and are closed now."""
+    opened: list[str]
+    """What agents' modules opened at their import. Runs have it."""
 
 
 @dataclass(frozen=True)
@@ -438,10 +492,16 @@ class Exited:
     status: int
 
 
-Told = Importing | WarmingUp | Imported | NotImported | Watched | Ready | Forked | NotForked | Exited
+Told = Jailed | Importing | WarmingUp | Imported | NotImported | Watched | Ready | Forked | NotForked | Exited
 """What a zygote tells the engine."""
 
 _TOLD = {kind.__name__: kind for kind in get_args(Told)}
+
+
+PLAIN_TYPES: dict[str, type] = {
+    each: kind for kind in (str, int, bool, list, dict) for each in (f"<class '{kind.__name__}'>", kind.__name__)
+}
+"""Types of fields, as they are written."""
 
 
 def told(message: Told) -> bytes:
@@ -450,12 +510,26 @@ def told(message: Told) -> bytes:
 
 
 def heard(data: bytes) -> Told:
-    """Read it."""
-    name, fields = json.loads(data)
-    if name == Imported.__name__:
-        return Imported(Description(**fields["agent"]))
-    message: Told = _TOLD[name](**fields)
+    """Read it. Raises NonsenseError: agents' modules are where it is told, and may tell it themselves."""
+    try:
+        name, fields = json.loads(data)
+        if name == Imported.__name__:
+            fields = {"agent": Description(**fields["agent"])}
+            _check(Description, vars(fields["agent"]))
+        message: Told = _TOLD[name](**fields)
+        _check(type(message), fields)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise NonsenseError(f"a zygote tells what means nothing: {error}") from error
     return message
+
+
+def _check(kind: type, fields: Mapping[str, Any]) -> None:
+    """Find each field of the type that it has to be. Raises TypeError."""
+    for about in dataclass_fields(kind):
+        wanted, value = str(about.type), fields[about.name]
+        kind_of = PLAIN_TYPES.get(wanted.partition("[")[0])
+        if kind_of and type(value) is not kind_of:
+            raise TypeError(f"{about.name} is {value!r}"[:100])
 
 
 WORK = 1
@@ -464,6 +538,8 @@ ANSWER = 2
 """How a question was settled, as an `InputAnswered`."""
 SAVED = 3
 """That a checkpoint is where it survives the engine: its number."""
+CALLED = 4
+"""What a call to a model through the broker took, as a `ModelCalled`."""
 
 _HEAD = struct.Struct("!BI")
 

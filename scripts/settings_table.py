@@ -11,6 +11,8 @@ def row(prefix: str, name: str, default: object, description: str) -> str:
     """Write one setting as a row."""
     if isinstance(default, tuple):
         default = ",".join(default)
+    if isinstance(default, dict):
+        default = ",".join(f"{key}={value}" for key, value in default.items())
     if isinstance(default, float):
         default = f"{default:g}"
     if isinstance(default, bool):

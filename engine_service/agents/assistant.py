@@ -26,7 +26,6 @@ Chunk = Any
 class Assistant(Agent):
     """Talks with you."""
 
-    isolation = "process"
     client: ClassVar[httpx2.AsyncClient] = httpx2.AsyncClient(timeout=PATIENCE)
     """Made once, since it takes a while, and used by none before the fork: each run's process has its own."""
 

@@ -10,7 +10,7 @@ from engine_service.runs.admission import Admission
 from engine_service.stores.memory import MemoryJournals
 from engine_service.stores.store import Store
 from engine_service.wire import Work
-from engine_service.workers.process import ProcessWorkers
+from engine_service.workers.processes import Processes
 from engine_service.workers.taken import all_taken
 from runwire.service.operations import DURATION, registry
 
@@ -65,10 +65,10 @@ class Metrics:
         self._memory = self._gauge("run_memory_bytes", "Memory that runs' processes share with nobody.")
 
     def watch(
-        self, admission: Admission, processes: ProcessWorkers, journals: MemoryJournals, limits: tuple[int, int]
+        self, admission: Admission, processes: Processes, journals: MemoryJournals, limits: tuple[int, int]
     ) -> None:
         """Have the figures of what there is."""
-        self._admission, self._processes = admission, processes
+        self._admission = admission
         max_runs, journal_limit = limits
         about = {
             "runs": ("Runs that go on.", lambda: len(admission.runs())),
@@ -97,7 +97,7 @@ class Metrics:
     async def refresh(self) -> None:
         """Measure what takes a while, anew."""
         pids = [run.pid for run in self._admission.runs() if run.pid]
-        found = await asyncio.to_thread(all_taken, pids, self._processes.zygote)
+        found = await asyncio.to_thread(all_taken, pids)
         self._memory.set(sum(each.memory for each in found.values()))
 
     def follow(self, work: Work) -> "Measured":

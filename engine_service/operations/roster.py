@@ -3,7 +3,7 @@
 import asyncio
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from runwire.operations.v1 import operations_pb2 as pb
@@ -29,11 +29,10 @@ class Stopped(NamedTuple):
 class Roster:
     """Lists runs, and stops them."""
 
-    def __init__(self, admission: Admission, resumables: Resumables, peers: Peers, zygote: Callable[[], int]) -> None:
+    def __init__(self, admission: Admission, resumables: Resumables, peers: Peers) -> None:
         self._admission = admission
         self._resumables = resumables
         self._peers = peers
-        self._zygote = zygote
         self._engine = f"{platform.node()}/{os.getpid()}"
 
     async def list(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
@@ -43,7 +42,7 @@ class Roster:
             for run in self._admission.runs()
             if request.user_id in {"", run.work.user_id} and request.agent in {"", run.work.agent}
         ]
-        taken = await asyncio.to_thread(all_taken, [run.pid for run in wanted if run.pid], self._zygote())
+        taken = await asyncio.to_thread(all_taken, [run.pid for run in wanted if run.pid])
         runs = [self._status(run, taken.get(run.pid or 0)) for run in wanted if not run.is_over]
         return pb.ListRunsResponse(engine=self._engine, runs=sorted(runs, key=_began))
 

@@ -6,6 +6,9 @@ import sys
 
 from engine_service.runtime import child, registry, wait_for
 from engine_service.runtime.agent import Agent
+from engine_service.runtime.credentials import Credentials
+from engine_service.runtime.folder import Folder
+from engine_service.runtime.jail import Jail
 from engine_service.runtime.warm_up import Rehearsal
 from engine_service.wire import Terms
 from runwire.service.kernel import PR_SET_DUMPABLE
@@ -17,12 +20,23 @@ def main() -> None:
     wait_for.mend()
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     terms = Terms.read(sys.argv[3])
-    work, events = int(sys.argv[1]), int(sys.argv[2])
+    work, events, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[4]
+    credentials = Credentials(terms.upstreams, terms.broker)
+    credentials.announce()
+    port = int(terms.broker.rpartition(":")[2] or 0)
+    jail = Jail.inside(terms.jail, port) if terms.jail else None
     for descriptor in (work, events):
         os.set_inheritable(descriptor, False)
-    agents: dict[str, type[Agent]] = {**registry.load(terms.modules), Rehearsal.name: Rehearsal}
+    agents: dict[str, type[Agent]] = {
+        **registry.at_home(registry.load(terms.modules), terms),
+        Rehearsal.name: Rehearsal,
+    }
     child.ignore_stops()
-    child.live(work, events, agents, terms, child.data() + terms.memory)
+    credentials.find()
+    memory = child.data() + terms.memory
+    if jail:
+        jail.confine(folder)
+    child.live(work, events, child.Given(agents, terms, credentials, Folder(folder)), memory)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import time
 import traceback
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, overload
 
@@ -21,14 +22,16 @@ from runwire.v1.engine_pb2 import ROLE_USER, RunRequest
 from engine_service.clock import Clock
 from engine_service.runtime.asking import Asking, Questions, Reply
 from engine_service.runtime.attempt import Attempt, Interrupted
+from engine_service.runtime.brokered import Brokered
 from engine_service.runtime.event_writer import EventTooLargeError, EventWriter, Sink, Speech
+from engine_service.runtime.folder import Folder
 from engine_service.runtime.open_calls import AROUND, Around, OpenCalls
 from engine_service.runtime.plain import is_plain, parameters, struct, text
 from engine_service.runtime.sub_agents import SubAgents
 from engine_service.runtime.threads import in_thread
 from engine_service.runtime.tool_calls import MAX_NAME, ToolCalls, since
 from engine_service.usage import MOST, Meter
-from engine_service.wire import ANSWER, EVENT, LAST, NANOSECONDS, SAVED, USAGE, Isolation, Terms, Work
+from engine_service.wire import ANSWER, CALLED, EVENT, LAST, NANOSECONDS, SAVED, USAGE, Isolation, Terms, Work
 
 T = TypeVar("T")
 INCIDENT = "_runwire_incident"
@@ -118,6 +121,8 @@ class Shared(NamedTuple):
     clock: Clock
     asking: Asking
     attempt: Attempt
+    folder: Folder
+    brokered: Brokered
     is_alone: bool
     """Whether no other run is in this process."""
 
@@ -131,13 +136,15 @@ class Shared(NamedTuple):
         on_clock: Callable[[Clock], None] | None = None,
         *,
         is_alone: bool,
+        folder: Folder | None = None,
     ) -> "Shared":
         """Make what a new run needs, whose time begins now."""
         attempt, last_seq = (work.recovery.attempt, work.recovery.last_seq) if work.recovery else (1, 0)
         writer, calls = EventWriter(sink, terms.max_event_bytes, last_seq), OpenCalls(attempt)
         clock = Clock(terms.seconds, time.monotonic())
         asking = Asking(writer, calls, clock, terms.ask_timeout, on_clock)
-        return cls(work, writer, agents, calls, clock, asking, Attempt(work, writer, asking), is_alone)
+        about = (folder or Folder(), Brokered(), is_alone)
+        return cls(work, writer, agents, calls, clock, asking, Attempt(work, writer, asking), *about)
 
     def hear(self, tag: int, body: bytes) -> None:
         """Hear what the engine says during the run. Another word is of an engine that is newer than we are."""
@@ -145,6 +152,8 @@ class Shared(NamedTuple):
             self.asking.hear(body)
         elif tag == SAVED:
             self.attempt.hear(body)
+        elif tag == CALLED:
+            self.brokered.hear(body)
 
     def stop(self) -> None:
         """Hear that the run is told to stop."""
@@ -198,6 +207,11 @@ class RunContext:
     def agent(self) -> str:
         """This agent's path: `triage`, or `triage/resolver` for a sub-agent."""
         return self._path
+
+    @property
+    def files(self) -> Path:
+        """The run's own folder: empty at first, and gone with it. In a jail it is all that can be written to."""
+        return self._shared.folder.path
 
     @property
     def is_alone(self) -> bool:
@@ -275,11 +289,20 @@ class RunContext:
             to_first_word=_seconds(to_first_word),
             **{figure: min(max(many, 0), MOST) for figure, many in tokens.items()},
         )
+        self._shared.brokered.is_needless = True
+        self._tell_called(called)
+        await self._writer.drain()
+
+    def _tell_called(self, called: pb.ModelCalled) -> None:
         self._meter.count(called)
         self._writer.put(self._path, model_called=called)
         if usage := self._meter.root.usage:
             self._writer.tell(USAGE, usage.SerializeToString())
-        await self._writer.drain()
+
+    def hear_called(self, calls: Iterable[pb.ModelCalled]) -> None:
+        """Hear of calls to models that the agent has not told of."""
+        for called in calls:
+            self._tell_called(called)
 
     @overload
     async def call(self, tool: Callable[..., Awaitable[T]], /, **arguments: Any) -> T: ...
@@ -368,7 +391,7 @@ class RunContext:
             there = ", ".join(filter(None, self._agents))
             raise LookupError(
                 f"there is no agent named {agent!r} to delegate to; there are {there}, "
-                "and one with `fork = False` is there for its like alone"
+                "and one with `fork = False`, or in a jail, is there for its like alone"
             )
         return await perform(self._agents[agent], f"{self._path}/{agent}", input, self._shared, self._meter)
 
@@ -385,6 +408,13 @@ async def perform(agent: type[Agent], path: str, input: str, shared: Shared, abo
     meter = Meter(above, shared.work.recovery.usage if root and shared.work.recovery else b"")
     context, writer = RunContext(shared, path, meter), shared.writer
 
+    if root:
+        shared.brokered.begin(context.hear_called)
+
+    def catch_up() -> None:
+        if root:
+            shared.brokered.finish()
+
     def end(*, bounded: bool = False, **kind: pb.AgentCompleted | pb.AgentFailed | pb.AgentCancelled) -> None:
         shared.asking.end(context.questions)
         writer.put(path, tag=LAST if root else EVENT, bounded=bounded, **kind)
@@ -400,11 +430,13 @@ async def perform(agent: type[Agent], path: str, input: str, shared: Shared, abo
     try:
         await writer.drain()
         output, data = _answer(await agent().run(context, input))
+        catch_up()
         completed = pb.AgentCompleted(
             output=text(output), data=struct(data), elapsed=since(started), usage=context.usage
         )
         end(bounded=True, agent_completed=completed)
     except BaseException as error:
+        catch_up()
         if isinstance(error, asyncio.CancelledError) and _told_to_stop():
             cancelled = pb.AgentCancelled(reason="The agent was told to stop.", usage=context.usage)
             end(agent_cancelled=cancelled)

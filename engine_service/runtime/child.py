@@ -13,13 +13,16 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from engine_service.clock import Clock
 from engine_service.runtime import trace
 from engine_service.runtime.agent import Agent, AgentError, Shared, perform
+from engine_service.runtime.credentials import Credentials
+from engine_service.runtime.folder import Folder
 from engine_service.runtime.inheritance import run_exit_functions
 from engine_service.wire import GRACE, WORK, Terms, Words, Work
 
@@ -44,17 +47,26 @@ def _ignore(_: int, __: FrameType | None) -> None:
     pass
 
 
-def live(work: int, events: int, agents: Mapping[str, type[Agent]], terms: Terms, memory: int) -> NoReturn:
+class Given(NamedTuple):
+    """What a run is given, besides its work."""
+
+    agents: Mapping[str, type[Agent]]
+    terms: Terms
+    credentials: Credentials
+    folder: Folder
+
+
+def live(work: int, events: int, given: Given, memory: int) -> NoReturn:
     """Do one run, with so much memory at most, and end the process, whatever the agent left behind."""
     status, ours = 1, os.getpid()
     worked = False
     try:
-        _limit(memory, terms.seconds)
+        _limit(memory, given.terms.seconds)
         # Not asyncio.run: it would wait for threads and tasks that the agent forgot. They end with the process.
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         worked = True
-        worked = loop.run_until_complete(_live(work, events, agents, terms))
+        worked = loop.run_until_complete(_live(work, events, given))
         status = 0
     except SystemExit as error:  # from a task of the agent's that nobody awaits
         status = error.code if isinstance(error.code, int) else 1
@@ -85,20 +97,21 @@ def data() -> int:
 
     What the agents' modules take is there already, and shared: a run may have so much more.
     """
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmData:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    with suppress(PermissionError):  # in a jail, a process that was started afresh may not look
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmData:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-async def _live(work: int, events: int, agents: Mapping[str, type[Agent]], terms: Terms) -> bool:
+async def _live(work: int, events: int, given: Given) -> bool:
     engine, sink = socket.socket(fileno=work), PipeSink(events)
     for side in (engine, sink):
         os.register_at_fork(after_in_child=side.close)  # whatever the agent forks is not this run
-    return await do_run(engine, sink, agents, terms)
+    return await do_run(engine, sink, given)
 
 
-async def do_run(engine: socket.socket, sink: "PipeSink", agents: Mapping[str, type[Agent]], terms: Terms) -> bool:
+async def do_run(engine: socket.socket, sink: "PipeSink", given: Given) -> bool:
     """Wait for the work, and let the agent do it until it is done or told to stop. False when there was none."""
     engine.setblocking(False)
     words = Words()
@@ -107,7 +120,10 @@ async def do_run(engine: socket.socket, sink: "PipeSink", agents: Mapping[str, t
         return False
     is_rehearsal = not work.agent
     trace.tell(work.span)
-    shared = Shared.of(work, sink, agents, terms, _set_alarm, is_alone=True)
+    agents, terms, credentials, folder = given
+    credentials.take(work.token)
+    shared = Shared.of(work, sink, agents, terms, _set_alarm, is_alone=True, folder=folder)
+    shared.brokered.catch_up = partial(_catch_up, engine, words, shared)
     _set_alarm(shared.clock)
     task = asyncio.create_task(perform(agents[work.agent], work.agent, work.input, shared))
     asyncio.get_running_loop().add_reader(engine, _hear, engine, words, task, shared)
@@ -144,6 +160,14 @@ def _hear(engine: socket.socket, words: Words, task: asyncio.Task[str], shared: 
             asyncio.get_running_loop().remove_reader(engine)
             shared.stop()
             task.cancel()
+
+
+def _catch_up(engine: socket.socket, words: Words, shared: Shared) -> None:
+    """Hear what has been said by now. That there will be no more is heard when it is its turn."""
+    with suppress(OSError):
+        while engine.recv(1, socket.MSG_PEEK):
+            for tag, body in words.feed(engine.recv(PIECE)):
+                shared.hear(tag, body)
 
 
 class PipeSink:

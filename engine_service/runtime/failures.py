@@ -11,6 +11,7 @@ CONFUSED = "The model did not answer in the way it was asked to. Try again."
 TOO_MUCH = "That took more of the model than a run may use."
 
 UNAUTHENTICATED = frozenset({401, 403})
+USED_UP = 402
 TIMEOUT, TOO_MANY, SERVER, GATEWAY_TIMEOUT = 408, 429, 500, 504
 
 
@@ -18,6 +19,8 @@ def of_status(status: int, retry_after: float | None = None) -> ModelError:
     """Say what an HTTP status of a model's server means."""
     if status in UNAUTHENTICATED:
         return ModelError("The model's server does not know us: its key is missing or wrong. An operator has to look.")
+    if status == USED_UP:
+        return ModelError("That is all that may be used of models: by a run, by you today, or by all of us.")
     if status == TOO_MANY:
         when = f"in {retry_after:.0f} seconds" if retry_after else "in a moment"
         return ModelError(f"The model has too much to do. Try again {when}.", retryable=True)

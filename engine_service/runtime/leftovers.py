@@ -6,14 +6,18 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def sockets() -> dict[int, str]:
-    """Return this process's sockets: their descriptors, and what the kernel calls each."""
+def opened() -> dict[int, str]:
+    """Return what this process has open: descriptors, and what the kernel calls each."""
     found: dict[int, str] = {}
     for entry in Path("/proc/self/fd").iterdir():
         with suppress(OSError):  # the descriptor that looks is gone by now
-            if (what := str(entry.readlink())).startswith("socket:"):
-                found[int(entry.name)] = what
+            found[int(entry.name)] = str(entry.readlink())
     return found
+
+
+def sockets() -> dict[int, str]:
+    """Return those that are sockets."""
+    return {descriptor: what for descriptor, what in opened().items() if what.startswith("socket:")}
 
 
 def close(descriptor: int) -> str:

@@ -5,14 +5,14 @@ import importlib
 import importlib.metadata
 import inspect
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, Self, get_args
 
 from engine_service.runtime import objects
 from engine_service.runtime.agent import Agent
-from engine_service.wire import Description, Isolation, RegistryError
+from engine_service.wire import Description, Isolation, RegistryError, Terms
 
 DEMO = "engine_service.agents.triage"
 ASSISTANT = "engine_service.agents.assistant"
@@ -22,6 +22,7 @@ AN_AGENT = (
     "or an agent of a framework that there is an adapter for"
 )
 ISOLATIONS: tuple[str, ...] = get_args(Isolation)
+ONE_OF_THESE = f"{', '.join(map(repr, ISOLATIONS[:-1]))} or {ISOLATIONS[-1]!r}"
 
 
 def sources(modules: Iterable[str], *, demo: bool, assistant: bool) -> tuple[str, ...]:
@@ -49,6 +50,13 @@ def find(modules: Iterable[str], on_import: Callable[[str], None] | None = None)
             if other is not agent and not _is_same(other, agent):
                 raise RegistryError(f"two agents are named {agent.name!r}: {_path(other)} and {_path(agent)}")
     return dict(sorted(agents.items()))
+
+
+def at_home(agents: Mapping[str, type[Agent]], terms: Terms) -> dict[str, type[Agent]]:
+    """Return the agents that may run where these terms hold: in a jail all, and elsewhere none that belongs in one."""
+    return {
+        name: agent for name, agent in agents.items() if terms.jail or (agent.isolation or terms.isolation) != "jail"
+    }
 
 
 def described(agent: type[Agent], source: str, isolation: Isolation) -> Description:
@@ -143,9 +151,7 @@ def _why(name: str, error: Exception) -> str:
 
 def _check(agent: type[Agent]) -> None:
     if agent.isolation not in {None, *ISOLATIONS}:
-        raise RegistryError(
-            f"{_path(agent)}: isolation must be {' or '.join(map(repr, ISOLATIONS))}, not {agent.isolation!r}"
-        )
+        raise RegistryError(f"{_path(agent)}: isolation must be {ONE_OF_THESE}, not {agent.isolation!r}")
     if not agent.name or "/" in agent.name:
         raise RegistryError(f"{_path(agent)}: {agent.name!r} cannot be an agent's name")
     if not inspect.iscoroutinefunction(agent.run):

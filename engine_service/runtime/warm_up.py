@@ -11,7 +11,9 @@ from collections.abc import Iterable
 
 from engine_service.runtime import leftovers
 from engine_service.runtime.agent import Agent, RunContext, Shared, perform
-from engine_service.runtime.child import PipeSink, do_run
+from engine_service.runtime.child import Given, PipeSink, do_run
+from engine_service.runtime.credentials import Credentials
+from engine_service.runtime.folder import Folder
 from engine_service.wire import FIRST, WORK, RegistryError, Terms, word
 
 TIMES = 20
@@ -54,7 +56,7 @@ async def _once(said: bytes) -> None:
     sink = PipeSink(writing)
     with engine, ours:
         engine.sendall(said)
-        await do_run(ours, sink, {Rehearsal.name: Rehearsal}, TERMS)
+        await do_run(ours, sink, Given({Rehearsal.name: Rehearsal}, TERMS, Credentials((), ""), Folder()))
     sink.close()
     os.close(reading)
 

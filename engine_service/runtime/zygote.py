@@ -4,7 +4,6 @@ It is started with exec, has one thread, and does three things: it forks when th
 each child's end, and leaves nothing of a child behind. It speaks over one SOCK_SEQPACKET socket, whose end is its own.
 """
 
-import contextlib
 import ctypes
 import io
 import math
@@ -16,13 +15,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, cast
 
-from engine_service.runtime import child, memory, registry, wait_for
+from engine_service.runtime import child, leftovers, memory, registry, wait_for
 from engine_service.runtime.agent import Agent
+from engine_service.runtime.credentials import Credentials
+from engine_service.runtime.folder import Folder
 from engine_service.runtime.inheritance import Inheritance, exit_functions
+from engine_service.runtime.jail import Jail
 from engine_service.runtime.warm_up import Rehearsal, rehearse, warm_up, who_warms_up
 from engine_service.wire import (
     EXEC,
@@ -35,6 +39,7 @@ from engine_service.wire import (
     Forked,
     Imported,
     Importing,
+    Jailed,
     NotForked,
     NotImported,
     Ready,
@@ -49,6 +54,7 @@ from runwire.service.kernel import PR_SET_DUMPABLE
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+NO_ROOM = -1
 
 
 class Zygote:
@@ -58,7 +64,8 @@ class Zygote:
         self._control = control
         self._terms = terms
         self._engine = engine
-        self._children = set[int]()
+        self._jail: Jail | None = None
+        self._children: dict[int, int] = {}  # with the number of each one's room, where there are rooms
         self._leased = set[int]()
         self._until = math.inf
         self._libc = ctypes.CDLL(None)
@@ -73,11 +80,17 @@ class Zygote:
             os.environ["ASSISTANT_MODEL"] = self._terms.assistant_model
         try:
             drop_rights(self._terms)
+            self._close_jail()
+            self._credentials = Credentials(self._terms.upstreams, self._terms.broker)
+            self._credentials.announce()
+            before = leftovers.opened()
             found, left = self._prepare()
+            opened = [what for number, what in leftovers.opened().items() if before.get(number) != what]
         except RegistryError as error:
             self._tell(NotImported(str(error)))
             return
-        self._agents: dict[str, type[Agent]] = {name: agent for name, (agent, _) in found.items()}
+        agents = {name: agent for name, (agent, _) in found.items()}
+        self._agents: dict[str, type[Agent]] = registry.at_home(agents, self._terms)
         self._agents[Rehearsal.name] = Rehearsal
         # Only now: a module may have set handlers of its own at its import.
         child.ignore_stops()
@@ -90,13 +103,16 @@ class Zygote:
         self._libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
         self._libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._inheritance = Inheritance()
+        self._credentials.find()
+        if self._jail:
+            self._jail.seal()
         self._kept = memory.settle()
         self._memory = child.data() + self._terms.memory
         self._own = _below()  # what the agents' modules started at their import
         # What the modules printed at their import is said here, and not once more by each child.
         sys.stdout.flush()
         sys.stderr.flush()
-        self._tell_ready(found, exit_functions() - exits, left)
+        self._tell_ready(found, exit_functions() - exits, left, opened)
         try:
             self._serve_engine()
         finally:
@@ -104,6 +120,25 @@ class Zygote:
             signal.set_wakeup_fd(-1)  # or a signal would be written to whoever has its number next
             self._wake.close()
             self._woken.close()
+
+    def _close_jail(self) -> None:
+        """Give up what agents are not to have, before there is anything of theirs here. Raises RegistryError."""
+        if self._terms.jail is None:
+            return
+        os.environ.pop("PYTHONPATH", None)  # it has been read: what a run starts finds its own
+        self._jail = Jail(self._terms.jail)
+        missing = self._jail.missing
+        with self._jail.close(has_broker=bool(self._terms.upstreams)) or nullcontext() as door:
+            if door:
+                self._terms = replace(self._terms, broker=f"127.0.0.1:{door.getsockname()[1]}")
+            self._tell(Jailed(self._jail.layers, missing), *(door.fileno(),) if door else ())
+        if lacking := [f"{layer} ({missing[layer]})" for layer in self._jail.terms.require if layer in missing]:
+            raise RegistryError(
+                f"the jail cannot be closed, for want of {', '.join(lacking)}: docs/jail.md says what the kernel, or a "
+                "container, has to allow; RUNWIRE_ENGINE_JAIL_REQUIRE says what must not be missing"
+            )
+        jail = replace(self._jail.terms, missing=tuple(missing), own=self._jail.own_room)
+        self._terms = replace(self._terms, jail=jail)
 
     def _prepare(self) -> tuple[dict[str, tuple[type[Agent], str]], list[str]]:
         """Import the agents, and warm up; return what was found, and what was left open.
@@ -130,7 +165,9 @@ class Zygote:
             left += warm_up(agent)
         return left
 
-    def _tell_ready(self, found: dict[str, tuple[type[Agent], str]], exits: int, left: list[str]) -> None:
+    def _tell_ready(
+        self, found: dict[str, tuple[type[Agent], str]], exits: int, left: list[str], opened: list[str]
+    ) -> None:
         """Say who we are, in pieces: a message has a size that it can have."""
         for agent, source in found.values():
             self._tell(Imported(registry.described(agent, source, self._terms.isolation)))
@@ -138,7 +175,7 @@ class Zygote:
             self._tell(Watched(file))
         # Counted by the kernel: not every library's threads are Python's.
         threads = sum(1 for _ in Path("/proc/self/task").iterdir()) - 1
-        self._tell(Ready(threads, exits, left))
+        self._tell(Ready(threads, exits, left, opened))
 
     def _serve_engine(self) -> None:
         """Do what the engine says, and take in the dead, until the engine is gone."""
@@ -184,15 +221,24 @@ class Zygote:
         return True
 
     def _fork(self, work: int, events: int, output: int, *, afresh: bool) -> None:
-        pid = os.fork()
+        room = self._jail.make_room() if self._jail else NO_ROOM
+        try:
+            pid = os.fork()
+        except OSError:
+            self._drop_room(room)
+            raise
         if pid == 0:
-            self._become_child(work, events, output, afresh=afresh)
-        self._children.add(pid)
+            self._become_child(work, events, output, room, afresh=afresh)
+        self._children[pid] = room
         pidfd = os.pidfd_open(pid)
         self._tell(Forked(pid), pidfd)
         os.close(pidfd)
 
-    def _become_child(self, work: int, events: int, output: int, *, afresh: bool) -> NoReturn:
+    def _drop_room(self, room: int) -> None:
+        if self._jail:
+            self._jail.drop_room(room)
+
+    def _become_child(self, work: int, events: int, output: int, room: int, *, afresh: bool) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -207,17 +253,23 @@ class Zygote:
             # What the agent's own processes leave behind stays below this one as long as it lives.
             self._libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             terms = self._terms
+            folder = self._jail.room(room) if self._jail else f"{terms.home}/{os.getpid()}"
             if afresh:
                 module = "engine_service.runtime.afresh"
-                os.execv(sys.executable, [sys.executable, "-m", module, str(work), str(events), terms.encoded()])  # noqa: S606 - our own command
+                arguments = (str(work), str(events), terms.encoded(), folder)
+                options = ["-P"] if self._jail else []
+                os.execv(sys.executable, [sys.executable, *options, "-m", module, *arguments])  # noqa: S606 - our own command
             self._inheritance.renounce()
-            child.live(work, events, self._agents, terms, self._memory)
+            if self._jail:
+                self._jail.confine(folder)
+            given = child.Given(self._agents, terms, self._credentials, Folder(folder))
+            child.live(work, events, given, self._memory)
         finally:
             os._exit(1)
 
     def _reap(self) -> None:
         """Take in the dead, and end whatever they started."""
-        with contextlib.suppress(BlockingIOError):
+        with suppress(BlockingIOError):
             while self._woken.recv(4096):
                 pass
         # Looked at first and reaped second: its number can be no other's before its group has been ended.
@@ -226,11 +278,11 @@ class Zygote:
                 _kill_group(dead)
             _, status = os.waitpid(dead, 0)
             if dead in self._children:
-                self._children.remove(dead)
+                self._drop_room(self._children.pop(dead))
                 self._leased.discard(dead)
                 self._tell(Exited(dead, os.waitstatus_to_exitcode(status)))
-        for stray in _below() - self._children - self._own:  # it left its group, and its parent is dead
-            with contextlib.suppress(ProcessLookupError):
+        for stray in _below() - self._children.keys() - self._own:  # it left its group, and its parent is dead
+            with suppress(ProcessLookupError):
                 os.kill(stray, signal.SIGKILL)
 
     def _end(self) -> None:
@@ -246,7 +298,7 @@ class Zygote:
             self._reap()
 
     def _tell(self, message: Told, *descriptors: int) -> None:
-        with contextlib.suppress(OSError):  # the engine is gone: its end is noticed where we listen
+        with suppress(OSError):  # the engine is gone: its end is noticed where we listen
             socket.send_fds(self._control, [told(message)], descriptors)
 
 
@@ -283,7 +335,7 @@ def _dead() -> int | None:
 
 def _kill_group(pid: int) -> None:
     for kill in (os.killpg, os.kill):  # it may have died, or not lived long enough, to have a group
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        with suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
 
 

@@ -1,8 +1,9 @@
 """What one engine has for itself: journals in its own memory, and nobody to share them with."""
 
 import asyncio
+import datetime
 from bisect import bisect_right
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from itertools import chain, islice
 from typing import NamedTuple
@@ -65,6 +66,8 @@ class MemoryStore:
     def __init__(self, journals: "MemoryJournals", per_minute: Mapping[str, int]) -> None:
         self._journals = journals
         self._rates = {what: Rates(many) for what, many in per_minute.items()}
+        self._day: datetime.date | None = None
+        self._spent = Counter[str]()
 
     async def begin(self, owner: Owner) -> None:
         """There is nowhere to go."""
@@ -75,6 +78,14 @@ class MemoryStore:
     async def take(self, what: str, user_id: str) -> float:
         """Return 0 when a user may do something once more, and otherwise the seconds after which they may."""
         return self._rates[what].take(user_id)
+
+    async def spend(self, user_id: str, tokens: int) -> int:
+        """Count tokens that a user's runs have used, and return how many that are today."""
+        today = datetime.datetime.now(datetime.UTC).date()
+        if today != self._day:
+            self._day, self._spent = today, Counter()
+        self._spent[user_id] += tokens
+        return self._spent[user_id]
 
     async def place(self, user_id: str, info: RunInfo, window: float) -> Callable[[], None]:  # noqa: ARG002
         """Hold no place: the engine's own book is all there is."""

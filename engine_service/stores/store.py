@@ -216,6 +216,10 @@ class Store(Protocol):
         """Return 0 when a user may do something once more, and otherwise the seconds after which they may."""
         ...
 
+    async def spend(self, user_id: str, tokens: int) -> int:
+        """Count tokens that a user's runs have used, and return how many that are today, as UTC has it."""
+        ...
+
     async def place(self, user_id: str, info: RunInfo, window: float) -> Callable[[], None]:
         """Hold a place for a run, of whose limits count, and return what gives it back.
 

@@ -1,6 +1,8 @@
 """Where a run happens. One small protocol, and an implementation for each kind of worker."""
 
 import asyncio
+import socket
+from collections.abc import Callable
 from typing import Protocol
 
 from engine_service.wire import Work
@@ -65,6 +67,48 @@ class Watcher(Protocol):
     def replaced(self) -> None:
         """Hear that a zygote which had died has a successor."""
         ...
+
+
+class Broker(Protocol):
+    """Carries runs' calls to model servers, and knows a run by its token."""
+
+    async def grant(self, work: Work) -> str:
+        """Return a token for a run that is about to begin."""
+        ...
+
+    def follow(self, token: str, worker: Worker) -> None:
+        """Learn where the run happens: it hears of its calls."""
+        ...
+
+    def revoke(self, token: str) -> None:
+        """Let a token be worth nothing, since its run has ended."""
+        ...
+
+    def listen(self, door: socket.socket) -> Callable[[], None]:
+        """Take calls there, too, and return what ends that."""
+        ...
+
+
+class NoBroker:
+    """Carries nothing."""
+
+    async def grant(self, work: Work) -> str:  # noqa: ARG002
+        """Give no token."""
+        return ""
+
+    def follow(self, token: str, worker: Worker) -> None:
+        """Hear nothing."""
+
+    def revoke(self, token: str) -> None:
+        """Take nothing back."""
+
+    def listen(self, door: socket.socket) -> Callable[[], None]:
+        """Let nobody call."""
+        door.close()
+        return door.close
+
+
+NONE = NoBroker()
 
 
 class Unwatched:

@@ -1,8 +1,10 @@
-"""A run's memory as the kernel counts it, where cgroups (version 2) were delegated to us.
+"""What the kernel counts of a run, with all that it starts, where cgroups (version 2) were delegated to us.
 
-Below the limit that each process has by itself, this one holds for a run with all that it starts and maps.
+Below the limits that each process has by itself, these hold for a run as a whole: its memory, and its processes. What
+belongs to one user is together in one, which shares the processors with others' alike, however many runs it has.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,57 +16,96 @@ import structlog
 PROC = Path("/proc/self")
 DELEGATED = ("user.delegate", "trusted.delegate")
 """What systemd writes on a cgroup that it leaves to a service."""
+CONTROLLERS = {"memory": "memory", "pids": "processes", "cpu": "processors"}
+"""What is ours to bound, by what the kernel calls it."""
+PROCESSES = 256
+"""Of one run: its threads, too."""
+
+Limits = dict[str, int]
 
 
 class Cgroups:
-    """Puts each run's process into a cgroup of its own."""
+    """Puts each run's process into a cgroup of its own, below one of its user's."""
 
-    def __init__(self, home: Path, memory: int) -> None:
+    def __init__(self, home: Path, controllers: tuple[str, ...], memory: int, runs: int) -> None:
         self._home = home
-        self._memory = memory
+        self._controllers = controllers
+        self._of_run: Limits = {
+            "memory.max": memory,
+            "memory.swap.max": 0,
+            "memory.oom.group": 1,
+            "pids.max": PROCESSES,
+        }
+        self._of_user: Limits = {"memory.max": runs * memory, "pids.max": runs * PROCESSES}
+        self._folders: dict[int, Path] = {}
 
     @classmethod
-    def delegated(cls, memory: int, proc: Path = PROC) -> Self | None:
-        """Take over what was delegated to us; None where nothing was, or where others are in it."""
+    def delegated(cls, memory: int, runs: int, proc: Path = PROC) -> Self | None:
+        """Take over what was delegated to us; None where nothing was, or where others are in it.
+
+        A run may have so much memory, and a user so many runs.
+        """
         home = _home(proc)
         if home is None or not _is_ours(home):
             return None
         try:
-            if "memory" not in (home / "cgroup.controllers").read_text().split():
+            found = (home / "cgroup.controllers").read_text().split()
+            controllers = tuple(each for each in CONTROLLERS if each in found)
+            if not controllers:
                 return None
             ours = home / "engine"  # processes may be in leaves alone
             ours.mkdir(exist_ok=True)
             (ours / "cgroup.procs").write_text(str(os.getpid()))
-            (home / "cgroup.subtree_control").write_text("+memory")
+            _hand_down(home, controllers)
         except OSError as error:
             structlog.get_logger().warning("the cgroup that is ours cannot be used", error=str(error))
             return None
-        return cls(home, memory)
+        return cls(home, controllers, memory, runs)
 
-    def enclose(self, pid: int) -> None:
-        """Bound a process, and whatever it will start. Its run has not begun yet."""
-        folder = self._folder(pid)
-        with suppress(OSError):  # the process died, or we have no descriptors: its own limit still holds
+    @property
+    def layers(self) -> list[str]:
+        """What is bounded, in a word each."""
+        return [CONTROLLERS[each] for each in self._controllers]
+
+    def enclose(self, pid: int, pays: str) -> None:
+        """Bound a process, and whatever it will start, whose run is about to begin, and for whom."""
+        user = self._home / f"user-{hashlib.sha256(pays.encode()).hexdigest()[:16]}"
+        folder = user / f"run-{pid}"
+        self._folders[pid] = folder
+        with suppress(OSError):  # the process died, or we have no descriptors: its own limits still hold
+            if not user.exists():
+                user.mkdir()
+                _hand_down(user, self._controllers)
+                _limit(user, self._of_user)
             with suppress(FileNotFoundError):
                 folder.rmdir()  # of another who had this number, and whose end nobody saw
             folder.mkdir()
-            for name, value in (("memory.max", self._memory), ("memory.swap.max", 0), ("memory.oom.group", 1)):
-                with suppress(FileNotFoundError):  # a kernel without swap has no such file
-                    (folder / name).write_text(str(value))
+            _limit(folder, self._of_run)
             (folder / "cgroup.procs").write_text(str(pid))
 
     def release(self, pid: int) -> bool:
         """Let go of a process that has ended, and tell whether the kernel ended it for its memory."""
-        folder = self._folder(pid)
+        folder = self._folders.pop(pid, None)
+        if folder is None:
+            return False
         events = ""
         with suppress(OSError):
             events = (folder / "memory.events").read_text()
         with suppress(OSError):
             folder.rmdir()
+            folder.parent.rmdir()  # which fails while there are others
         return any(line.startswith("oom_kill ") and line != "oom_kill 0" for line in events.splitlines())
 
-    def _folder(self, pid: int) -> Path:
-        return self._home / f"run-{pid}"
+
+def _hand_down(folder: Path, controllers: tuple[str, ...]) -> None:
+    """Let what is below a cgroup be counted, too. Raises OSError."""
+    (folder / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in controllers))
+
+
+def _limit(folder: Path, limits: Limits) -> None:
+    for name, value in limits.items():
+        with suppress(FileNotFoundError, PermissionError):  # of a controller that isn't ours, or a kernel without swap
+            (folder / name).write_text(str(value))
 
 
 def _home(proc: Path) -> Path | None:

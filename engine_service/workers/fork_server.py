@@ -3,12 +3,15 @@
 import asyncio
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections import deque
 from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import structlog
@@ -28,6 +31,9 @@ from engine_service.wire import (
     FrameSplitter,
     Imported,
     Importing,
+    Jailed,
+    JailTerms,
+    NonsenseError,
     NotForked,
     NotImported,
     Ready,
@@ -57,8 +63,15 @@ PATIENCE = 5.0
 """Seconds that a zygote may owe us a birth or an end without a word. Then it hangs, and is killed."""
 REHEARSAL = 10.0
 """Seconds that the first run of a zygote's child may take."""
+MOST_TOLD = 10_000
+"""Agents, and files, that a zygote may tell of."""
+ENDED = "-1"
+"""What the kernel calls the process of a descriptor that has ended."""
 OWN = "RUNWIRE_ENGINE_"
 """Settings of the engine, its secrets among them: not for agents."""
+PLAIN = ("PATH", "TZ", "LANG", "LANGUAGE", "PYTHONPATH")
+LANGUAGE = "LC_"
+"""What a jail's environment has of the engine's. Where modules are is forgotten there, once it has been read."""
 
 
 class Doing(NamedTuple):
@@ -108,6 +121,8 @@ class ForkServer:
         self._ready: asyncio.Future[Ready | NotImported] = self._loop.create_future()
         self.died: asyncio.Future[None] = self._loop.create_future()
         """Done once the zygote is gone."""
+        self._is_jailed = False
+        self._door: int | None = None
         self.agents: dict[str, Description] = {}
         """What is known of each agent, by name."""
         self.files: tuple[str, ...] = ()
@@ -119,13 +134,15 @@ class ForkServer:
     def _exec(self, control: socket.socket, terms: Terms) -> subprocess.Popen[bytes]:
         """Start the zygote: with exec, since a process that has gRPC must not be forked."""
         module = "engine_service.runtime.zygote"
+        # In a jail, the folder that the engine happens to be in is no place for modules: all beside them could be read.
+        options = ["-P"] if terms.jail else []
         return subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", module, str(control.fileno()), terms.encoded(), str(os.getpid())],
+            [sys.executable, *options, "-m", module, str(control.fileno()), terms.encoded(), str(os.getpid())],
             pass_fds=(control.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=self._output.writer,
             stderr=self._output.writer,
-            env={name: value for name, value in os.environ.items() if not name.startswith(OWN)} | _home(terms.user),
+            env=_jails_environ(terms.jail) if terms.jail else _environ() | _home(terms.user),
             start_new_session=True,  # Ctrl-C in a terminal is for the engine alone
         )
 
@@ -145,8 +162,15 @@ class ForkServer:
             self._log.warning("agents' modules start threads; no run will have them", threads=threads)
         if functions := answer.exits:
             self._log.info("exit functions of agents' modules run at the end of each run", functions=functions)
+        if opened := answer.opened:
+            self._log.info("agents' modules opened these; each run has them", opened=opened)
         if left := answer.left:
             self._log.warning("what warmed up left connections open; they are closed: no run can use them", left=left)
+
+    def take_door(self) -> socket.socket | None:
+        """Return what listens in the jail for the broker: whoever takes it has it."""
+        door, self._door = self._door, None
+        return None if door is None else socket.socket(fileno=door)
 
     async def begin(self) -> None:
         """Have children wait, once one of them got through a run: what cannot be forked is found now, not by users.
@@ -212,6 +236,8 @@ class ForkServer:
     async def _begin(self, worker: ProcessWorker, work: Work) -> bool:
         """Give a process its run; False when it died while it waited."""
         self._grow_soon()
+        if self._cgroups:
+            self._cgroups.enclose(worker.pid, work.pays)
         if work.is_lasting and self._until:
             self._tell_lease(worker.pid)
         try:
@@ -264,7 +290,8 @@ class ForkServer:
     def _grow(self) -> None:
         """Have children wait, as many as there should be."""
         afresh = any(not agent.is_forked for agent in self.agents.values())
-        for kind, wanted in ((FORK, self._demand.wanted), (EXEC, int(afresh))):
+        forked = any(agent.is_forked for agent in self.agents.values())
+        for kind, wanted in ((FORK, self._demand.wanted if forked else 0), (EXEC, int(afresh))):
             growing = self._growing[kind]
             while not self._retired and len(growing) < AHEAD and len(self._waiting[kind]) + len(growing) < wanted:
                 task = self._loop.create_task(self._add(kind))
@@ -359,47 +386,77 @@ class ForkServer:
         if self._patience:
             self._patience.cancel()
             self._patience = None
-        self._take_in(heard(message), descriptors)
+        try:
+            self._take_in(heard(message), descriptors)
+        except (NonsenseError, OSError) as error:
+            self._log.error("the zygote is not to be trusted: it is killed", error=str(error))
+            self.kill()
+            return False
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
         self._expect()
         return True
 
     def _take_in(self, message: Told, descriptors: list[int]) -> None:
+        """Take in what is told of children, and before that of the boot. Raises NonsenseError."""
+        match message:
+            case Forked(pid):
+                self._on_forked(pid, descriptors)
+            case NotForked(error) if self._births:
+                _fail(self._births.popleft()[1], f"the zygote cannot fork: {error}")
+            case Exited(pid, status):
+                self._on_exited(pid, status)
+            case _ if not self._ready.done():
+                self._boot(message, descriptors)
+            case _:
+                raise NonsenseError(f"{type(message).__name__}, which nobody expects")
+
+    def _boot(self, message: Told, descriptors: list[int]) -> None:
         match message:
             case Importing(module):
                 self._doing = Doing(f"the agents module {module!r}", "imported")
             case WarmingUp(agent):
                 self._doing = Doing(f"the agent {agent!r}", "warmed up")
-            case Imported(agent):
+            case Imported(agent) if len(self.agents) < MOST_TOLD:
                 self.agents[agent.name] = agent
-            case Watched(file):
+            case Jailed(holds, missing) if self._terms.jail and not self._is_jailed:
+                self._is_jailed = True
+                counted = self._cgroups.layers if self._cgroups else []
+                self._log.info("the jail is closed", holds=[*holds, *counted], missing=missing)
+                self._door = os.dup(descriptors[0]) if descriptors else None
+            case Watched(file) if len(self.files) < MOST_TOLD:
                 self.files += (file,)
             case Ready() | NotImported() as answer:
                 self._ready.set_result(answer)
-            case Forked(pid):
-                self._on_forked(pid, descriptors)
-            case NotForked(error):
-                _fail(self._births.popleft()[1], f"the zygote cannot fork: {error}")
-            case Exited(pid, status):
-                self._on_exited(pid, status)
+            case _:
+                raise NonsenseError(f"{type(message).__name__}, once more")
 
     def _on_forked(self, pid: int, descriptors: list[int]) -> None:
-        """Births come in the order they were asked for."""
+        """Births come in the order they were asked for. Which process it is, is for the kernel to say."""
+        if not self._births or pid in self._workers:
+            raise NonsenseError("a birth that nobody asked for")
+        if descriptors and not _is_child(pid, descriptors[0], self._zygote.pid):
+            raise NonsenseError("a child that is none of the zygote's")
         worker, birth = self._births.popleft()
         if birth.done():  # whoever asked has left; the child sees its channel closed, and ends
-            for descriptor in descriptors:
-                os.close(descriptor)
-        elif descriptors:
-            worker.born(pid, descriptors[0], self._expect)
-            if self._cgroups:
-                self._cgroups.enclose(pid)
+            return
+        if descriptors:
+            worker.born(pid, os.dup(descriptors[0]), self._expect)
             self._workers[pid] = worker
             birth.set_result(None)
         else:  # we had no room for the descriptor that names it
             _fail(birth, "there are no descriptors for it")
 
     def _on_exited(self, pid: int, status: int) -> None:
+        worker = self._workers.get(pid)
+        if worker and not worker.has_ended():
+            raise NonsenseError("the end of a process that lives")
         is_out_of_memory = self._cgroups is not None and self._cgroups.release(pid)
-        if worker := self._workers.pop(pid, None):
+        if self._terms.jail is None and (folder := Path(self._terms.home, str(pid))).is_dir():
+            self._loop.run_in_executor(None, partial(shutil.rmtree, folder, ignore_errors=True))
+        if worker:
+            del self._workers[pid]
             worker.exited(status, is_out_of_memory=is_out_of_memory)
         self._end_if_empty()
 
@@ -446,7 +503,19 @@ class ForkServer:
         if not self._ready.done():
             self._ready.set_result(NotImported(self._why_it_died()))
         self._output.close()
+        if door := self.take_door():
+            door.close()
         self.died.set_result(None)
+
+
+def _environ() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
+
+
+def _jails_environ(jail: JailTerms) -> dict[str, str]:
+    """Return an environment that holds nothing of the engine's: what a jail's zygote adds, it adds itself."""
+    wanted = {*PLAIN, *jail.environ}
+    return {name: value for name, value in _environ().items() if name in wanted or name.startswith(LANGUAGE)}
 
 
 def _home(user: tuple[int, int] | None) -> dict[str, str]:
@@ -455,6 +524,18 @@ def _home(user: tuple[int, int] | None) -> dict[str, str]:
         return {}
     known = pwd.getpwuid(user[0])
     return {"HOME": known.pw_dir, "USER": known.pw_name, "LOGNAME": known.pw_name}
+
+
+def _is_child(pid: int, pidfd: int, parent: int) -> bool:
+    """Ask the kernel whether a descriptor is of this process, and it that one's child, if it has not ended yet."""
+    about = dict(line.split(":\t", 1) for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines())
+    if about.get("Pid") == ENDED:
+        return True
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:  # it has ended since
+        return about.get("Pid") == str(pid)
+    return about.get("Pid") == str(pid) and int(status.rpartition(")")[2].split()[1]) == parent
 
 
 def _fail(birth: asyncio.Future[None], why: str) -> None:

@@ -1,16 +1,16 @@
 """A run as a process of its own: the default. Sees to it that there is always a zygote to fork from."""
 
 import asyncio
-import functools
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
 
-from engine_service.wire import Description, RegistryError, Terms, Work
-from engine_service.workers import Unwatched, Watcher
+from engine_service.wire import Description, Isolation, RegistryError, Terms, Work
+from engine_service.workers import NONE, Broker, Unwatched, Watcher
 from engine_service.workers.cgroups import Cgroups
 from engine_service.workers.demand import Demand
 from engine_service.workers.fork_server import ForkServer
@@ -44,8 +44,11 @@ class ProcessWorkers:
         on_change: OnChange,
         cgroups: Cgroups | None = None,
         watcher: Watcher = UNWATCHED,
+        broker: Broker = NONE,
     ) -> None:
         self._watcher = watcher
+        self._broker = broker
+        self._isolation: Isolation = "jail" if terms.jail else "process"
         self._demand = Demand(max_spares)
         self._terms = terms
         self._cgroups = cgroups
@@ -53,8 +56,8 @@ class ProcessWorkers:
         self._on_change = on_change
         self._log = structlog.get_logger()
         self._fork_server: ForkServer
-        self.agents: Mapping[str, Description] = {}
-        """What is known of each agent, by name. Those that are the engine's own tasks stay as they were at the boot."""
+        self.known: Mapping[str, Description] = {}
+        """What is known of each agent that was imported, by name, wherever its runs happen."""
         self._fork_servers = set[ForkServer]()  # with those that are retired and still have runs
         self._keeping = set[asyncio.Task[None]]()
         self._changing = asyncio.Lock()
@@ -77,12 +80,20 @@ class ProcessWorkers:
 
     async def start(self, work: Work) -> ProcessWorker:
         """Give a run a process. Raises WorkerError."""
-        return await self._fork_server.start(work)
+        token = await self._broker.grant(work)
+        try:
+            worker = await self._fork_server.start(replace(work, token=token))
+        except BaseException:
+            self._broker.revoke(token)
+            raise
+        self._broker.follow(token, worker)
+        worker.on_exit(partial(self._broker.revoke, token))
+        return worker
 
     @property
-    def zygote(self) -> int:
-        """The number of the process that others are forked from."""
-        return self._fork_server.pid
+    def agents(self) -> Mapping[str, Description]:
+        """What is known of each agent whose runs happen here, by name."""
+        return self._fork_server.agents
 
     @property
     def spares(self) -> int:
@@ -100,22 +111,30 @@ class ProcessWorkers:
         fork_server = self._server(self._terms)
         try:
             await fork_server.wait_ready()
-            if apart := _apart(fork_server.agents):  # only now it is known whom importing harms: they are left out
-                known, files = fork_server.agents, fork_server.files
+            self.known = fork_server.agents
+            terms = _narrowed(self._terms, fork_server.agents, self._isolation)
+            if terms != self._terms:  # only now it is known whom importing harms, or who is others': they are left out
+                files = fork_server.files
                 await fork_server.shut_down()
-                fork_server = self._server(replace(self._terms, apart=apart))
+                fork_server = self._server(terms)
                 await fork_server.wait_ready()
-                fork_server.agents, fork_server.files = known, files
+                fork_server.agents, fork_server.files = self.known, files
+            fork_server.agents = {
+                name: agent for name, agent in fork_server.agents.items() if agent.isolation == self._isolation
+            }
             await fork_server.begin()
+            if door := fork_server.take_door():
+                leave = self._broker.listen(door)
+                # Runs may outlive their zygote, by the time that they have.
+                fork_server.died.add_done_callback(lambda _: self._later(self._terms.seconds, leave))
         except BaseException:
             fork_server.kill()
             raise
         self._fork_server = fork_server
-        self.agents = _renewed(self.agents, fork_server.agents)
         self._fork_servers.add(fork_server)
         if self._until:
             fork_server.lease(self._until)
-        fork_server.died.add_done_callback(functools.partial(self._on_exit, fork_server))
+        fork_server.died.add_done_callback(partial(self._on_exit, fork_server))
 
     def _server(self, terms: Terms) -> ForkServer:
         return ForkServer(terms, self._import_timeout, self._cgroups, self._demand, self._watcher)
@@ -129,8 +148,16 @@ class ProcessWorkers:
         else:
             self._fork_servers.discard(fork_server)
 
-    def _named(self, isolation: str) -> list[str]:
-        return [name for name, agent in self._fork_server.agents.items() if agent.isolation == isolation]
+    def _tell_reloaded(self, before: Mapping[str, Description]) -> None:
+        if before or self.agents:
+            self._log.info("agents reloaded", agents=list(self.agents))
+        if tasks := [name for name, agent in self.known.items() if agent.isolation == "task"]:
+            self._log.warning("agents in task isolation stay as they were at the boot", agents=tasks)
+        if moved := [name for name in before if name in self.known and name not in self.agents]:
+            self._log.warning("agents that belong elsewhere now are gone until the engine starts again", agents=moved)
+
+    def _later(self, seconds: float, do: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(0 if self._ending else seconds, do)
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -161,29 +188,22 @@ class ProcessWorkers:
                     old = self._fork_server
                     await self._renew()
                     old.retire()
-                self._log.info("agents reloaded", agents=self._named("process"))
-                if tasks := self._named("task"):
-                    self._log.warning("agents in task isolation stay as they were at the boot", agents=tasks)
+                self._tell_reloaded(old.agents)
                 now = _times(self._fork_server.files)
             except (OSError, RegistryError) as error:
                 self._log.error("agents not reloaded", error=str(error))
             seen = now
 
 
-def _renewed(before: Mapping[str, Description], now: Mapping[str, Description]) -> Mapping[str, Description]:
-    if not before:
-        return now
-    tasks = {name: agent for name, agent in before.items() if agent.isolation == "task"}
-    others = {name: agent for name, agent in now.items() if agent.isolation != "task"}
-    return dict(sorted((others | tasks).items()))
-
-
-def _apart(agents: Mapping[str, Description]) -> tuple[str, ...]:
-    """Return the modules none of whose agents are forked."""
-    sources = {agent.source: True for agent in agents.values()}
+def _narrowed(terms: Terms, agents: Mapping[str, Description], isolation: Isolation) -> Terms:
+    """Keep the modules that have agents of an isolation, and those apart none of whose agents are forked."""
+    ours: dict[str, bool] = {}
     for agent in agents.values():
-        sources[agent.source] &= not agent.is_forked and agent.isolation == "process"
-    return tuple(source for source, is_apart in sources.items() if is_apart)
+        if agent.isolation == isolation:
+            ours[agent.source] = ours.get(agent.source, False) or agent.is_forked
+    known = {agent.source for agent in agents.values()}
+    modules = tuple(module for module in terms.modules if module in ours or module not in known)
+    return replace(terms, modules=modules, apart=tuple(module for module, is_forked in ours.items() if not is_forked))
 
 
 def _times(files: tuple[str, ...]) -> dict[str, float]:

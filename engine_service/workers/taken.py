@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
+PARENT = 1
 TIMES = slice(11, 15)
-"""The times among what follows a process's name: its own, and those of what it started and waited for."""
+"""Its parent, and times, among what follows a process's name: its own, and those of what it started and waited for."""
 OWN = ("Private_Clean:", "Private_Dirty:", "Private_Hugetlb:", "Swap:")
 
 
@@ -19,21 +20,20 @@ class Taken(NamedTuple):
     seconds: float
 
 
-def all_taken(pids: Iterable[int], zygote: int) -> dict[int, Taken]:
+def all_taken(pids: Iterable[int]) -> dict[int, Taken]:
     """Ask the kernel; those that are gone are left out. It takes a while: a thread does it."""
-    begun_with = _anonymous(zygote) or 0
-    return {pid: found for pid in pids if (found := _taken(pid, begun_with))}
+    return {pid: found for pid in pids if (found := _taken(pid))}
 
 
-def _taken(pid: int, begun_with: int) -> Taken | None:
+def _taken(pid: int) -> Taken | None:
     try:
-        times = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[TIMES]
+        about = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
     memory = _private(pid)
     if memory is None:  # it lets nobody look inside but root: what it has beyond that which it was forked with
-        memory = max((_anonymous(pid) or 0) - begun_with, 0)
-    return Taken(memory, sum(map(int, times)) / TICKS)
+        memory = max((_anonymous(pid) or 0) - (_anonymous(int(about[PARENT])) or 0), 0)
+    return Taken(memory, sum(map(int, about[TIMES])) / TICKS)
 
 
 def _private(pid: int) -> int | None:

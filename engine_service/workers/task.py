@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import os
 import threading
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
@@ -22,6 +23,8 @@ class TaskWorkers:
     """Gives every run a task, in a contextvars context of its own."""
 
     def __init__(self, agents: Mapping[str, type[Agent]], terms: Terms) -> None:
+        if terms.assistant_model:
+            os.environ["ASSISTANT_MODEL"] = terms.assistant_model
         self._agents = agents
         self._terms = terms
         self._worker = contextvars.ContextVar[TaskWorker]("worker")
@@ -39,8 +42,11 @@ class TaskWorkers:
         return worker
 
     async def _perform(self, work: Work, shared: Shared) -> None:
-        with suppress(AgentError):  # its terminal event has been said
-            await perform(self._agents[work.agent], work.agent, work.input, shared)
+        try:
+            with suppress(AgentError):  # its terminal event has been said
+                await perform(self._agents[work.agent], work.agent, work.input, shared)
+        finally:
+            shared.folder.close()
 
     def _new_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
         """Make a task, and remember whose it is: what an agent starts and forgets ends with its run."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -51,6 +52,10 @@ class ProcessWorker:
         self._channel.close_child_ends()
         self._output.close_child_ends()
 
+    def on_exit(self, hear: Callable[[], None]) -> None:
+        """Let somebody hear when the process is gone."""
+        self._exited.add_done_callback(lambda _: hear())
+
     async def begin(self, work: Work) -> None:
         """Give the process its run. Raises OSError when it died while it waited."""
         self._output.log = self._log.bind(**work.labels())
@@ -96,6 +101,12 @@ class ProcessWorker:
         if not self._exited.done():
             self._exited.set_result(OUT_OF_MEMORY if is_out_of_memory else _how(status))
             self._channel.seal()
+
+    def has_ended(self) -> bool:
+        """Ask the kernel whether the process is gone."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def orphaned(self) -> None:
         """Go on without the zygote: its child is not ours to wait for, but we still see it end."""

@@ -32,8 +32,18 @@ def _address(text: str) -> str:
     return text
 
 
-def _items(text: object) -> object:
+def items(text: object) -> object:
+    """Read a list with commas."""
     return tuple(item.strip() for item in text.split(",") if item.strip()) if isinstance(text, str) else text
+
+
+def _pairs(text: object) -> object:
+    if not isinstance(text, str):
+        return text
+    found = [item.partition("=") for item in text.split(",") if item.strip()]
+    if not all(name.strip() and value.strip() for name, _, value in found):
+        raise ValueError("must be NAME=VALUE, or several of them, comma-separated")
+    return {name.strip(): value.strip() for name, _, value in found}
 
 
 def _addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:
@@ -64,7 +74,8 @@ def _endpoint(address: str) -> str:
 
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 Address = Annotated[str, AfterValidator(_address)]
-Items = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_items)]
+Items = Annotated[tuple[str, ...], NoDecode, BeforeValidator(items)]
+Pairs = Annotated[dict[str, str], NoDecode, BeforeValidator(_pairs)]
 Addresses = Annotated[Items, AfterValidator(_addresses)]
 Networks = Annotated[Items, AfterValidator(_networks)]
 PrivateNetwork = Annotated[str, AfterValidator(_private)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,8 @@ from engine_service.wire import (
     FrameSplitter,
     Imported,
     Importing,
+    Jailed,
+    JailTerms,
     NotForked,
     NotImported,
     Ready,
@@ -149,7 +152,7 @@ async def test_threads_keep_the_order() -> None:
 AGENT = Description("a", "what it is for", "process", "agents.a", is_public=True, is_forked=False)
 TOLD: list[Told] = [
     Importing("agents.a"), Imported(AGENT), NotImported("it cannot be"), Watched("/a.py"),
-    Ready(threads=1, exits=2, left=["a"]), WarmingUp("A"),
+    Ready(opened=["/a"], threads=1, exits=2, left=["a"]), WarmingUp("A"), Jailed(["files"], {"network": "no"}),
     Forked(pid=7), NotForked("no room"), Exited(pid=7, status=-9),
 ]  # fmt: skip
 
@@ -169,6 +172,9 @@ def test_every_message_of_a_zygotes_is_tried() -> None:
 def test_terms_on_a_command_line(user: tuple[int, int] | None) -> None:
     """A zygote reads the terms that it was given."""
     terms = Terms(("a", "b"), 1024, 2**30, 600.5, 60.0, reload=True, apart=("c",), user=user)
+    assert Terms.read(terms.encoded()) == terms
+    jail = JailTerms("/home", ("/a",), 1024, ("files",), ("LANG",), missing=("disk",))
+    terms = replace(terms, jail=jail, upstreams=("openai",), broker="127.0.0.1:1")
     assert Terms.read(terms.encoded()) == terms
 
 

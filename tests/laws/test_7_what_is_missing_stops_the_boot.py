@@ -44,7 +44,7 @@ def test_the_gateways_port_is_taken(gateway: Service) -> None:
         ("tests.agents.raises", "(raises.py, line 3)"),
         ("tests.agents.needy", "its constructor must need no arguments"),
         ("tests.agents.sync", "run must be an async function"),
-        ("tests.agents.elsewhere", "isolation must be 'process' or 'task', not 'moon'"),
+        ("tests.agents.elsewhere", "isolation must be 'jail', 'process' or 'task', not 'moon'"),
     ],
 )
 def test_agents_that_cannot_be_had(agents: str, says: str) -> None:

@@ -62,6 +62,10 @@ class Keys:
         """Return when a user's rate of something is used up to."""
         return f"{self._of(user_id)}:rate:{what}"
 
+    def spent(self, user_id: str, day: str) -> str:
+        """Return how many tokens a user's runs have used on a day."""
+        return f"{self._of(user_id)}:tokens:{day}"
+
     def run(self, user_id: str, run_id: str, pays: str = "") -> Run:
         """Return a run's; whose limits count is told where it isn't its user, or doesn't matter."""
         pays = pays or user_id

@@ -1,6 +1,7 @@
 """What engines share through Valkey, or Redis: put together here."""
 
 import asyncio
+import datetime
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -56,6 +57,9 @@ redis.call('SET', KEYS[1], string.format('%.3f', used + each), 'PX', math.ceil(u
 return '0'
 """
 """Counts that something is done; says after how many seconds it may be, where it may not."""
+
+DAYS = 2 * 86_400
+"""Seconds that a day's sum is kept."""
 
 
 class ValkeyStore:
@@ -141,6 +145,17 @@ class ValkeyStore:
             return float(await self._rate(keys=[key], args=[self._per_minute[what]]))
         except AWAY:
             return await self._alone.take(what, user_id)
+
+    async def spend(self, user_id: str, tokens: int) -> int:
+        """Count tokens that a user's runs have used, and return how many that are today, as UTC has it."""
+        key = self._link.keys.spent(user_id, datetime.datetime.now(datetime.UTC).date().isoformat())
+        try:
+            self._lease.check()
+            spent = int(await self._link.redis.incrby(key, tokens))
+            await self._link.redis.expire(key, DAYS)
+        except AWAY:  # what is used meanwhile is counted here alone
+            return await self._alone.spend(user_id, tokens)
+        return spent
 
     async def place(self, user_id: str, info: RunInfo, window: float) -> Callable[[], None]:
         """Hold a place for a run, and return what gives it back."""

@@ -1,0 +1,279 @@
+"""The broker, as the engine sees it: a process of its own, and a successor when it dies."""
+
+import asyncio
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+from runwire.v1.events_pb2 import ModelCalled, Usage
+
+from engine_service.broker.messages import (
+    MAX_MESSAGE,
+    Called,
+    Grant,
+    Leave,
+    Left,
+    Listen,
+    Noted,
+    Revoke,
+    Said,
+    Serve,
+    Serving,
+    read,
+    written,
+)
+from engine_service.wire import CALLED, NANOSECONDS, Work
+from engine_service.workers import Worker
+from engine_service.workers.output import Output
+
+BOOT = 30.0
+"""Seconds that the broker may take until it serves."""
+MOST_UNSENT = 10_000
+"""Messages that wait for a broker which hears nothing."""
+PAUSE = 0.5
+"""Seconds until one that died is started again."""
+
+Spend = Callable[[str, int], Awaitable[int | None]]
+"""Counts tokens that somebody used, and returns what they may still use today; None for as many as they like."""
+
+
+class BrokerError(Exception):
+    """The broker cannot be had. The message says what to do."""
+
+
+@dataclass
+class Known:
+    """A run that calls models."""
+
+    grant: Grant
+    run_id: str
+    user_id: str
+    worker: Worker | None = None
+    calls: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+class BrokerProcess:
+    """Starts the broker, tells it of runs, and tells runs of their calls."""
+
+    def __init__(self, serve: Serve, spend: Spend) -> None:
+        self._serve = serve
+        self._spend = spend
+        self._loop = asyncio.get_running_loop()
+        self._log = structlog.get_logger()
+        self._runs: dict[str, Known] = {}
+        self._doors: dict[int, socket.socket] = {}
+        self._count = 0
+        self._tasks = set[asyncio.Task[None]]()
+        self._unsent: list[tuple[Said, list[int]]] = []
+        self._ending = False
+        self._link: socket.socket
+        self._process: subprocess.Popen[bytes]
+        self.address = ""
+        """Where it listens for runs that are in no jail."""
+
+    async def begin(self) -> None:
+        """Start it. Raises BrokerError."""
+        door = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.address = f"127.0.0.1:{door.getsockname()[1]}"
+        await self._start()
+        self.listen(door)
+
+    async def close(self) -> None:
+        """End it."""
+        self._ending = True
+        for task in self._tasks:
+            task.cancel()
+        self._let_go()
+        for door in self._doors.values():
+            door.close()
+        try:
+            await asyncio.to_thread(self._process.wait, 2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    async def grant(self, work: Work) -> str:
+        """Return a token for a run that is about to begin."""
+        token = secrets.token_urlsafe(32)
+        spent = _tokens(work.recovery.usage) if work.recovery else 0
+        left = await self._spend(work.pays, 0)
+        grant = Grant(token, work.run_id, spent, left, work.pays)
+        self._runs[token] = Known(grant, work.run_id, work.user_id)
+        self._say(grant)
+        return token
+
+    def follow(self, token: str, worker: Worker) -> None:
+        """Learn where the run happens: it hears of its calls."""
+        if run := self._runs.get(token):
+            run.worker = worker
+
+    def revoke(self, token: str) -> None:
+        """Let a token be worth nothing, since its run has ended."""
+        if run := self._runs.pop(token, None):
+            self._say(Revoke(token))
+            if run.calls:
+                self._log.info(
+                    "models called",
+                    run_id=run.run_id,
+                    user_id=run.user_id,
+                    calls=run.calls,
+                    tokens=run.tokens,
+                    seconds=round(run.seconds, 3),
+                )
+
+    def listen(self, door: socket.socket) -> Callable[[], None]:
+        """Take calls there, too, and return what ends that: runs of before may be at other doors."""
+        self._count += 1
+        number = self._count
+        self._doors[number] = door
+        self._say(Listen(number), door.fileno())
+
+        def leave() -> None:
+            if closed := self._doors.pop(number, None):
+                closed.close()
+                self._say(Leave(number))
+
+        return leave
+
+    async def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        self._output, self._link = Output(self._log.bind(process="broker")), ours
+        with theirs:
+            self._process = self._exec(theirs)
+        self._output.close_child_ends()
+        await self._loop.sock_sendall(ours, written(self._serve))
+        try:
+            async with asyncio.timeout(BOOT):
+                said = await self._loop.sock_recv(ours, MAX_MESSAGE)
+        except TimeoutError:
+            said = b""
+        if not said or not isinstance(read(said), Serving):
+            self._process.kill()
+            self._let_go()
+            raise BrokerError("the broker, which calls model servers for runs, does not start: its output is above")
+        self._loop.add_reader(ours, self._hear)
+        for number, door in self._doors.items():
+            self._say(Listen(number), door.fileno())
+        for run in self._runs.values():
+            self._say(replace(run.grant, spent=run.grant.spent + run.tokens))
+
+    def _exec(self, link: socket.socket) -> subprocess.Popen[bytes]:
+        """Start it: with exec, since it is to know nothing of ours."""
+        return subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", "engine_service.broker", str(link.fileno()), str(os.getpid())],
+            pass_fds=(link.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=self._output.writer,
+            stderr=self._output.writer,
+            env={name: value for name, value in os.environ.items() if not name.startswith("RUNWIRE_")},
+            start_new_session=True,
+        )
+
+    def _hear(self) -> None:
+        try:
+            data = self._link.recv(MAX_MESSAGE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._on_exit()
+        elif isinstance(called := read(data), Called):
+            self._on_called(called)
+
+    def _on_called(self, called: Called) -> None:
+        """Tell the run of its call, and then let the call's answer end."""
+        if run := self._runs.get(called.token):
+            tokens = called.input_tokens + called.output_tokens
+            run.calls += 1
+            run.tokens += tokens
+            run.seconds += called.elapsed
+            if run.worker:
+                run.worker.tell(CALLED, _told(called))
+        self._keep(self._count_for(called.pays, called.input_tokens + called.output_tokens))
+        self._say(Noted(called.number))
+
+    async def _count_for(self, pays: str, tokens: int) -> None:
+        left = await self._spend(pays, tokens)
+        if left is not None:
+            self._say(Left(pays, left))
+
+    def _on_exit(self) -> None:
+        self._let_go()
+        self._process.wait()
+        if not self._ending:
+            self._log.error("the broker died")
+            self._keep(self._replace())
+
+    async def _replace(self) -> None:
+        while not self._ending:
+            try:
+                await self._start()
+            except (OSError, BrokerError) as error:
+                self._log.error("no broker can be had", error=str(error))
+                await asyncio.sleep(PAUSE)
+            else:
+                return
+
+    def _say(self, message: Said, *descriptors: int) -> None:
+        """Say it, after what could not be said yet."""
+        self._unsent.append((message, list(descriptors)))
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent:
+                message, descriptors = self._unsent[0]
+                socket.send_fds(self._link, [written(message)], descriptors)
+                del self._unsent[0]
+            self._loop.remove_writer(self._link)
+        except BlockingIOError:
+            self._loop.add_writer(self._link, self._flush)
+        except (BrokenPipeError, ConnectionError):  # it is dead: its successor is told of all that there is
+            self._unsent.clear()
+        if len(self._unsent) > MOST_UNSENT:
+            self._log.error("the broker does not listen: it is killed")
+            self._process.kill()
+            self._unsent.clear()
+
+    def _let_go(self) -> None:
+        if self._link.fileno() < 0:
+            return
+        self._unsent.clear()
+        self._loop.remove_reader(self._link)
+        self._loop.remove_writer(self._link)
+        self._link.close()
+        self._output.close()
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _tokens(usage: bytes) -> int:
+    """Return how many tokens the attempts before have used."""
+    return sum(model.input_tokens + model.output_tokens for model in Usage.FromString(usage).models)
+
+
+def _told(called: Called) -> bytes:
+    """Write what a call took, for its run."""
+    told = ModelCalled(
+        model=called.model or called.upstream,
+        input_tokens=called.input_tokens,
+        output_tokens=called.output_tokens,
+        cached_input_tokens=called.cached_input_tokens,
+    )
+    told.elapsed.FromNanoseconds(int(called.elapsed * NANOSECONDS))
+    if called.to_first_word is not None:
+        told.to_first_word.FromNanoseconds(int(called.to_first_word * NANOSECONDS))
+    return told.SerializeToString()
