@@ -15,7 +15,7 @@ MAIN    := $(shell git rev-parse --quiet --verify origin/main || git rev-parse -
 # The newest Node, as the package index has it, and npm's own of it.
 NPM     := PATH=$(CURDIR)/build/node/bin:$$PATH npm --prefix npm
 
-.PHONY: help setup run test siege compat clients operations tracing real-agents again coverage mutants check protos format tools readme pictures fuzz bench several soak cuts
+.PHONY: help setup run test siege compat clients operations tracing jail real-agents again coverage mutants check protos format tools readme pictures fuzz bench several soak cuts
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ operations: setup tools .tools/.operators build/deploy/.ready ## what operators 
 
 tracing: setup ## what traces cost, beside none (three minutes)
 	@$(BIN)/python -m benchmarks.tracing
+
+jail: setup ## what a jail and the broker cost, beside a process, calling by oneself, and bubblewrap (ten minutes)
+	@command -v bwrap >/dev/null || apt-get install -y -qq bubblewrap >/dev/null 2>&1 || echo "bubblewrap cannot be had"
+	@$(BIN)/python -m benchmarks.jail
 
 build/deploy/.ready: Makefile
 	@rm -rf $(@D) && $(BIN)/pip install --quiet --disable-pip-version-check --target $(@D) kubernetes-validate==1.37.0

@@ -47,13 +47,32 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=HERE)
-def models(request: pytest.FixtureRequest) -> Iterator[tuple[ModelServer, Service]]:
+KEY = "a secret of the operator's"
+WAYS = ("process", "jail")
+"""Where the runs are: with the operator's key, or in a jail, where there is only the broker."""
+
+
+def settings(way: str, server: ModelServer, folders: pytest.TempPathFactory) -> dict[str, str]:
+    """Return what an engine is told, whose runs are there."""
+    common = {"ISOLATION": way, "DEMO_AGENTS": "false", "IMPORT_TIMEOUT": "60"}
+    if way == "process":
+        return common
+    key = folders.mktemp("keys") / "openai"
+    key.write_text(KEY)
+    upstreams = {"UPSTREAMS": f"openai={server.url}", "UPSTREAM_KEYS": f"openai={key}"}
+    return common | upstreams | {"JAIL_ENV": "LITELLM_LOCAL_MODEL_COST_MAP"}
+
+
+@pytest.fixture(scope="module", params=[(name, way) for way in WAYS for name in HERE], ids="-".join)
+def models(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[ModelServer, Service]]:
+    framework, way = request.param
     with model_server() as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # or it asks the internet at its import
         patch.setenv("OPENAI_BASE_URL", server.url)
-        patch.setenv("OPENAI_API_KEY", "a secret of the operator's")
-        with start_engine(agents=FRAMEWORKS[request.param], DEMO_AGENTS="false", IMPORT_TIMEOUT="60") as service:
+        patch.setenv("OPENAI_API_KEY", KEY)
+        with start_engine(agents=FRAMEWORKS[framework], **settings(way, server, tmp_path_factory)) as service:
             assert service.wait_for(lambda record: record["event"] == "serving", 60)
             yield server, service
 
@@ -70,7 +89,12 @@ def service(models: tuple[ModelServer, Service]) -> Service:
 
 @pytest.fixture
 def framework(request: pytest.FixtureRequest) -> str:
-    return str(request.node.callspec.params["models"])
+    return str(request.node.callspec.params["models"][0])
+
+
+@pytest.fixture
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.node.callspec.params["models"][1])
 
 
 @pytest.fixture
@@ -253,10 +277,12 @@ async def test_an_answer_with_a_shape(alice: Caller) -> None:
     assert MessageToDict(end.data) == {"city": "Oslo", "degrees": 7}
 
 
-@pytest.mark.usefixtures("models")
-async def test_the_readmes_example(framework: str) -> None:
-    """It is an agent as it stands there."""
-    with start_engine(agents=f"weather=examples.weather_{framework}:agent", DEMO_AGENTS="false") as service:
+async def test_the_readmes_example(
+    framework: str, way: str, server: ModelServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """It is an agent as it stands there, and with the broker, too."""
+    agents = f"weather=examples.weather_{framework}:agent"
+    with start_engine(agents=agents, **settings(way, server, tmp_path_factory)) as service:
         async with caller(service.address) as alice:
             events = await alice.run("weather", "one tool")
     assert [call[1:] for call in tools(events)] == [({"city": "Oslo"}, "result", "7 degrees in Oslo")]

@@ -58,6 +58,11 @@ def test_units(name: str, tmp_path: Path) -> None:
     path = tmp_path / f"runwire-{name}.service"
     done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    if (more := DEPLOY / "systemd" / f"runwire-{name}.service.d").exists():  # with it, too
+        shutil.copytree(more, tmp_path / more.name)
+        done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
+        shutil.rmtree(tmp_path / more.name)
     security: list[str | Path] = ["systemd-analyze", "security", "--offline=true", "--threshold=20", path]
     done = subprocess.run(security, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-300:]
