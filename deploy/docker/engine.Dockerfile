@@ -8,7 +8,7 @@ COPY runwire runwire
 COPY engine_service engine_service
 COPY edge_gateway edge_gateway
 RUN python -m venv /opt/runwire && \
-    /opt/runwire/bin/pip install --no-cache-dir --constraint constraints.txt '.[engine,store,telemetry,assistant]'
+    /opt/runwire/bin/pip install --no-cache-dir --constraint constraints.txt '.[engine,store,telemetry,assistant,broker]'
 
 FROM python:3.13-slim
 COPY --from=build /opt/runwire /opt/runwire
