@@ -269,11 +269,11 @@ async def _begin_broker(settings: Settings, day: Day, stack: AsyncExitStack) -> 
     if not importlib.util.find_spec("aiohttp"):
         raise BootError("UPSTREAMS: runs reach them through aiohttp: pip install 'runwire[broker]'")
     broker = BrokerProcess(Serve(upstreams, settings.tokens_per_run), day.spend)
-    stack.push_async_callback(broker.close)
     try:
         await broker.begin()
     except BrokerError as error:
         raise BootError(str(error)) from error
+    stack.push_async_callback(broker.close)
     return _terms(settings, home, broker.address), broker
 
 

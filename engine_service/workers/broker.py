@@ -36,6 +36,7 @@ BOOT = 30.0
 """Seconds that the broker may take until it serves."""
 MOST_UNSENT = 10_000
 """Messages that wait for a broker which hears nothing."""
+BACKLOG = 1024
 PAUSE = 0.5
 """Seconds until one that died is started again."""
 
@@ -81,9 +82,13 @@ class BrokerProcess:
 
     async def begin(self) -> None:
         """Start it. Raises BrokerError."""
-        door = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        door = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         self.address = f"127.0.0.1:{door.getsockname()[1]}"
-        await self._start()
+        try:
+            await self._start()
+        except BaseException:
+            door.close()
+            raise
         self.listen(door)
 
     async def close(self) -> None:
@@ -158,6 +163,7 @@ class BrokerProcess:
             said = b""
         if not said or not isinstance(read(said), Serving):
             self._process.kill()
+            self._process.wait()
             self._let_go()
             raise BrokerError("the broker, which calls model servers for runs, does not start: its output is above")
         self._loop.add_reader(ours, self._hear)
@@ -225,7 +231,9 @@ class BrokerProcess:
                 return
 
     def _say(self, message: Said, *descriptors: int) -> None:
-        """Say it, after what could not be said yet."""
+        """Say it, after what could not be said yet; not to who is dead: its successor is told of all that there is."""
+        if self._link.fileno() < 0:
+            return
         self._unsent.append((message, list(descriptors)))
         self._flush()
 
@@ -238,7 +246,7 @@ class BrokerProcess:
             self._loop.remove_writer(self._link)
         except BlockingIOError:
             self._loop.add_writer(self._link, self._flush)
-        except (BrokenPipeError, ConnectionError):  # it is dead: its successor is told of all that there is
+        except OSError:  # it is dead
             self._unsent.clear()
         if len(self._unsent) > MOST_UNSENT:
             self._log.error("the broker does not listen: it is killed")

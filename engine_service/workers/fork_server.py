@@ -49,6 +49,7 @@ from engine_service.workers import WELL, Watcher, WorkerError
 from engine_service.workers.cgroups import Cgroups
 from engine_service.workers.demand import LEAST, Demand
 from engine_service.workers.output import Output
+from engine_service.workers.taken import PARENT
 from engine_service.workers.worker import ProcessWorker
 
 LULL = 0.02
@@ -388,7 +389,7 @@ class ForkServer:
             self._patience = None
         try:
             self._take_in(heard(message), descriptors)
-        except (NonsenseError, OSError) as error:
+        except NonsenseError as error:
             self._log.error("the zygote is not to be trusted: it is killed", error=str(error))
             self.kill()
             return False
@@ -436,16 +437,22 @@ class ForkServer:
         """Births come in the order they were asked for. Which process it is, is for the kernel to say."""
         if not self._births or pid in self._workers:
             raise NonsenseError("a birth that nobody asked for")
-        if descriptors and not _is_child(pid, descriptors[0], self._zygote.pid):
+        try:
+            is_child = bool(descriptors) and _is_child(pid, descriptors[0], self._zygote.pid)
+            pidfd = os.dup(descriptors[0]) if is_child else -1
+        except OSError:  # we have no room for the descriptor that names it
+            descriptors, is_child, pidfd = [], False, -1
+        if descriptors and not is_child:
             raise NonsenseError("a child that is none of the zygote's")
         worker, birth = self._births.popleft()
         if birth.done():  # whoever asked has left; the child sees its channel closed, and ends
-            return
-        if descriptors:
-            worker.born(pid, os.dup(descriptors[0]), self._expect)
+            if is_child:
+                os.close(pidfd)
+        elif is_child:
+            worker.born(pid, pidfd, self._expect)
             self._workers[pid] = worker
             birth.set_result(None)
-        else:  # we had no room for the descriptor that names it
+        else:
             _fail(birth, "there are no descriptors for it")
 
     def _on_exited(self, pid: int, status: int) -> None:
@@ -529,13 +536,13 @@ def _home(user: tuple[int, int] | None) -> dict[str, str]:
 def _is_child(pid: int, pidfd: int, parent: int) -> bool:
     """Ask the kernel whether a descriptor is of this process, and it that one's child, if it has not ended yet."""
     about = dict(line.split(":\t", 1) for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines())
-    if about.get("Pid") == ENDED:
-        return True
+    if about.get("Pid") not in {str(pid), ENDED}:
+        return False
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:  # it has ended since
-        return about.get("Pid") == str(pid)
-    return about.get("Pid") == str(pid) and int(status.rpartition(")")[2].split()[1]) == parent
+    except FileNotFoundError:  # it has ended, and is nobody's any more
+        return True
+    return int(status.rpartition(")")[2].split()[PARENT]) == parent
 
 
 def _fail(birth: asyncio.Future[None], why: str) -> None:

@@ -32,6 +32,12 @@ import os, sys
 zygote = sys.modules["__main__"]
 from engine_service.wire import Exited, Forked
 tell, told = zygote.Zygote._tell, 0
+def ended():
+    if (pid := os.fork()) == 0:
+        os._exit(0)
+    pidfd = os.pidfd_open(pid)
+    os.waitpid(pid, 0)
+    return pidfd
 def lie(self, message, *descriptors):
     global told
     told += isinstance(message, {kind})
@@ -58,6 +64,7 @@ LIES_AFTERWARDS = {
     "somebody else's number": "Forked({victim}), descriptors",
     "no process at all": 'Forked(message.pid), (os.open("/dev/null", 0),)',
     "another's descriptor": "Forked(message.pid), (os.pidfd_open(os.getpid()),)",
+    "somebody's who has ended": "Forked({victim}), (ended(),)",
     "the first process": "Forked(1), descriptors",
     "an end that isn't": "Exited(next(iter(self._children), 0), 0), ()",
 }

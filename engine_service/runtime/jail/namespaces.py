@@ -94,14 +94,27 @@ def raise_loopback() -> None:
         fcntl.ioctl(any_socket, SET_FLAGS, struct.pack("16sh14x", b"lo", UP))
 
 
-def write_nowhere() -> None:
-    """See all files as they are, and be able to change none of them, nor what is said of them. Raises OSError."""
+def write_nowhere_but(path: str, size: int) -> None:
+    """See all files as they are, and be able to change none of them, nor what is said of them.
+
+    There is one folder of so many bytes, empty and our own, that can be written to. Raises OSError, and then nothing
+    has changed.
+    """
     unshare(NEW_MOUNTS)
     _mount(None, "/", None, PRIVATE | RECURSIVE, None)
-    about = _Attributes(set=READ_ONLY | NO_SETUID)
-    root = ctypes.create_string_buffer(b"/")
-    where, what = ctypes.addressof(root), ctypes.addressof(about)
-    syscall(MOUNT_SETATTR, HERE, where, AT_RECURSIVE, what, ctypes.sizeof(about))
+    mount_memory(path, size)
+    try:
+        _attribute("/", _Attributes(set=READ_ONLY | NO_SETUID), AT_RECURSIVE)
+    except OSError:
+        unmount(path)
+        raise
+    _attribute(path, _Attributes(clear=READ_ONLY), 0)
+
+
+def _attribute(path: str, about: _Attributes, how: int) -> None:
+    where = ctypes.create_string_buffer(path.encode())
+    what, size = ctypes.addressof(about), ctypes.sizeof(about)
+    syscall(MOUNT_SETATTR, HERE, ctypes.addressof(where), how, what, size)
 
 
 def mount_memory(path: str, size: int) -> None:

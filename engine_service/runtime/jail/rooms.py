@@ -22,7 +22,7 @@ MAKE, DROP, SEAL = b"+", b"-", b"="
 ANSWERED = struct.Struct("!i32s")
 """An error's number, or none, and what the room is called."""
 FOLDERS = 16 * 1024 * 1024
-"""Bytes for the rooms' folders alone."""
+"""Bytes of what rooms are in: there is nothing else."""
 MOST = 65536
 """Rooms that there can be. The zygote imports agents, and may be one of theirs."""
 OWN = 0
@@ -40,8 +40,7 @@ class Rooms:
 
     @classmethod
     def open(cls, home: str, size: int) -> Self:
-        """Start the keeper, who is to have the rights that we still have. Raises OSError."""
-        namespaces.mount_memory(home, FOLDERS)
+        """Start the keeper, who is to have the rights that we still have."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if os.fork() == 0:
             try:
