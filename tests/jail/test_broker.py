@@ -304,6 +304,7 @@ async def test_what_a_run_may_use(server: Upstream, key: Path) -> None:
             assert (await asked(alice))[0] == 200
 
 
+@pytest.mark.force
 async def test_a_slow_reader_stops_the_server(server: Upstream, alice: Caller) -> None:
     """Who reads nothing of an answer without an end makes the server wait; nobody keeps it meanwhile."""
     before = server.written
@@ -320,6 +321,7 @@ async def test_a_slow_reader_stops_the_server(server: Upstream, alice: Caller) -
     assert await asyncio.to_thread(server.left.wait, 10), "and when it leaves, the server sees it"
 
 
+@pytest.mark.force
 async def test_who_connects_and_says_nothing(service: Service, alice: Caller) -> None:
     """There are so many of them, and no more: others call as before."""
     async with caller(service.address, "mallory") as mallory:
@@ -334,6 +336,7 @@ async def test_who_connects_and_says_nothing(service: Service, alice: Caller) ->
         await asyncio.wait((reading,))
 
 
+@pytest.mark.force
 async def test_what_is_not_heard_out_counts(server: Upstream, key: Path) -> None:
     """A call whose run hangs up before there is an answer has cost what was asked."""
     with start(server, key, TOKENS_PER_RUN="100") as service:
@@ -396,6 +399,7 @@ def test_settings_that_mean_nothing(settings: dict[str, str], says: str) -> None
         assert says in line
 
 
+@pytest.mark.force
 async def test_agents_that_change(server: Upstream, key: Path, tmp_path: Path) -> None:
     """After a reload runs of before, in a jail of before, reach model servers as those of after do."""
     module = tmp_path / "young.py"

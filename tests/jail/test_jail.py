@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -193,30 +194,35 @@ async def test_nothing_is_left(house: House) -> None:
     with start_engine(agents=AGENTS, UPSTREAMS=f"openai={house.server.url}") as service:
         async with caller(service.address) as alice:
             call = alice.call("prisoner", "stay 60")
-            home = await home_of(call)
+            await begun(call)
             pids = [child.pid for child in psutil.Process(service.pid).children(recursive=True)]
             assert len(pids) > 8
             service.kill()
             call.cancel()
         for pid in pids:
             await until(lambda pid=pid: is_gone(pid))  # type: ignore[misc]
-    assert is_there(home)
-    with start_engine() as service:
-        assert service.address
-        assert not is_there(home), "and what it left is gone when another one begins"
 
 
-def is_there(path: Path) -> bool:
-    return path.exists()
-
-
-async def home_of(call: Any) -> Path:
-    """Return the folder that a run's own is in, as the run tells it."""
+async def begun(call: Any) -> None:
+    """Wait until a run has told something."""
     async for response in call:
-        for event in response.events:
-            if kind(event) == "agent_reported":
-                return Path(dict(event.agent_reported.data.items())["folder"]).parent
-    raise AssertionError
+        if any(kind(event) == "agent_reported" for event in response.events):
+            return
+
+
+def test_what_engines_have_left() -> None:
+    """Where an engine was killed, the next one takes away what it left; and nothing that is somebody's."""
+    with start_engine() as living:
+        assert living.address
+        left = Path(tempfile.mkdtemp(prefix="runwire-engine-"))
+        (left / "runs").mkdir()
+        with start_engine() as service:
+            assert service.address
+            assert not left.exists()
+        [held] = [
+            path for path in Path(f"/proc/{living.pid}/fd").iterdir() if "runwire-engine-" in str(path.readlink())
+        ]
+        assert "deleted" not in str(held.readlink())
 
 
 async def test_a_zygote_of_a_jail_that_dies() -> None:

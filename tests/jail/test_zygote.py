@@ -12,6 +12,8 @@ from tests.support.clients import caller
 from tests.support.services import engine as start_engine
 from tests.support.services import until
 
+pytestmark = pytest.mark.force
+
 AGENT = """
 from engine_service import Agent
 
