@@ -234,8 +234,17 @@ def _warn(settings: Settings, agents: Mapping[str, Description]) -> None:
     free = [agent.name for agent in agents.values() if agent.isolation != "jail"]
     if settings.isolation == "jail" and free:
         log.warning("agents that are in no jail, since they say so themselves", agents=free)
+    reaches = "openai" in settings.upstreams
     if not settings.assistant_model:
-        log.info("there is no assistant: set RUNWIRE_ENGINE_ASSISTANT_MODEL, and OPENAI_BASE_URL or OPENAI_API_KEY")
+        whose = "" if reaches else ", and OPENAI_BASE_URL or OPENAI_API_KEY"
+        advice = f"there is no assistant: set RUNWIRE_ENGINE_ASSISTANT_MODEL{whose}"
+        log.info(advice)
+    elif settings.isolation == "jail" and not reaches:
+        log.warning(
+            "the assistant is in a jail, and reaches no model: name it in RUNWIRE_ENGINE_UPSTREAMS, as openai=…"
+        )
+    if settings.upstreams:
+        log.info("model servers are called by the broker", upstreams=list(settings.upstreams))
     if settings.development:
         log.warning("development: whoever says dev:NAME is believed to be NAME", network=settings.development_network)
     if settings.tls_cert is None and not is_loopback(host_of(settings.admin_listen)):

@@ -1,5 +1,6 @@
 """What can be set, from the environment and as flags."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -56,7 +57,8 @@ class Settings(ServiceSettings):
     agents: Items = Field((), description="agents, comma-separated: module, module:object or name=module:object")
     demo_agents: bool | None = Field(None, description="have triage and its kin, too; only in development unless said")
     assistant_model: str | None = Field(
-        None, description="model of the assistant, which is there with it; OPENAI_BASE_URL and _API_KEY say whose"
+        None,
+        description="the model of an assistant; whose, say OPENAI_BASE_URL and _API_KEY, or the upstream openai",
     )
     import_timeout: PositiveFloat = Field(60, description="seconds that importing the agents may take")
     run_as: str | None = Field(None, description="user whose rights agents have; for an engine that root starts")
@@ -180,6 +182,13 @@ class Settings(ServiceSettings):
             raise ValueError(
                 "TOKENS_PER_RUN and TOKENS_PER_USER_PER_DAY are counted on the way to UPSTREAMS: name some"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _lets_read_what_there_is(self) -> Self:
+        for path in self.jail_read:
+            if not Path(path).exists():
+                raise ValueError(f"JAIL_READ names {path}, which isn't there")
         return self
 
     @model_validator(mode="after")

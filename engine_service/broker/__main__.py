@@ -69,7 +69,7 @@ class Broker:
             skip_auto_headers=("User-Agent",),
         ) as session:
             upstreams = {each.name: each for each in serve.upstreams}
-            carrier = Carrier(upstreams, self._purses, session, self._report, self._arrivals.asked)
+            carrier = Carrier(upstreams, self._purses, session, self._report, self._arrivals.asked, self._say)
             carrier.learn = self._hear
             options: dict[str, Any] = {"handler_cancellation": True, "access_log": None, "keepalive_timeout": IDLE}
             self._runner = web.ServerRunner(web.Server(carrier.handle, **options))

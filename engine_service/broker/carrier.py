@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from engine_service.broker.messages import Called
+from engine_service.broker.messages import Called, Refused
 from engine_service.broker.meter import NONE, Meter
 from engine_service.broker.purse import Purse, Purses
 from engine_service.broker.refusal import Refusal
@@ -68,12 +69,14 @@ class Carrier:
         session: aiohttp.ClientSession,
         report: Report,
         asked: Callable[[object], None],
+        refused: Callable[[Refused], None],
     ) -> None:
         self._upstreams = {name: (upstream, Key(upstream)) for name, upstream in upstreams.items()}
         self._purses = purses
         self._session = session
         self._report = report
         self._asked = asked
+        self._refused = refused
         self._count = 0
         self.learn: Callable[[], None] = _nothing
         """Hears what the engine has said by now: a run may be quicker than our ear."""
@@ -83,10 +86,17 @@ class Carrier:
         try:
             return await self._carry(request)
         except Refusal as refusal:
+            self._tell_refused(request, refusal)
             response = web.Response(status=refusal.status, body=refusal.body(), content_type="application/json")
             if refusal.status == TOO_MANY:
                 response.force_close()
             return response
+
+    def _tell_refused(self, request: web.BaseRequest, refusal: Refusal) -> None:
+        token = _token(request)
+        if self._purses.is_known(token):
+            name = request.rel_url.raw_path.split("/", 2)[1][:MAX_MODEL]
+            self._refused(Refused(token, name, refusal.code, str(refusal)))
 
     async def _carry(self, request: web.BaseRequest) -> web.StreamResponse:
         purse = self._purse(request)
@@ -129,8 +139,7 @@ class Carrier:
         return b"".join(pieces)
 
     def _purse(self, request: web.BaseRequest) -> Purse:
-        said = next((request.headers[name] for name in CREDENTIALS if name in request.headers), "")
-        token = said.removeprefix("Bearer ").strip()
+        token = _token(request)
         if not self._purses.is_known(token):
             self.learn()
         purse = self._purses.of(token)
@@ -155,9 +164,7 @@ class Carrier:
             raise Refusal(504, "timeout", "The model's server does not answer.") from None
         except aiohttp.ClientError as error:
             call.is_sent &= not isinstance(error, aiohttp.ClientConnectorError)  # nobody there: it costs nothing
-            raise Refusal(
-                502, "unreachable", f"The model's server cannot be reached: {type(error).__name__}."
-            ) from None
+            raise Refusal(502, "unreachable", f"The model's server cannot be reached: {_why(error)}.") from None
         finally:
             await self._tell(call)
 
@@ -261,6 +268,17 @@ class Call:
             is_estimate=tokens.is_estimate,
         )
         return self._reported
+
+
+def _token(request: web.BaseRequest) -> str:
+    said = next((request.headers[name] for name in CREDENTIALS if name in request.headers), "")
+    return said.removeprefix("Bearer ").strip()
+
+
+def _why(error: Exception) -> str:
+    """Say why nobody is reached, as whoever operates this reads it."""
+    number = getattr(getattr(error, "os_error", None), "errno", None)
+    return os.strerror(number).lower() if isinstance(number, int) and number > 0 else type(error).__name__
 
 
 def _key(key: Key) -> Mapping[str, str]:

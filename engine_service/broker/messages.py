@@ -99,7 +99,17 @@ class Called:
     """Whether the model's server did not say how many tokens it were."""
 
 
-Said = Serve | Listen | Leave | Grant | Left | Revoke | Noted | Serving | NotServing | Called
+@dataclass(frozen=True)
+class Refused:
+    """A call was not carried, or not to its end."""
+
+    token: str
+    upstream: str
+    code: str
+    message: str
+
+
+Said = Serve | Listen | Leave | Grant | Left | Revoke | Noted | Serving | NotServing | Called | Refused
 
 _KINDS = {kind.__name__: kind for kind in get_args(Said)}
 

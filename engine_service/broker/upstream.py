@@ -57,7 +57,7 @@ def _checked(upstream: Upstream) -> Upstream:
     if parts.scheme == "http" and upstream.key_file and not is_loopback(parts.hostname):
         raise ValueError(f"UPSTREAMS={name}=…: with a key it must begin with https, or the key goes in clear")
     if upstream.key_file and not os.access(upstream.key_file, os.R_OK):
-        raise ValueError(f"UPSTREAM_KEYS: the file of {name} cannot be read")
+        raise ValueError(f"UPSTREAM_KEYS: {upstream.key_file}, with the key of {name}, isn't there, or cannot be read")
     if not {TOOLS, ADDRESSES}.issuperset(upstream.allowed):
         raise ValueError(f"UPSTREAM_ALLOW={name}=…: must be {ADDRESSES}, {TOOLS}, or both, joined by +")
     return upstream

@@ -71,13 +71,8 @@ def path_of(path: str, upstream: Upstream) -> str:
 def vetted(raw: bytes, path: str, upstream: Upstream) -> Body:
     """Return what is asked, as it may be asked. Raises Refusal."""
     body = _parsed(raw)
-    if TOOLS not in upstream.allowed and (what := _acts(body)):
-        raise Refusal(
-            400,
-            "tool",
-            f"{what[:100]!r} may have the provider act by itself, beyond the jail: an operator can allow it "
-            f"(UPSTREAM_ALLOW={upstream.name}={TOOLS}).",
-        )
+    if TOOLS not in upstream.allowed:
+        _has_nobody_act(body, f"RUNWIRE_ENGINE_UPSTREAM_ALLOW={upstream.name}={TOOLS}")
     for name, value in _fields(body):
         if _is_kept(name, value):
             raise Refusal(400, "kept", f"{name!r} names what is kept at the provider, for all who have its key.")
@@ -86,7 +81,7 @@ def vetted(raw: bytes, path: str, upstream: Upstream) -> Body:
                 400,
                 "address",
                 f"{name[:100]!r} may have the provider fetch an address: send the content itself, or let an operator "
-                f"allow it (UPSTREAM_ALLOW={upstream.name}={ADDRESSES}).",
+                f"allow it (RUNWIRE_ENGINE_UPSTREAM_ALLOW={upstream.name}={ADDRESSES}).",
             )
     plain = path.removeprefix(VERSION)
     if "store" in body or plain == "responses" or (plain == "chat/completions" and upstream.name in WITH_STORE):
@@ -115,19 +110,25 @@ def _is_kept(name: str, value: Any) -> bool:
     return names_it or (name == "type" and value == "item_reference")
 
 
-def _acts(body: Body) -> str:
-    """Return what may have the provider do things by itself; nothing if there is no such thing."""
+def _has_nobody_act(body: Body, how: str) -> None:
+    """Refuse what may have the provider do things by itself, and say how an operator allows it. Raises Refusal."""
     if unknown := sorted(name for name in body.keys() - KNOWN if body[name] is not None):
-        return unknown[0]
+        raise Refusal(
+            400,
+            "field",
+            f"The field {unknown[0][:100]!r} is not known to be about words alone, and so isn't sent: leave it out, or "
+            f"let an operator allow what providers do by themselves ({how}).",
+        )
+    what = ""
     if ACTS.search(model := str(body.get("model"))):
-        return model
+        what = f"The model {model[:100]!r}"
     tools: Any = body.get("tools")
-    if tools is None:
-        return ""
-    if not isinstance(tools, list):
-        return "tools"
-    listed: list[Any] = tools
-    return next((str(tool) for tool in listed if not _is_ours(tool)), "")
+    listed: list[Any] = tools if isinstance(tools, list) else [] if tools is None else [tools]
+    if theirs := next((tool for tool in listed if not _is_ours(tool)), None):
+        named: Any = cast("Body", theirs).get("type") if isinstance(theirs, dict) else None
+        what = f"The tool {named or theirs!s:.100}"
+    if what:
+        raise Refusal(400, "tool", f"{what} acts by itself, beyond the jail: an operator can allow it ({how}).")
 
 
 def _is_ours(tool: Any) -> bool:

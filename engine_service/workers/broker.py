@@ -6,8 +6,9 @@ import secrets
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -21,6 +22,7 @@ from engine_service.broker.messages import (
     Left,
     Listen,
     Noted,
+    Refused,
     Revoke,
     Said,
     Serve,
@@ -31,11 +33,15 @@ from engine_service.broker.messages import (
 from engine_service.wire import CALLED, NANOSECONDS, Work
 from engine_service.workers import Worker
 from engine_service.workers.output import Output
+from runwire.service.rates import Rates
 
 BOOT = 30.0
 """Seconds that the broker may take until it serves."""
 MOST_UNSENT = 10_000
 """Messages that wait for a broker which hears nothing."""
+FEW = 6
+"""Failures of a model's server that are told in a minute."""
+FAILURES = {"unreachable", "timeout", "key", "redirect"}
 BACKLOG = 1024
 PAUSE = 0.5
 """Seconds until one that died is started again."""
@@ -59,6 +65,7 @@ class Known:
     calls: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    refused: Counter[str] = field(default_factory=Counter[str])
 
 
 class BrokerProcess:
@@ -75,6 +82,7 @@ class BrokerProcess:
         self._tasks = set[asyncio.Task[None]]()
         self._unsent: list[tuple[Said, list[int]]] = []
         self._ending = False
+        self._failures = Rates(FEW)
         self._link: socket.socket
         self._process: subprocess.Popen[bytes]
         self.address = ""
@@ -124,7 +132,7 @@ class BrokerProcess:
         """Let a token be worth nothing, since its run has ended."""
         if run := self._runs.pop(token, None):
             self._say(Revoke(token))
-            if run.calls:
+            if run.calls or run.refused:
                 self._log.info(
                     "models called",
                     run_id=run.run_id,
@@ -132,6 +140,7 @@ class BrokerProcess:
                     calls=run.calls,
                     tokens=run.tokens,
                     seconds=round(run.seconds, 3),
+                    refused=dict(run.refused),
                 )
 
     def listen(self, door: socket.socket) -> Callable[[], None]:
@@ -193,8 +202,21 @@ class BrokerProcess:
             data = b""
         if not data:
             self._on_exit()
-        elif isinstance(called := read(data), Called):
-            self._on_called(called)
+            return
+        match read(data):
+            case Called() as called:
+                self._on_called(called)
+            case Refused() as refused:
+                self._on_refused(refused)
+            case _:
+                pass
+
+    def _on_refused(self, refused: Refused) -> None:
+        """Count it, and tell an operator of what is theirs to mend; not of each time."""
+        if run := self._runs.get(refused.token):
+            run.refused[refused.code] += 1
+        if refused.code in FAILURES and not self._failures.take(refused.upstream):
+            self._log.warning("a model's server failed", upstream=refused.upstream, why=refused.message)
 
     def _on_called(self, called: Called) -> None:
         """Tell the run of its call, and then let the call's answer end."""

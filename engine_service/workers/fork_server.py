@@ -424,6 +424,7 @@ class ForkServer:
             case Jailed(holds, missing) if self._terms.jail and not self._is_jailed:
                 self._is_jailed = True
                 counted = self._cgroups.layers if self._cgroups else []
+                missing |= {} if counted else {"cgroups": "none was delegated"}
                 self._log.info("the jail is closed", holds=[*holds, *counted], missing=missing)
                 self._door = os.dup(descriptors[0]) if descriptors else None
             case Watched(file) if len(self.files) < MOST_TOLD:

@@ -146,8 +146,8 @@ PICTURE = {"type": "image_url", "image_url": {"url": "https://example.org/?secre
 WAYS_OUT = {
     "a tool of the provider": ({"tools": [{"type": "web_search"}]}, "tool"),
     "one of several": ({"tools": [{"type": "function", "name": "f"}, {"type": "mcp", "server_url": "x"}]}, "tool"),
-    "a search": ({"web_search_options": {}, "plugins": [{"id": "web"}]}, "tool"),
-    "a server of tools": ({"mcp_servers": [{"url": "x"}]}, "tool"),
+    "a search": ({"web_search_options": {}, "plugins": [{"id": "web"}]}, "field"),
+    "a server of tools": ({"mcp_servers": [{"url": "x"}]}, "field"),
     "a picture by its address": ({"messages": [{"role": "user", "content": [PICTURE]}]}, "address"),
     "in capitals": ({"messages": [{"content": [{"image_url": {"url": " HTTPS://example.org"}}]}]}, "address"),
     "a file by its address": ({"input": [{"content": [{"type": "input_file", "file_url": "https://x"}]}]}, "address"),
@@ -157,9 +157,9 @@ WAYS_OUT = {
     "a conversation": ({"conversation": "conv_1"}, "kept"),
     "a prompt of somebody's": ({"prompt": {"id": "pmpt_1"}}, "kept"),
     "in the background": ({"background": True}, "kept"),
-    "what providers call it otherwise": ({"search_parameters": {"mode": "on"}}, "tool"),
-    "sources of data": ({"data_sources": [{"type": "search", "parameters": {"endpoint": "https://x"}}]}, "tool"),
-    "somewhere else": ({"api_base": "https://x"}, "tool"),
+    "what providers call it otherwise": ({"search_parameters": {"mode": "on"}}, "field"),
+    "sources of data": ({"data_sources": [{"type": "search", "parameters": {"endpoint": "https://x"}}]}, "field"),
+    "somewhere else": ({"api_base": "https://x"}, "field"),
     "a tool without a type": ({"tools": [{"googleSearch": {}}]}, "tool"),
     "tools that are no list": ({"tools": {"type": "web_search"}}, "tool"),
     "a type that is none": ({"tools": [{"type": ["function"]}]}, "tool"),
@@ -275,6 +275,34 @@ async def test_a_call_is_told(service: Service, alice: Caller) -> None:
     assert {"run_id", "calls", "tokens", "seconds"} <= record.keys()
 
 
+async def test_what_is_refused_is_told(service: Service, alice: Caller) -> None:
+    """An operator reads in the log what of a run's calls was not carried, and why."""
+    run_id = terminal_run(
+        await alice.run("prisoner", f"ask_broker {json.dumps({'body': asking() | of('in the background')})}")
+    )
+    assert run_id
+    record = service.wait_for(
+        lambda record: record["event"] == "models called" and record.get("refused") == {"kept": 1}
+    )
+    assert record["calls"] == 0
+
+
+def terminal_run(events: list[Any]) -> bool:
+    return kind(terminal(events)) == "agent_completed"
+
+
+async def test_a_server_that_is_not_there(key: Path) -> None:
+    """The run is told so, and so is the operator, with the server's name."""
+    settings = {"UPSTREAMS": "openai=http://127.0.0.1:1/v1", "UPSTREAM_KEYS": f"openai={key}"}
+    with start_engine(agents=AGENTS, **settings) as service:
+        async with caller(service.address) as alice:
+            status, _, body = await asked(alice)
+            assert (status, code(body)) == (502, "unreachable")
+        failed = service.wait_for(lambda record: record["event"] == "a model's server failed")
+        assert failed["upstream"] == "openai"
+        assert "refused" in failed["why"]
+
+
 async def test_tokens_that_nobody_asked_for(server: Upstream, alice: Caller) -> None:
     """We have the server say what a call takes; who did not ask, and looks for a choice, finds one without words."""
     _, _, body = await asked(alice)
@@ -382,13 +410,17 @@ async def test_the_broker_dies(server: Upstream, key: Path) -> None:
         ({"UPSTREAMS": "openai"}, "NAME=VALUE"),
         ({"UPSTREAMS": "openai=ftp://x"}, "https://"),
         ({"UPSTREAMS": "Open AI=https://x"}, "small letters"),
-        ({"UPSTREAMS": "openai=https://x", "UPSTREAM_KEYS": "openai=/nowhere"}, "cannot be read"),
+        (
+            {"UPSTREAMS": "openai=https://x", "UPSTREAM_KEYS": "openai=/nowhere"},
+            "/nowhere, with the key of openai, isn't there",
+        ),
         ({"UPSTREAMS": "openai=https://x", "UPSTREAM_KEYS": "other=/dev/null"}, "which UPSTREAMS has not"),
         ({"UPSTREAMS": "openai=http://example.org", "UPSTREAM_KEYS": "openai=/dev/null"}, "in clear"),
         ({"UPSTREAMS": "openai=https://x", "UPSTREAM_ALLOW": "openai=everything"}, "addresses, tools"),
         ({"TOKENS_PER_RUN": "10"}, "UPSTREAMS"),
         ({"UPSTREAMS": "openai=https://x", "TOKENS_PER_USER_PER_DAY": "10"}, "STORE"),
         ({"JAIL_REQUIRE": "network,walls"}, "JAIL_REQUIRE"),
+        ({"JAIL_READ": "/nowhere"}, "JAIL_READ names /nowhere"),
     ],
 )
 def test_settings_that_mean_nothing(settings: dict[str, str], says: str) -> None:
