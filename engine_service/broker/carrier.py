@@ -25,7 +25,7 @@ ASKED = ("accept", "anthropic-version")
 which a provider would answer again what it answered somebody else."""
 ANSWERED = ("content-type", "retry-after", "x-request-id", "request-id")
 """Headers that come back. What a provider says of an account's limits tells of all its users."""
-TOO_MANY, FAILED = 429, 400
+TOO_MANY, FAILED, SERVER_FAILED = 429, 400, 500
 UNKNOWN = frozenset({401, 403})
 """What a server says that does not know our key; it may repeat parts of it."""
 PATIENCE = aiohttp.ClientTimeout(total=None, connect=30, sock_read=600)
@@ -86,38 +86,35 @@ class Carrier:
         try:
             return await self._carry(request)
         except Refusal as refusal:
-            self._tell_refused(request, refusal)
+            self._hear_refusal(request, refusal)
             response = web.Response(status=refusal.status, body=refusal.body(), content_type="application/json")
             if refusal.status == TOO_MANY:
                 response.force_close()
             return response
 
-    def _tell_refused(self, request: web.BaseRequest, refusal: Refusal) -> None:
+    def _hear_refusal(self, request: web.BaseRequest, refusal: Refusal) -> None:
+        """Count it, and tell the engine, as long as somebody may want to know."""
         token = _token(request)
-        if self._purses.is_known(token):
-            name = request.rel_url.raw_path.split("/", 2)[1][:MAX_MODEL]
-            self._refused(Refused(token, name, refusal.code, str(refusal)))
+        if self._purses.is_known(token) and self._purses.refuse(token, is_theirs=refusal.status < SERVER_FAILED):
+            name, _ = _split(request)
+            self._refused(Refused(token, name[:MAX_MODEL], refusal.code, str(refusal)))
 
     async def _carry(self, request: web.BaseRequest) -> web.StreamResponse:
         purse = self._purse(request)
-        _, name, *path = request.rel_url.raw_path.split("/", 2)
+        name, path = _split(request)
         if name not in self._upstreams:
             raise Refusal(
                 404, "upstream", f"There is no model server {name[:100]!r}: there are {', '.join(self._upstreams)}."
             )
         upstream, key = self._upstreams[name]
-        where = path_of("".join(path), upstream)
+        where = path_of(path, upstream)
         if request.method != "POST" or request.rel_url.query_string:
             raise Refusal(405, "method", "Models are called by POST, and without a query.")
         self._purses.open(purse)
         call = Call(self._next(), upstream, purse)
         try:
             raw = await self._read(request, call)
-            try:
-                body = vetted(raw, where, upstream)
-            except Refusal:
-                purse.refused += 1
-                raise
+            body = vetted(raw, where, upstream)
             call.ask(body, where)
             headers = {each: request.headers[each] for each in ASKED if each in request.headers}
             headers |= {"Content-Type": "application/json", **_key(key)}
@@ -268,6 +265,12 @@ class Call:
             is_estimate=tokens.is_estimate,
         )
         return self._reported
+
+
+def _split(request: web.BaseRequest) -> tuple[str, str]:
+    """Return which model server is meant, and what of it."""
+    _, name, path = (*request.rel_url.raw_path.split("/", 2), "", "")[:3]
+    return name, path
 
 
 def _token(request: web.BaseRequest) -> str:

@@ -37,6 +37,7 @@ class Purse:
     calls: int = 0
     asked: int = 0
     refused: int = 0
+    told: int = 0
     connections: WeakSet[object] = field(default_factory=WeakSet[object])
 
 
@@ -83,7 +84,9 @@ class Purses:
                 "This is the placeholder that clients are made with, and no run's key: make the client inside the run, "
                 "where OPENAI_API_KEY and its like are the run's own, or set its api_key from there.",
             )
-        if purse := self._purses.get(token):
+        if (purse := self._purses.get(token)) and purse.refused >= MOST_REFUSED:
+            raise Refusal(429, "refused", f"This run was refused {MOST_REFUSED} times: it is not listened to any more.")
+        if purse:
             return purse
         raise Refusal(401, "token", "This key is no run's that goes on here.")
 
@@ -95,9 +98,14 @@ class Purses:
             raise Refusal(402, "tokens_per_user_per_day", "Its user has used all tokens that one may in a day.")
         if purse.calls >= AT_ONCE:
             raise Refusal(429, "at_once", f"A run may have {AT_ONCE} calls at once.")
-        if purse.refused >= MOST_REFUSED:
-            raise Refusal(429, "refused", f"This run was refused {MOST_REFUSED} times: it is not listened to any more.")
         purse.calls += 1
+
+    def refuse(self, token: str, *, is_theirs: bool) -> bool:
+        """Count a call that was not carried, be it for what was asked or not, and tell whether that is worth a word."""
+        purse = self._purses[token]
+        purse.refused += is_theirs
+        purse.told += 1
+        return purse.told <= MOST_REFUSED
 
     def connect(self, purse: Purse, connection: object) -> None:
         """Know a run's connection. Raises Refusal when it has too many."""

@@ -566,6 +566,11 @@ def ask_and_hang_up(told: str) -> str:
     return json.dumps(statuses)
 
 
+def ask_and_be_refused(told: str) -> str:
+    """Ask again and again."""
+    return json.dumps([_asked(json.loads(told)).status for _ in range(210)])
+
+
 def ask_and_not_read(told: str) -> str:
     """Ask, and read nothing of the answer."""
     answer = _asked(json.loads(told))

@@ -131,6 +131,7 @@ async def test_what_does_not_come_back(alice: Caller) -> None:
         ("http://169.254.169.254/openai/chat/completions?x", "POST"),
         ("/openai", "POST"),
         ("/", "POST"),
+        ("*", "OPTIONS"),
     ],
 )
 async def test_what_cannot_be_called(server: Upstream, alice: Caller, path: str, method: str) -> None:
@@ -277,18 +278,21 @@ async def test_a_call_is_told(service: Service, alice: Caller) -> None:
 
 async def test_what_is_refused_is_told(service: Service, alice: Caller) -> None:
     """An operator reads in the log what of a run's calls was not carried, and why."""
-    run_id = terminal_run(
-        await alice.run("prisoner", f"ask_broker {json.dumps({'body': asking() | of('in the background')})}")
-    )
-    assert run_id
+    assert (await asked(alice, body=asking() | of("in the background")))[0] == 400
     record = service.wait_for(
         lambda record: record["event"] == "models called" and record.get("refused") == {"kept": 1}
     )
     assert record["calls"] == 0
 
 
-def terminal_run(events: list[Any]) -> bool:
-    return kind(terminal(events)) == "agent_completed"
+@pytest.mark.force
+async def test_a_run_that_is_refused_all_the_time(service: Service, alice: Caller) -> None:
+    """After a while it is not listened to any more; others are."""
+    statuses = told(await tried(alice, f"ask_and_be_refused {json.dumps({'path': '/openai/files'})}"))
+    assert statuses[:200] == [404] * 200
+    assert set(statuses[200:]) == {429}
+    assert (await asked(alice))[0] == 200
+    assert service.wait_for(lambda record: record["event"] == "models called" and record["refused"] == {"path": 200})
 
 
 async def test_a_server_that_is_not_there(key: Path) -> None:
