@@ -44,6 +44,9 @@ WAITING = 0x52
 CHECKPOINT = 0x5A
 """What the agent wants to go on from when its engine is lost. It never leaves the engines."""
 
+PROCESSES = 256
+"""Processes that one run may have, its threads among them, where they can be counted."""
+
 MAX_OPEN = 64
 """Questions that one run may have open."""
 MAX_QUESTION = 64 * 1024

@@ -33,7 +33,6 @@ from engine_service.broker.purse import Purses
 from runwire.service import kernel
 from runwire.service.arrivals import Arrivals, Listener, say_less
 
-PR_SET_PDEATHSIG = 1
 HEARD = 5.0
 """Seconds that an answer's end waits for the run to have been told of it."""
 AT_ONCE = 10_000
@@ -150,7 +149,7 @@ async def _main(engine: socket.socket) -> None:
 
 def main() -> None:
     """Serve the engine that holds the other end of the socket."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    ctypes.CDLL(None).prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(sys.argv[2]):
         sys.exit(1)
     kernel.configure()  # it has keys

@@ -53,12 +53,12 @@ class Meter:
     def take(self, data: bytes) -> bytes:
         """Take a piece of the answer, and return what of it goes on now."""
         self._said += len(data)
-        if self.to_first_word is None and (not self._is_stream or WORD.search(self._rest + data)):
+        whole = self._rest + data if self._rest else data
+        if self.to_first_word is None and (not self._is_stream or WORD.search(whole)):
             self.to_first_word = time.monotonic() - self._begun
         if not self._is_stream:
-            self._rest = (self._rest + data)[:MOST]
+            self._rest = whole[:MOST]
             return data
-        whole = self._rest + data if self._rest else data
         ends = [found.end() for found in END.finditer(whole)]
         if not ends and len(whole) < MOST:
             self._rest = whole

@@ -50,9 +50,8 @@ from engine_service.wire import (
     Watched,
     told,
 )
-from runwire.service.kernel import PR_SET_DUMPABLE
+from runwire.service.kernel import PR_SET_DUMPABLE, PR_SET_PDEATHSIG
 
-PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 NO_ROOM = -1
 

@@ -13,14 +13,13 @@ from typing import Self
 
 import structlog
 
+from engine_service.wire import PROCESSES
+
 PROC = Path("/proc/self")
 DELEGATED = ("user.delegate", "trusted.delegate")
 """What systemd writes on a cgroup that it leaves to a service."""
 CONTROLLERS = {"memory": "memory", "pids": "processes", "cpu": "processors"}
 """What is ours to bound, by what the kernel calls it."""
-PROCESSES = 256
-"""Of one run: its threads, too."""
-
 Limits = dict[str, int]
 
 

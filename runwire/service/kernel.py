@@ -6,6 +6,7 @@ import resource
 from contextlib import suppress
 
 PR_SET_DUMPABLE = 4
+PR_SET_PDEATHSIG = 1
 M_MMAP_THRESHOLD = -3
 LARGE = 32 * 1024
 """Bytes of a piece of memory that is given back by itself once it is free."""

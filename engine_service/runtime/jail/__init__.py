@@ -13,12 +13,11 @@ from typing import Self
 
 from engine_service.runtime.jail import capabilities, files, landlock, namespaces, rooms, seccomp
 from engine_service.runtime.jail.rooms import Rooms
-from engine_service.wire import JailTerms
+from engine_service.wire import PROCESSES, JailTerms
 
 BACKLOG = 1024
 DESCRIPTORS = 256
-PROCESSES = 256
-"""Of one run: its threads, too. Both together are also what it can take of what the kernel counts by users alone."""
+"""Of each process of a run. With how many it may have, also what it can take of what the kernel counts by users."""
 
 
 class Jail:
