@@ -1,12 +1,12 @@
 """The way to the store."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
@@ -25,6 +25,30 @@ PAUSE = 0.2
 """Seconds until something is tried again."""
 AWAY = (RedisError, OSError)
 """What it means that the store cannot be reached, or does not do as it is told."""
+
+
+class Attentive(Connection):
+    """A connection that keeps no cancellation to itself.
+
+    Until Python 3.12, `asyncio.wait_for`, by which redis-py sends, may: whoever then waits for our end waits for ever.
+    """
+
+    async def send_packed_command(
+        self,
+        command: bytes | str | Iterable[bytes],
+        check_health: bool = True,  # noqa: FBT001, FBT002 - as redis-py calls it
+    ) -> None:
+        """Send, and raise CancelledError if that was asked for meanwhile."""
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        await super().send_packed_command(command, check_health)
+        if task and task.cancelling() > before:
+            await self.disconnect(nowait=True)  # its answer is nobody's
+            raise asyncio.CancelledError
+
+
+class AttentiveSSL(Attentive, SSLConnection):
+    """The same with TLS."""
 
 
 class Link(NamedTuple):
@@ -75,7 +99,9 @@ def link(url: str) -> Link:
     def client(patience: float) -> Redis:
         limits: dict[str, Any] = {"socket_timeout": patience, "socket_connect_timeout": PATIENCE}
         limits |= {"max_connections": CONNECTIONS, "timeout": PATIENCE}  # beyond it, one waits for one that is free
-        return Redis.from_pool(BlockingConnectionPool.from_url(plain, **limits, retry=at_once, protocol=2))
+        pool = BlockingConnectionPool.from_url(plain, **limits, retry=at_once, protocol=2)
+        pool.connection_class = AttentiveSSL if issubclass(pool.connection_class, SSLConnection) else Attentive
+        return Redis.from_pool(pool)
 
     return Link(client(PATIENCE), client(PATIENCE + BLOCK), keys)
 
