@@ -314,7 +314,12 @@ def _terms(settings: Settings, home: str, broker: str) -> Terms:
     assistant = settings.assistant_model is not None
     if assistant and not importlib.util.find_spec("httpx2"):
         raise BootError("ASSISTANT_MODEL: the assistant calls its model with httpx2: pip install 'runwire[assistant]'")
-    modules = registry.sources(settings.agents, demo=settings.has_demo_agents, assistant=assistant)
+    modules = registry.sources(
+        settings.agents,
+        demo=settings.has_demo_agents,
+        neighbours=settings.has_demo_agents and settings.development,  # they are no good company
+        assistant=assistant,
+    )
     if not modules:
         raise BootError(
             "there are no agents: name them in RUNWIRE_ENGINE_AGENTS, or a model for the assistant in "

@@ -1,4 +1,4 @@
-"""What an answer has to look like: a flat form, as authors ask for it, as it travels, and as answers are checked."""
+"""What answers and parameters have to look like, as authors say it, as it travels, and as it is checked."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -42,16 +42,55 @@ class Schema:
 
     @classmethod
     def of(cls, written: Mapping[str, Any]) -> "Schema":
-        """Take one as authors write it: as it travels, or its properties alone, which are all required then."""
-        if isinstance(written.get("type"), str):
-            return cls(written)
-        return cls({"type": "object", "properties": written, "required": list(written)})
+        """Take one as authors write it."""
+        return cls(travelling(written))
 
     def violations(self, content: Mapping[str, Any]) -> dict[str, str]:
         """Say what is wrong with an answer, field by field."""
         missing = {name: "is missing" for name in self._required if name not in content}
         given = {name: _violation(self._fields.get(name), value) for name, value in content.items()}
         return missing | {name: sentence for name, sentence in given.items() if sentence}
+
+
+class ParametersSchema:
+    """What an agent's callers may send along: any JSON Schema of an object, checked as far as a form would be."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        """Take one as it travels. Raises SchemaError."""
+        properties, required = document.get("properties", {}), document.get("required", [])
+        if document.get("type") != "object" or not isinstance(properties, Mapping) or not isinstance(required, list):
+            raise SchemaError("it has the type 'object', properties, and which of them are required")
+        self._known = cast("Mapping[str, Any]", properties)
+        self._required = [name for name in required if isinstance(name, str)]
+        self._fields = {name: field for name, field in self._known.items() if _is_a_forms(name, field)}
+        self._is_closed = document.get("additionalProperties") is False
+        self.document = dict(document)
+
+    def violations(self, parameters: Mapping[str, Any]) -> dict[str, str]:
+        """Say what is wrong with parameters, one by one. What isn't declared is for the agent to know."""
+        missing = {name: "is missing" for name in self._required if name not in parameters}
+        given = {name: self._violation(name, value) for name, value in parameters.items()}
+        return missing | {name: sentence for name, sentence in given.items() if sentence}
+
+    def _violation(self, name: str, value: Any) -> str:
+        if name in self._fields or (self._is_closed and name not in self._known):
+            return _violation(self._fields.get(name), value)
+        return ""
+
+
+def travelling(written: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a schema as it travels: authors write that, or its properties alone, which are all required then."""
+    if isinstance(written.get("type"), str):
+        return written
+    return {"type": "object", "properties": written, "required": list(written)}
+
+
+def _is_a_forms(name: str, field: Any) -> bool:
+    try:
+        _check(name, field)
+    except SchemaError:
+        return False
+    return True
 
 
 def _check(name: str, field: Any) -> None:

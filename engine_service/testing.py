@@ -80,6 +80,9 @@ async def run(
     said = [Said(role=ROLE_USER if role == "user" else ROLE_ASSISTANT, text=text) for role, text in history]
     sent = Struct()
     sent.update(dict(parameters or {}))
+    schema = registry.described(root, root.__module__, "process").schema
+    if schema and (wrong := schema.violations(structs.struct(sent))):
+        raise AssertionError(f"the parameters are not what {root.name!r} declares: {wrong}")
     work = Work(
         run_id=str(uuid4()),
         user_id=user_id,

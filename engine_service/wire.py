@@ -15,9 +15,13 @@ from dataclasses import asdict, dataclass, field
 from dataclasses import fields as dataclass_fields
 from typing import Any, Literal, NamedTuple, Self, get_args
 
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message import DecodeError
+from google.protobuf.struct_pb2 import Struct
 from runwire.v1 import events_pb2 as pb
 from runwire.v1.engine_pb2 import RunInfo, RunRequest, RunResponse
 
+from engine_service.schema import ParametersSchema
 from runwire.service import varint
 
 Isolation = Literal["jail", "process", "task"]
@@ -55,6 +59,9 @@ MAX_QUESTIONS = 256 * 1024
 """Bytes of all questions that one run has open."""
 LONGEST = 366 * 86_400.0
 """Seconds that a question may wait."""
+
+MAX_SCHEMA = 32 * 1024
+"""Bytes of what an agent says of its parameters."""
 
 MAX_STATE = 256 * 1024
 """Bytes of what an agent saves."""
@@ -330,6 +337,17 @@ class Description:
     """The module that was named, and has it."""
     is_public: bool
     is_forked: bool
+    parameters: str = ""
+    """What callers may send along, as a JSON Schema; nothing where its author has declared nothing."""
+
+    @property
+    def schema(self) -> ParametersSchema | None:
+        """The same, to check by. Raises ValueError where it is none."""
+        return ParametersSchema(json.loads(self.parameters, parse_constant=_no_number)) if self.parameters else None
+
+
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} is no number in JSON")
 
 
 class NonsenseError(Exception):
@@ -519,6 +537,7 @@ def heard(data: bytes) -> Told:
         if name == Imported.__name__:
             fields = {"agent": Description(**fields["agent"])}
             _check(Description, vars(fields["agent"]))
+            _check_travels(fields["agent"].schema)
         message: Told = _TOLD[name](**fields)
         _check(type(message), fields)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -533,6 +552,14 @@ def _check(kind: type, fields: Mapping[str, Any]) -> None:
         kind_of = PLAIN_TYPES.get(wanted.partition("[")[0])
         if kind_of and type(value) is not kind_of:
             raise TypeError(f"{about.name} is {value!r}"[:100])
+
+
+def _check_travels(schema: ParametersSchema | None) -> None:
+    """Find that a schema can be told to callers. Raises ValueError."""
+    try:
+        Struct.FromString(ParseDict(schema.document, Struct()).SerializeToString() if schema else b"")
+    except (ParseError, DecodeError) as error:
+        raise ValueError(str(error)) from error
 
 
 WORK = 1

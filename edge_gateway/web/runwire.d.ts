@@ -128,8 +128,10 @@ export interface RunInfo {
 export interface AgentInfo {
   name: string;
   description: string;
-  /** "process" or "task". */
+  /** "process", "jail" or "task". */
   isolation: string;
+  /** What may be sent along as parameters, as a JSON Schema; missing where the agent's author has declared nothing. */
+  parametersSchema?: Record<string, unknown>;
 }
 
 export type Event =

@@ -26,10 +26,14 @@ def pay_back(invoice: str, amount: float, currency: str) -> dict[str, str]:
 
 
 class Triage(Agent):
-    """Takes a support request, looks it up, and has it answered by whoever knows.
+    """Takes a support request, looks it up, and has it answered by whoever knows."""
 
-    With the parameter `pace`, words are that many seconds apart.
-    """
+    parameters_schema = {
+        "type": "object",
+        "properties": {
+            "pace": {"type": "number", "minimum": 0, "default": PACE, "description": "Seconds between two words."}
+        },
+    }
 
     async def run(self, context: RunContext, input: str) -> Answer:
         """Look up, classify, delegate, answer."""

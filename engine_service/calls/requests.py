@@ -12,7 +12,9 @@ from google.protobuf.struct_pb2 import Struct
 from runwire.v1 import engine_pb2 as pb
 
 from engine_service.runs.refusal import invalid
+from engine_service.schema import ParametersSchema
 from engine_service.wire import MAX_QUESTION, Work
+from runwire import structs
 from runwire.service.values import Field, ValuesError, count, fields, shape_of
 
 MAX_THREAD_ID = 256
@@ -71,13 +73,14 @@ async def read_answer(data: bytes) -> pb.AnswerRequest:
         raise invalid({"request": "cannot be read as an AnswerRequest"}) from error
 
 
-async def work_of(asked: Asked, user_id: str, max_resume_window: float = math.inf) -> Work:
+async def work_of(
+    asked: Asked, user_id: str, max_resume_window: float = math.inf, schema: ParametersSchema | None = None
+) -> Work:
     """Check what was asked, and return what is to be done. Raises INVALID_ARGUMENT, naming all that is wrong."""
     request = asked.request
     violations = _violations(request, max_resume_window)
     violations |= await _wrong_history(request)
-    if wrong := await _wrong_parameters(asked):
-        violations["parameters"] = wrong
+    violations |= await _wrong_parameters(asked, schema)
     if violations:
         raise invalid(violations)
     return Work(
@@ -131,18 +134,19 @@ async def _wrong_history(request: pb.RunRequest) -> dict[str, str]:
     return violations
 
 
-async def _wrong_parameters(asked: Asked) -> str | None:
+async def _wrong_parameters(asked: Asked, schema: ParametersSchema | None) -> dict[str, str]:
     """Say what is wrong with the parameters, if anything is."""
     if len(asked.parameters) > MAX_PARAMETERS:
-        return f"must be at most {MAX_PARAMETERS} bytes"
+        return {"parameters": f"must be at most {MAX_PARAMETERS} bytes"}
     try:
         await count(asked.parameters, STRUCT, before=len(asked.request.history))
-        Struct.FromString(asked.parameters)  # so that it can be read where it is used
+        parameters = Struct.FromString(asked.parameters)  # so that it can be read where it is used
     except ValuesError as error:
-        return str(error)
+        return {"parameters": str(error)}
     except DecodeError:
-        return "cannot be read"
-    return None
+        return {"parameters": "cannot be read"}
+    violations = schema.violations(structs.struct(parameters)) if schema else {}
+    return {f"parameters.{name}": sentence for name, sentence in violations.items()}
 
 
 def _violations(request: pb.RunRequest, max_resume_window: float) -> dict[str, str]:

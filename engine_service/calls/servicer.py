@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import structlog
+from google.protobuf.json_format import ParseDict
 from runwire.v1 import engine_pb2 as pb
 
 from engine_service.calls.identity import Identity, of_call
@@ -98,12 +99,12 @@ class Servicer:
             await self._quota.take("runs", caller.pays)
             asked = read(data)
             request = asked.request
-            isolation = self._check(caller, request)
+            agent = self._check(caller, request)
             window = window_of(request)
             # A run that outlives its call outlives the call's deadline too.
             patience = None if window else _patience(context.time_remaining())
             now = datetime.datetime.now(datetime.UTC)
-            work = await work_of(asked, caller.user_id, self._max_resume_window)
+            work = await work_of(asked, caller.user_id, self._max_resume_window, agent.schema)
             work = replace(
                 work,
                 service=caller.service,
@@ -114,7 +115,7 @@ class Servicer:
                 is_lasting=window > 0,
             )
             self._check(caller, request)  # others came while the parameters were looked at
-            run = self._make_run(work, isolation)
+            run = self._make_run(work, agent.isolation)
             reply = self._reply(context, work.run_id)
             if window:
                 await self._stream_resumable(
@@ -202,8 +203,8 @@ class Servicer:
     def _reply(self, context: Context, run_id: str) -> Reply:
         return Reply(context, run_id, heartbeat=self._heartbeat, stall=self._stall_timeout, about=self._about)
 
-    def _check(self, caller: Caller, request: pb.RunRequest) -> str:
-        """Raise the reason why a run cannot be, as far as that is cheap to know; return where it would happen."""
+    def _check(self, caller: Caller, request: pb.RunRequest) -> Description:
+        """Raise the reason why a run cannot be, as far as that is cheap to know; return what is known of its agent."""
         run_id = request.run_id.lower()
         if self._resumables.find(caller.user_id, run_id):
             raise exists(run_id)
@@ -212,7 +213,7 @@ class Servicer:
         if request.agent not in agents:
             sentence = f"There is no agent named {request.agent[:80]!r}. There are: {', '.join(agents)}."
             raise Refusal(Code.NOT_FOUND, sentence)
-        return agents[request.agent].isolation
+        return agents[request.agent]
 
     @asynccontextmanager
     async def _answering(self, context: Context) -> AsyncGenerator["_Answered"]:
@@ -270,4 +271,7 @@ def _began(run: pb.RunInfo) -> int:
 
 
 def _info(agent: Description) -> pb.AgentInfo:
-    return pb.AgentInfo(name=agent.name, description=agent.text, isolation=agent.isolation)
+    about = pb.AgentInfo(name=agent.name, description=agent.text, isolation=agent.isolation)
+    if schema := agent.schema:
+        ParseDict(schema.document, about.parameters_schema)
+    return about

@@ -18,8 +18,6 @@ from runwire import structs
 
 MAX_ID = 64
 """Characters of a question's id."""
-MAX_VIOLATIONS, MAX_WORDS = 16, 100
-"""Fields of an answer that are named as wrong, and characters of each name, and of why."""
 MAX_SETTLED = 256
 """Questions of one run of which it is still known what became of them."""
 
@@ -94,7 +92,7 @@ class Questions:
         if question.request.reason == pb.INPUT_REASON_TOOL_APPROVAL and not may_approve:
             raise forbidden("You may not approve of tools for others.", "NOT_FOR_OTHERS")
         if violations := _violations(question, outcome, content):
-            raise invalid(_few(violations))
+            raise invalid(violations)
         self._settle(request_id, said)
         self._tell(pb.InputAnswered(request_id=request_id, outcome=outcome, content=content, answered_by=by))
 
@@ -146,11 +144,6 @@ def _violations(question: Open, outcome: "pb.InputOutcome.ValueType", content: S
     if outcome == ACCEPTED:
         return question.schema.violations(structs.struct(content)) if question.schema else {}
     return {"content": "must be empty where nothing was accepted"} if content.fields else {}
-
-
-def _few(violations: dict[str, str]) -> dict[str, str]:
-    """Return as many as fit into what a call's status may say."""
-    return {name[:MAX_WORDS]: sentence[:MAX_WORDS] for name, sentence in list(violations.items())[:MAX_VIOLATIONS]}
 
 
 def _digest(outcome: "pb.InputOutcome.ValueType", content: Struct) -> bytes:

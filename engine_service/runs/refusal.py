@@ -11,6 +11,8 @@ from google.rpc.status_pb2 import Status
 from runwire.calling import NOWHERE
 
 DOMAIN = "runwire"
+MAX_VIOLATIONS, MAX_WORDS = 16, 100
+"""Fields that are named as wrong, and characters of each name, and of why: what a call's status may say is bounded."""
 
 
 class Code(IntEnum):
@@ -46,9 +48,9 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error
 def invalid(violations: Mapping[str, str]) -> Refusal:
     """Say which fields of a request are wrong, and why."""
     details = BadRequest()
-    for field, description in violations.items():
-        details.field_violations.add(field=field, description=description)
-    sentence = "; ".join(f"{field}: {description}" for field, description in violations.items())
+    for field, description in list(violations.items())[:MAX_VIOLATIONS]:
+        details.field_violations.add(field=field[:MAX_WORDS], description=description[:MAX_WORDS])
+    sentence = "; ".join(f"{wrong.field}: {wrong.description}" for wrong in details.field_violations)
     return Refusal(Code.INVALID_ARGUMENT, f"The request is not valid. {sentence}", details)
 
 

@@ -84,6 +84,10 @@ class Agent(ABC):
     """Where its runs happen; None: where the engine's setting says, which is a process of its own."""
     public: ClassVar[bool] = True
     """False: for other agents to delegate to, and not for callers."""
+    parameters_schema: ClassVar[Mapping[str, Any] | None] = None
+    """What callers may send along: a JSON Schema of an object, or its properties alone, which are all required then.
+
+    The engine refuses what is declared and otherwise; what isn't declared reaches the agent as it is."""
     fork: ClassVar[bool] = True
     """False: its processes are started afresh. Slower by what its imports take; for modules that cannot be forked."""
 

@@ -4,17 +4,21 @@ import difflib
 import importlib
 import importlib.metadata
 import inspect
+import json
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple, Self, get_args
+from typing import Any, NamedTuple, Self, cast, get_args
 
 from engine_service.runtime import objects
 from engine_service.runtime.agent import Agent
-from engine_service.wire import Description, Isolation, RegistryError, Terms
+from engine_service.runtime.plain import is_plain, plain
+from engine_service.schema import ParametersSchema, SchemaError, travelling
+from engine_service.wire import MAX_SCHEMA, Description, Isolation, RegistryError, Terms
 
 DEMO = "engine_service.agents.triage"
+NEIGHBOURS = "engine_service.agents.neighbours"
 ASSISTANT = "engine_service.agents.assistant"
 GROUP = "runwire.agents"
 AN_AGENT = (
@@ -25,10 +29,10 @@ ISOLATIONS: tuple[str, ...] = get_args(Isolation)
 ONE_OF_THESE = f"{', '.join(map(repr, ISOLATIONS[:-1]))} or {ISOLATIONS[-1]!r}"
 
 
-def sources(modules: Iterable[str], *, demo: bool, assistant: bool) -> tuple[str, ...]:
+def sources(modules: Iterable[str], *, demo: bool, neighbours: bool, assistant: bool) -> tuple[str, ...]:
     """Return where agents are found: what is built in, what installed packages offer, and these modules."""
     installed = (point.value for point in importlib.metadata.entry_points(group=GROUP))
-    built_in = [name for name, wanted in ((DEMO, demo), (ASSISTANT, assistant)) if wanted]
+    built_in = [name for name, wanted in ((DEMO, demo), (NEIGHBOURS, neighbours), (ASSISTANT, assistant)) if wanted]
     return tuple(dict.fromkeys((*built_in, *installed, *modules)))
 
 
@@ -68,7 +72,25 @@ def described(agent: type[Agent], source: str, isolation: Isolation) -> Descript
         source,
         is_public=agent.public,
         is_forked=agent.fork,
+        parameters=_parameters(agent),
     )
+
+
+def _parameters(agent: type[Agent]) -> str:
+    """Return what an agent's callers may send along, as it travels. Raises RegistryError."""
+    written: Any = agent.parameters_schema
+    if written is None:
+        return ""
+    if not (isinstance(written, Mapping) and is_plain(written)):
+        raise RegistryError(f"{_path(agent)}: parameters_schema has to be a dict of plain values")
+    try:
+        document = ParametersSchema(travelling(cast("Mapping[str, Any]", written))).document
+    except SchemaError as error:
+        raise RegistryError(f"{_path(agent)}: parameters_schema is no JSON Schema of an object: {error}") from error
+    encoded = json.dumps(plain(document))
+    if len(encoded) > MAX_SCHEMA:
+        raise RegistryError(f"{_path(agent)}: parameters_schema has more than {MAX_SCHEMA} bytes")
+    return encoded
 
 
 class Spec(NamedTuple):
@@ -150,6 +172,7 @@ def _why(name: str, error: Exception) -> str:
 
 
 def _check(agent: type[Agent]) -> None:
+    _parameters(agent)
     if agent.isolation not in {None, *ISOLATIONS}:
         raise RegistryError(f"{_path(agent)}: isolation must be {ONE_OF_THESE}, not {agent.isolation!r}")
     if not agent.name or "/" in agent.name:

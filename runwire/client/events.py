@@ -191,6 +191,8 @@ class AgentInfo:
     name: str = ""
     description: str = ""
     isolation: str = ""
+    parameters_schema: Mapping[str, Any] | None = None
+    """What may be sent along, as a JSON Schema; None where the agent's author has declared nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,16 +5,18 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import psutil
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from runwire.v1.engine_pb2 import ListRunsRequest
+from runwire.v1.engine_pb2 import AnswerRequest, ListRunsRequest
+from runwire.v1.events_pb2 import FAILURE_REASON_CRASHED, INPUT_OUTCOME_ACCEPTED, Event
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.support import visible
-from tests.support.clients import JSON, PROTO, caller, events_of, frames, opening, socket, taken, terminal
+from tests.support.clients import JSON, PROTO, Caller, caller, events_of, frames, kind, opening, socket, taken, terminal
 from tests.support.services import Service, http_status, looks_inside, until
 from tests.support.services import engine as start_engine
 from tests.support.services import gateway as start_gateway
@@ -72,17 +74,47 @@ def test_it_is_said_loudly() -> None:
 
 
 def test_demo_agents() -> None:
-    """They are there in development, and not where there are keys, unless that is said."""
-    for settings, expected in (
-        ({}, True),
-        (KEY, False),
-        ({"DEMO_AGENTS": "false"}, False),
-        (KEY | {"DEMO_AGENTS": "true"}, True),
+    """They are there in development, and not where there are keys, unless that is said; those that crash never are."""
+    for settings, triage, crashing in (
+        ({}, True, True),
+        (KEY, False, False),
+        ({"DEMO_AGENTS": "false"}, False, False),
+        (KEY | {"DEMO_AGENTS": "true"}, True, False),
     ):
         with start_engine(**settings) as service:
             assert service.address
             serving = service.wait_for(lambda record: record["event"] == "serving")
-            assert ("triage" in serving["agents"]) is expected
+            assert ("triage" in serving["agents"], "try_crashing" in serving["agents"]) == (triage, crashing)
+
+
+async def test_agents_to_try() -> None:
+    """What they do to themselves is told as an ending; what a neighbour counts meanwhile is counted."""
+    with start_engine() as service:
+        async with caller(service.address, "alice") as alice, caller(service.address, "bob") as bob:
+            counting = asyncio.create_task(taken(bob.call("try_counting", parameters={"beats": 10, "pace": 0.01})))
+            for agent in ("try_crashing", "try_quitting"):
+                ending = terminal(await answering(alice, alice.call(agent)))
+                assert ending.agent_failed.reason == FAILURE_REASON_CRASHED
+            ending = terminal(await taken(alice.call("try_computing", parameters={"times": 1, "seconds": 0.1})))
+            assert ending.agent_completed.output == "All of it is computed."
+            flood = await taken(alice.call("try_flooding", parameters={"words": 300}))
+            assert [kind(event) for event in flood].count("tool_completed") == 3
+            assert terminal(await counting).agent_completed.output == "10 beats"
+
+
+async def answering(user: Caller, call: Any) -> list[Event]:
+    """Read a call to its end, and say yes to whatever is asked."""
+    events: list[Event] = []
+    run_id = ""
+    async for response in call:
+        run_id = response.run_id or run_id
+        events += response.events
+        for event in response.events:
+            if kind(event) == "input_requested":
+                asked = event.input_requested.request_id
+                request = AnswerRequest(run_id=run_id, request_id=asked, outcome=INPUT_OUTCOME_ACCEPTED)
+                await user.stub.Answer(request, metadata=user.metadata)
+    return events
 
 
 async def close_of(front: Service, **headers: str) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""What an answer has to look like."""
+"""What answers and parameters have to look like."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_service.schema import MAX_FIELDS, Schema, SchemaError
+from engine_service.schema import MAX_FIELDS, ParametersSchema, Schema, SchemaError
 
 SIZES = {"size": {"enum": ["S", "M"]}}
 
@@ -82,3 +82,44 @@ def test_nothing_else_is_raised(written: dict[str, Any], content: dict[str, Any]
     except SchemaError:
         return
     assert all(isinstance(sentence, str) for sentence in schema.violations(content).values())
+
+
+def test_parameters_are_checked_as_far_as_a_form_is() -> None:
+    """What is declared as a form's field is checked; what is declared otherwise, or isn't, is for the agent to know."""
+    document = {
+        "type": "object",
+        "title": "As pydantic writes it",
+        "properties": {
+            "pace": {"type": "number", "minimum": 0},
+            "tags": {"type": "array", "items": {"type": "string"}},
+            "other": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
+        },
+        "required": ["pace"],
+    }
+    schema = ParametersSchema(document)
+    assert schema.violations({"pace": 1, "tags": ["a"], "other": None, "more": {}}) == {}
+    assert schema.violations({"pace": -1, "tags": 7}) == {"pace": "must be at least 0"}
+    assert schema.violations({}) == {"pace": "is missing"}
+    closed = ParametersSchema({**document, "additionalProperties": False})
+    assert closed.violations({"pace": 1, "more": 2}) == {"more": "is not asked for"}
+
+
+@pytest.mark.parametrize("document", [{}, {"type": "array"}, {"type": "object", "properties": []},
+                                      {"type": "object", "required": "a"}])  # fmt: skip
+def test_what_is_no_schema_of_parameters(document: dict[str, Any]) -> None:
+    """Parameters are an object."""
+    with pytest.raises(SchemaError):
+        ParametersSchema(document)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["type", "properties", "required", "additionalProperties"]), JSON),
+    st.dictionaries(st.text(), JSON),
+)
+def test_nothing_else_is_raised_of_parameters(written: dict[str, Any], parameters: dict[str, Any]) -> None:
+    """Whatever an author declares says what is wrong with whatever is sent, or is a SchemaError."""
+    try:
+        schema = ParametersSchema({**written, "type": "object"})
+    except SchemaError:
+        return
+    assert all(isinstance(sentence, str) for sentence in schema.violations(parameters).values())

@@ -1,9 +1,12 @@
 """What authors test their agents with."""
 
+import re
+
 import pytest
 from runwire.v1 import events_pb2 as pb
 
 from engine_service import Agent, AgentError, Answer, RunContext, testing
+from tests.agents.declaring import Booking
 from tests.agents.functions import greet
 from tests.agents.models import Counting
 
@@ -67,3 +70,10 @@ async def test_what_is_no_agent() -> None:
     """What is no agent is said so."""
     with pytest.raises(TypeError, match="is no agent: an agent is"):
         await testing.run(7)
+
+
+async def test_parameters_are_as_declared() -> None:
+    """What the engine would refuse fails the test."""
+    assert (await testing.run(Booking, parameters={"seats": 1})).output == '{"seats": 1}'
+    with pytest.raises(AssertionError, match=re.escape("not what 'booking' declares: {'seats': 'is missing'}")):
+        await testing.run(Booking)

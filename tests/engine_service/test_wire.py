@@ -24,6 +24,7 @@ from engine_service.wire import (
     Importing,
     Jailed,
     JailTerms,
+    NonsenseError,
     NotForked,
     NotImported,
     Ready,
@@ -161,6 +162,27 @@ TOLD: list[Told] = [
 def test_what_a_zygote_tells(message: Told) -> None:
     """Each of its messages is heard as it was told."""
     assert heard(told(message)) == message
+
+
+def declared(parameters: str) -> bytes:
+    return told(Imported(replace(AGENT, parameters=parameters)))
+
+
+def test_what_a_zygote_tells_of_parameters() -> None:
+    """A schema is heard as it was told; what is none, or what no caller could read, means nothing."""
+    agent = heard(declared('{"type": "object", "properties": {"a": {"type": "string"}}}'))
+    assert isinstance(agent, Imported)
+    assert agent.agent.schema
+    deep = '{"a": ' * 60 + "1" + "}" * 60
+    for nonsense in (
+        "[]",
+        "{",
+        '{"type": "array"}',
+        '{"type": "object", "a": NaN}',
+        f'{{"type": "object", "a": {deep}}}',
+    ):
+        with pytest.raises(NonsenseError):
+            heard(declared(nonsense))
 
 
 def test_every_message_of_a_zygotes_is_tried() -> None:

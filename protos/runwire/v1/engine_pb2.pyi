@@ -601,6 +601,7 @@ class AgentInfo(google.protobuf.message.Message):
     NAME_FIELD_NUMBER: builtins.int
     DESCRIPTION_FIELD_NUMBER: builtins.int
     ISOLATION_FIELD_NUMBER: builtins.int
+    PARAMETERS_SCHEMA_FIELD_NUMBER: builtins.int
     name: builtins.str
     """What the agent is called in a RunRequest.
 
@@ -612,18 +613,27 @@ class AgentInfo(google.protobuf.message.Message):
     The first paragraph of its docstring; may be empty.
     """
     isolation: builtins.str
-    """Where its runs happen: `process` or `task`.
+    """Where its runs happen: `process`, `jail` or `task`.
 
-    `process` unless the author chose otherwise.
+    As the engine's settings say, unless the author chose otherwise.
     """
+    @property
+    def parameters_schema(self) -> google.protobuf.struct_pb2.Struct:
+        """What callers may send along as parameters: a JSON Schema of an object.
+
+        Absent where the author has declared nothing.
+        """
+
     def __init__(
         self,
         *,
         name: builtins.str = ...,
         description: builtins.str = ...,
         isolation: builtins.str = ...,
+        parameters_schema: google.protobuf.struct_pb2.Struct | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["description", b"description", "isolation", b"isolation", "name", b"name"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["parameters_schema", b"parameters_schema"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["description", b"description", "isolation", b"isolation", "name", b"name", "parameters_schema", b"parameters_schema"]) -> None: ...
 
 Global___AgentInfo: typing_extensions.TypeAlias = AgentInfo
 

@@ -11,6 +11,7 @@ from engine_service.calls.requests import MAX_TEXT, read, trace_of, work_of
 from engine_service.runs.refusal import Code, Refusal
 from engine_service.runtime.agent import Message as Said
 from engine_service.runtime.agent import RunContext, Shared
+from engine_service.schema import ParametersSchema
 from engine_service.testing import TERMS
 from engine_service.usage import Meter
 
@@ -44,6 +45,22 @@ async def test_a_request_becomes_work() -> None:
     context: Any = RunContext(Shared.of(work, cast("Any", None), {}, TERMS, is_alone=True), "a", Meter())
     assert context.history == (Said("user", "hi"), Said("assistant", "hello"))
     assert context.parameters == {"deep": {"list": [1, "two", None]}}
+
+
+async def test_parameters_are_as_the_agent_declares_them() -> None:
+    """What is wrong with them is named, however much of it there is."""
+    schema = ParametersSchema(
+        {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": False}
+    )
+    request = RunRequest(agent="a")
+    request.parameters["a"] = "text"
+    assert await work_of(read(request.SerializeToString()), "alice", schema=schema)
+    request.parameters["a"] = 1
+    for number in range(1000):
+        request.parameters["x" * 200 + str(number)] = number
+    with pytest.raises(Refusal) as caught:
+        await work_of(read(request.SerializeToString()), "alice", schema=schema)
+    assert len(caught.value.message) < 8 * 1024, "it fits into what a call's status may say"
 
 
 async def run_id(chosen: str = "") -> str:
