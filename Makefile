@@ -15,7 +15,7 @@ MAIN    := $(shell git rev-parse --quiet --verify origin/main || git rev-parse -
 # The newest Node, as the package index has it, and npm's own of it.
 NPM     := PATH=$(CURDIR)/build/node/bin:$$PATH npm --prefix npm
 
-.PHONY: help setup run test siege compat clients operations tracing jail real-agents again coverage mutants check protos format tools readme pictures fuzz bench several soak cuts
+.PHONY: help setup run test siege compat clients console operations tracing jail real-agents again coverage mutants check protos format tools readme pictures fuzz bench several soak cuts
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,8 +33,8 @@ run: setup ## start both services, and say where the console is; Ctrl-C stops th
 	@exec $(BIN)/runwire dev
 
 test: setup tools ## run every test
-	@$(BIN)/python -m pytest -m 'not measures and not force and not packages and not operations' --numprocesses 2 --dist loadfile
-	@$(BIN)/python -m pytest -m 'measures and not force and not frameworks and not packages and not operations'
+	@$(BIN)/python -m pytest -m 'not measures and not force and not packages and not operations and not console' --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest -m 'measures and not force and not frameworks and not packages and not operations and not console'
 
 siege: setup ## prove the bounds by force: hostile frames, silent connections, callers who read nothing
 	@$(BIN)/python -m pytest -m force
@@ -49,6 +49,9 @@ compat: setup tools $(FRAMEWORKS:%=build/compat-%/.ready) build/compat-oldest/.r
 clients: setup tools .tools/.firefox npm/node_modules/.ready build/node-oldest/.ready build/service/.ready ## the npm package in Node and browsers, the examples, 200 runs of the Python client
 	@$(BIN)/python -m pytest -m packages tests/npm tests/clients
 	@CUT_RUNS=200 $(BIN)/python -m pytest tests/faults/test_python_client.py --timeout 600 -s
+
+console: setup tools .tools/.firefox npm/node_modules/.ready ## the console in Chromium and Firefox: by keyboard, for everybody, with 100,000 events
+	@$(BIN)/python -m pytest -m console tests/console
 
 operations: setup tools .tools/.operators build/deploy/.ready ## what operators see, and what deploy/ holds: with a real Prometheus, and nginx
 	@$(BIN)/python -m pytest -m operations tests/operations

@@ -22,7 +22,7 @@ from edge_gateway.engines import Engines
 from edge_gateway.frames import CODECS
 from edge_gateway.handshake import Handshakes, subprotocol
 from edge_gateway.metrics import Metrics
-from edge_gateway.pages import NOT_READY, Pages
+from edge_gateway.pages import NOT_READY, Console, Pages
 from edge_gateway.settings import BootError, Settings
 from edge_gateway.tracing import Traces
 from edge_gateway.transport import engine_credentials, open_channel, reload_on_hangup, server_context
@@ -84,7 +84,8 @@ async def serve(settings: Settings) -> None:
             stall_timeout=settings.stall_timeout,
         )
         arrivals = Arrivals(proxies)
-        pages = Pages(engines, handshakes, arrivals, metrics.refused)
+        console = Console(settings.engine[0], settings.trace_page or "", settings.origins)
+        pages = Pages(engines, handshakes, arrivals, metrics.refused, console)
         metrics.watch(
             {
                 "sockets": ("Sockets that are open.", lambda: bridge.sockets),

@@ -4,9 +4,9 @@ import asyncio
 import http
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import grpc.aio
@@ -25,7 +25,7 @@ from runwire.calling import DEVELOPMENT, SHARED
 from runwire.service.arrivals import Arrivals
 from runwire.service.operations import healthy, ready
 from runwire.service.rates import Rates
-from runwire.service.responses import JSON, TYPES, method_of, not_allowed, response, text
+from runwire.service.responses import JSON, TYPES, allow_frames, method_of, not_allowed, response, text
 
 STREAM = "/v1/stream"
 WEB = Path(__file__).parent / "web"
@@ -42,12 +42,29 @@ Ask = Callable[[Metadata, str | None], Awaitable[Any]]
 """Asks the engines something, and returns what JSON holds."""
 
 
+class Console(NamedTuple):
+    """What the console has to know."""
+
+    engine: str
+    """Where the engine is. That is told in development alone."""
+    trace_page: str
+    """Where a trace can be looked at: an address with {trace_id} in it; empty where none can."""
+    frames: Sequence[str] = ()
+    """Origins of pages that may show it inside themselves."""
+
+
 class Pages:
     """Answers requests that are no WebSocket handshake, and lets those pass that are."""
 
     def __init__(
-        self, engines: Engines, handshakes: Handshakes, arrivals: Arrivals, on_refusal: Callable[[int], None]
+        self,
+        engines: Engines,
+        handshakes: Handshakes,
+        arrivals: Arrivals,
+        on_refusal: Callable[[int], None],
+        console: Console,
     ) -> None:
+        self._console = console
         self._engines = engines
         self._handshakes = handshakes
         self._arrivals = arrivals
@@ -56,13 +73,16 @@ class Pages:
         self._asked: dict[str, tuple[Ask, float]] = {
             "/v1/agents": (self._agents, FRESH),
             "/v1/runs": (self._runs, 0),
+            "/v1/console": (self._about, FRESH),
         }
         self._log = structlog.get_logger()
         self._on_refusal = on_refusal
         self._encode_agents = encoder(ListAgentsResponse.DESCRIPTOR)
         self._encode_runs = encoder(ListRunsResponse.DESCRIPTOR)
-        self._files = {f"/{file.name}": (TYPES[file.suffix], file.read_bytes()) for file in WEB.iterdir()}
-        self._files["/"] = self._files.pop("/console.html")
+        files = [file for file in WEB.rglob("*") if file.is_file()]
+        read = {file: (TYPES[file.suffix], file.read_bytes()) for file in files}
+        self._files = {f"/{file.relative_to(WEB).as_posix()}": found for file, found in read.items()}
+        self._files["/"] = self._files.pop("/console/index.html")
         self._states = {"/healthz": healthy, "/readyz": ready(lambda: engines.are_serving, NOT_READY)}
 
     async def answer(self, socket: ServerConnection, request: Request) -> Response | None:
@@ -84,7 +104,10 @@ class Pages:
 
     async def _at(self, path: str, socket: ServerConnection, request: Request) -> Response | None:
         if path in self._files:
-            return response(http.HTTPStatus.OK, *self._files[path])
+            found = response(http.HTTPStatus.OK, *self._files[path])
+            if path == "/" and self._console.frames:
+                allow_frames(found, self._console.frames)
+            return found
         if path == STREAM:
             return self._let_in(socket, request)
         if path in self._asked:
@@ -149,6 +172,15 @@ class Pages:
                 return text(http.HTTPStatus.UNAUTHORIZED, "You are not signed in.")
             return text(http.HTTPStatus.SERVICE_UNAVAILABLE, "The engine did not answer.")
         return response(http.HTTPStatus.OK, JSON, orjson.dumps(document))
+
+    async def _about(self, said: Metadata, refusal: str | None) -> Any:
+        """Say what the console has to know, to whoever may call."""
+        engine, *_ = await self._engines.in_turn()
+        call = engine.list_agents(said)
+        await _answered(call, refusal)
+        is_development = DEVELOPMENT in tuple(await call.initial_metadata() or ())
+        address = self._console.engine if is_development else ""
+        return {"isDevelopment": is_development, "engine": address, "tracePage": self._console.trace_page}
 
     async def _agents(self, said: Metadata, refusal: str | None) -> Any:
         """Ask the engine whose turn it is: all have the same agents."""

@@ -23,6 +23,9 @@ class Settings(ServiceSettings):
         "127.0.0.1:9465", description="address for operators, HTTP: /metrics, /healthz, /readyz"
     )
     otlp_endpoint: Endpoint | None = Field(None, description="where traces go by OTLP, like http://127.0.0.1:4318")
+    trace_page: str | None = Field(
+        None, description="where a trace can be looked at, like https://traces.example.com/trace/{trace_id}"
+    )
     engine: Addresses = Field(("127.0.0.1:50051",), description="addresses of engines, comma-separated")
     open_timeout: PositiveFloat = Field(10, description="seconds until a socket has to say what it wants")
     stall_timeout: PositiveFloat = Field(60, description="seconds that a browser may take no byte of what it is sent")
@@ -49,6 +52,16 @@ class Settings(ServiceSettings):
             if not re.fullmatch(r"https?://[^/?#*\s]+/?", origin, re.IGNORECASE):
                 raise ValueError(f"{origin} is no origin: one is like https://example.com")
         return origins
+
+    @field_validator("trace_page")
+    @classmethod
+    def _names_a_trace(cls, page: str | None) -> str | None:
+        """Refuse what is no address of a trace: the console makes a link of it."""
+        if page and not (re.match(r"https?://", page, re.IGNORECASE) and "{trace_id}" in page):
+            raise ValueError(
+                f"{page} is no address with {{trace_id}} in it, like https://example.com/trace/{{trace_id}}"
+            )
+        return page
 
     @model_validator(mode="after")
     def _knows_the_engine_it_shows_itself_to(self) -> Self:

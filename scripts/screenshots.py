@@ -1,4 +1,4 @@
-"""Takes the pictures of the console: light, dark, narrow."""
+"""Takes the pictures of the console: conversations and what happened in them, six users, and one that moves."""
 
 import sys
 from pathlib import Path
@@ -7,72 +7,97 @@ from playwright.sync_api import Browser, Page
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from scripts.moving_picture import moving
 from tests.support.browser import browser, chromium
+from tests.support.console import ask, ends
 from tests.support.services import both
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
-WIDE = {"width": 1360, "height": 860}
-NARROW = {"width": 380, "height": 800}
+WIDE = {"width": 1360, "height": 800}
+SMALL = {"width": 1060, "height": 640}
+NARROW = {"width": 390, "height": 840}
+INVOICE = "My invoice shows a wrong amount, and I need it corrected today!"
+AGENTS = "tests.agents.asking,tests.agents.rogues,tests.agents.probes,tests.agents.shown"
+FRAME = 150
+"""Milliseconds between two pictures of the one that moves."""
 
 
-def ask(page: Page, agent: str, question: str) -> None:
-    """Start a run."""
-    page.select_option("#agent", agent)
-    page.fill("#input", question)
-    page.click("#start")
+class Console:
+    """Pages of the console, as they are shown in pictures."""
 
+    def __init__(self, chrome: Browser, address: str) -> None:
+        self._chrome = chrome
+        self._address = address
 
-def take(chrome: Browser, address: str, name: str, scheme: str, size: dict[str, int]) -> None:
-    """Take one picture: a run that has answered, one that fell back, and one that failed."""
-    page = chrome.new_page(viewport=size, color_scheme=scheme, device_scale_factor=1)
-    page.goto(f"http://{address}/")
-    page.wait_for_selector("#engine.up")
-    ask(page, "rogue", "segfault")
-    ask(page, "triage", "How do I feed the office plants?")
-    ask(page, "triage", "My invoice shows a wrong amount, and I need it corrected today!")
-    page.wait_for_selector(".run.failed")
-    page.locator(".run.completed").nth(1).wait_for()
-    page.locator("details summary", has_text="result").first.click()
-    page.screenshot(path=PICTURES / f"{name}.png", full_page=name == "narrow")
-    page.close()
+    def page(self, size: dict[str, int] = WIDE, scheme: str = "light", view: str = "") -> Page:
+        """Open one."""
+        page = self._chrome.new_page(viewport=size, color_scheme=scheme, device_scale_factor=1)  # type: ignore[arg-type]
+        page.goto(f"http://{self._address}/{view}")
+        page.wait_for_selector("#engine.up")
+        return page
 
+    def take(self, page: Page, name: str) -> None:
+        """Take a picture of one, and close it."""
+        page.screenshot(path=PICTURES / f"{name}.png")
+        page.close()
 
-def take_reconnecting(chrome: Browser, address: str) -> None:
-    """Take a picture of a run that goes on after its connection was cut, beside one that is about to."""
-    page = chrome.new_page(viewport=WIDE, color_scheme="light", device_scale_factor=1)
-    page.goto(f"http://{address}/")
-    page.wait_for_selector("#engine.up")
-    ask(page, "ticker", "How far can you count?")
-    run = page.locator(".run")
-    run.locator(".answer", has_text="15").wait_for()
-    run.locator(".cut").click()
-    run.locator(".state", has_text="continued").wait_for()
-    ask(page, "ticker", "And you?")
-    second = page.locator(".run").first
-    second.locator(".answer", has_text="9").wait_for()
-    second.locator(".cut").click()
-    second.locator(".state", has_text="reconnecting").wait_for()
-    page.screenshot(path=PICTURES / "reconnecting.png")
-    page.close()
+    def conversation(self, name: str, scheme: str, size: dict[str, int]) -> None:
+        """Take a run that has answered, one that failed, and what happened in the first."""
+        page = self.page(size, scheme)
+        ends(ask(page, "rogue", "segfault"), "failed")
+        turn = ask(page, "clerk", INVOICE)
+        ends(turn, "done", 30_000)
+        turn.locator(".look").click()
+        page.locator(".rows .row", has_text="search").first.click()
+        page.locator("#turns").evaluate("turns => turns.scrollTop = turns.scrollHeight")
+        if size == NARROW:
+            page.evaluate("scrollTo(0, 0)")
+        self.take(page, name)
 
+    def network(self) -> None:
+        """Take a run whose connection was cut, and that goes on."""
+        page = self.page()
+        turn = ask(page, "ticker", "How far can you count?")
+        page.click("#tab-network")
+        turn.locator(".answer", has_text="12").wait_for()
+        page.click("#network .cut")
+        turn.locator(".state", has_text="continued").wait_for()
+        turn.locator(".answer", has_text="34").wait_for()
+        page.locator("#network .received button").last.click()
+        self.take(page, "reconnecting")
 
-def take_asking(chrome: Browser, address: str) -> None:
-    """Take a picture of runs that ask: for an answer, for approval, and one that was answered."""
-    page = chrome.new_page(viewport=WIDE, color_scheme="light", device_scale_factor=1)
-    page.goto(f"http://{address}/")
-    page.wait_for_selector("#engine.up")
-    ask(page, "orders", "Where is it?")
-    page.get_by_label("order", exact=True).fill("17")
-    page.get_by_label("many").fill("2")
-    page.keyboard.press("Enter")
-    page.locator(".run.completed").wait_for()
-    ask(page, "orders", "And the other one?")
-    page.locator(".run .asked").wait_for()
-    page.select_option("#agent", "triage")
-    page.locator("#example button").click()
-    page.locator(".run .asked dt").wait_for()
-    page.screenshot(path=PICTURES / "asking.png")
-    page.close()
+    def asking(self) -> None:
+        """Take a run that asks for approval, after one whose question was answered."""
+        page = self.page()
+        turn = ask(page, "orders", "Where is it?")
+        page.get_by_label("order", exact=True).fill("17")
+        page.get_by_label("many").fill("2")
+        page.keyboard.press("Enter")
+        ends(turn, "done")
+        turn = ask(page, "triage", "I want my money back!")
+        turn.locator(".asked dt").wait_for()
+        self.take(page, "asking")
+
+    def side_by_side(self) -> None:
+        """Take six users, of whom one computes for two seconds without awaiting."""
+        page = self.page(view="#side")
+        page.locator(".scenes button").first.click()
+        page.wait_for_timeout(6500)
+        self.take(page, "side-by-side")
+
+    def moving(self) -> None:
+        """Take a run from its question to its answer, as it happens."""
+        page = self.page(SMALL)
+        page.select_option("#agent", "clerk")
+        page.fill("#input", INVOICE)
+        frames = [page.screenshot()]
+        page.click("#start")
+        turn = page.locator(".turn").last
+        while turn.get_attribute("data-state") == "running" and len(frames) < 60:
+            page.wait_for_timeout(FRAME)
+            frames.append(page.screenshot())
+        page.close()
+        (PICTURES / "moving.png").write_bytes(moving(frames, FRAME, rest=2500))
 
 
 def main() -> None:
@@ -81,18 +106,15 @@ def main() -> None:
     if executable is None:
         sys.exit("there is no Chromium on this machine")
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with (
-        both(AGENTS="tests.agents.asking,tests.agents.rogues,tests.agents.probes", MAX_RUNS_PER_USER="50") as (
-            _,
-            gateway,
-        ),
-        browser(executable) as chrome,
-    ):
-        take(chrome, gateway.address, "light", "light", WIDE)
-        take(chrome, gateway.address, "dark", "dark", WIDE)
-        take(chrome, gateway.address, "narrow", "light", NARROW)
-        take_reconnecting(chrome, gateway.address)
-        take_asking(chrome, gateway.address)
+    with both(AGENTS=AGENTS, MAX_RUNS_PER_USER="50") as (_, gateway), browser(executable) as chrome:
+        console = Console(chrome, gateway.address)
+        console.conversation("light", "light", WIDE)
+        console.conversation("dark", "dark", WIDE)
+        console.conversation("narrow", "light", NARROW)
+        console.network()
+        console.asking()
+        console.side_by_side()
+        console.moving()
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ const PLACES = {
 /** The browsers of this machine, by name. */
 export const browsers = Object.entries(PLACES).map(([name, places]) => [name, places.find(existsSync)]);
 
-export async function open(browser, executablePath) {
+export async function open(browser, executablePath, { scheme = "light" } = {}) {
   const args = browser === "chrome" ? ["--no-sandbox", "--disable-gpu"] : [];
-  return puppeteer.launch({ browser, executablePath, headless: true, args });
+  const extraPrefsFirefox = { "layout.css.prefers-color-scheme.content-override": scheme === "dark" ? 0 : 1 };
+  return puppeteer.launch({ browser, executablePath, headless: true, args, extraPrefsFirefox });
 }
 
 /** Bundles a page; `react` names a folder that has another React than ours. */

@@ -1,6 +1,7 @@
 """What a plain HTTP request is answered with."""
 
 import http
+from collections.abc import Sequence
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -16,9 +17,10 @@ TYPES = {
 }
 """What files are, by how their names end."""
 ONLY_GET = "Only GET is understood here."
+POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors"
+"""Nothing from elsewhere, nothing inline; the page may open sockets to where it came from."""
 SAFE = {
-    # Nothing from elsewhere, nothing inline; the page may open sockets to where it came from.
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": f"{POLICY} 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
@@ -34,6 +36,12 @@ def response(status: http.HTTPStatus, content_type: str, body: bytes) -> Respons
 def text(status: http.HTTPStatus, sentence: str) -> Response:
     """Answer with a sentence."""
     return response(status, TEXT, f"{sentence}\n".encode())
+
+
+def allow_frames(page: Response, origins: Sequence[str]) -> None:
+    """Let pages of these origins show one inside themselves."""
+    del page.headers["Content-Security-Policy"]  # to set it would add another one
+    page.headers["Content-Security-Policy"] = f"{POLICY} {' '.join(origins)}"
 
 
 def not_allowed() -> Response:

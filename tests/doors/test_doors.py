@@ -91,7 +91,7 @@ async def test_the_client_is_for_pages_that_are_named() -> None:
             code, about, _ = await answer(front, "GET", "/runwire.js", Origin=origin)
             assert code == 200
             assert "access-control-allow-origin" not in about
-        for path in ("/", "/console.js", "/healthz", "/readyz"):
+        for path in ("/", "/console/console.js", "/healthz", "/readyz"):
             assert "access-control-allow-origin" not in (await answer(front, "GET", path, Origin=APP))[1]
 
 

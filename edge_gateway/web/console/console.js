@@ -1,0 +1,452 @@
+// The console: conversations with agents, and what their runs do, while they do it. Put together here.
+import { agents as listed, runs as listRuns } from "../runwire.js";
+import { Call } from "./call.js";
+import { element, button, keepEnd } from "./elements.js";
+import { Live, answerElsewhere } from "./live.js";
+import { Network } from "./network.js";
+import { Parameters } from "./parameters.js";
+import { asForm } from "./questions.js";
+import { SideBySide } from "./side.js";
+import { Threads, historyOf } from "./threads.js";
+import { Timeline } from "./timeline.js";
+import { Turn } from "./turn.js";
+import { Who, hearToken } from "./who.js";
+
+const ALIVE = 5000; // milliseconds between two looks whether the engine is there
+const AWAY = 1000; // the same while it isn't
+const STRANGER = 401;
+const FOLLOWED = "runs"; // under which this tab keeps which runs it follows: another one is not to take them over
+const MOST_LIVES = 50; // runs of which this page knows all; of those that are over the oldest go
+const EXAMPLES = {
+  triage: ["My invoice shows a wrong amount, and I need it corrected today!", "I want my money back!"],
+  try_quitting: ["End your own process"],
+  try_crashing: ["Crash"],
+};
+
+const $ = (id) => document.getElementById(id);
+const stream = new URL("/v1/stream", location.href.replace(/^http/, "ws")).href;
+
+class Console {
+  who = new Who();
+  agents = new Map();
+  turns = []; // of the conversation that is shown
+  #lives = new Map(); // runs that this page follows, by their ids
+  #engine = ""; // where it is called, where that may be known
+  #chosen = null;
+  #elsewhere = new Map(); // entries of runs that are not on this page, by their ids
+
+  constructor() {
+    this.parameters = new Parameters($("along"));
+    this.timeline = new Timeline($("timeline"));
+    this.network = new Network($("network"), { stream, who: this.who });
+    const places = () => ({ stream, engine: this.#engine || "ENGINE:50051" });
+    this.call = new Call($("call"), { places, who: this.who });
+    this.side = new SideBySide($("side"), this.who);
+    this.#listen();
+  }
+
+  async begin() {
+    hearToken((token) => this.signIn(token));
+    this.who.be(sessionStorage.getItem("user") ?? "");
+    await this.signIn();
+    this.#draw();
+    this.#watch();
+  }
+
+  /** Begins anew for whoever it is now. */
+  async signIn(token) {
+    if (token !== undefined) this.who.token = token;
+    await this.#learn();
+    const isDev = this.who.isDevelopment;
+    $("user").firstChild.data = isDev ? "User " : "Token ";
+    Object.assign($("token"), { type: isDev ? "text" : "password", placeholder: isDev ? "anonymous" : "not signed in" });
+    $("token").value = isDev ? this.who.token.replace("dev:", "") : this.who.token;
+    this.threads = new Threads(this.who.name);
+    await this.#findAgents();
+    const [newest] = this.threads.list;
+    this.open(newest ?? this.threads.begin(this.#firstAgent()));
+    $("user").dataset.name = this.who.name;
+    await this.#findRuns();
+  }
+
+  /** Learns what there is to know of the gateway: whether this is development, and where traces go. */
+  async #learn() {
+    const headers = this.who.token ? { Authorization: `Bearer ${this.who.token}` } : {};
+    const response = await fetch("/v1/console", { headers }).catch(() => null);
+    if (response?.status === STRANGER) this.who.isDevelopment = false;
+    if (!response?.ok) return;
+    const { isDevelopment = false, engine = "", tracePage = "" } = await response.json();
+    Object.assign(this.who, { isDevelopment, tracePage });
+    this.#engine = engine;
+  }
+
+  async #watch() {
+    await this.#findAgents();
+    await this.#findRuns();
+    setTimeout(() => this.#watch(), $("engine").className === "up" ? ALIVE : AWAY);
+  }
+
+  async #findAgents() {
+    try {
+      const found = await listed({ token: this.who.token || undefined });
+      const names = found.map(({ name }) => name);
+      const isOther = names.join() !== [...this.agents.keys()].join();
+      this.agents = new Map(found.map((agent) => [agent.name, agent]));
+      if (isOther) {
+        const chosen = $("agent").value;
+        $("agent").replaceChildren(...names.map((name) => new Option(name, name)));
+        this.#chooseAgent(this.agents.has(chosen) ? chosen : this.#firstAgent());
+        this.#showExamples();
+      }
+      this.side.know(found);
+      this.#sayEngine("up", `engine ready, ${found.length} ${found.length === 1 ? "agent" : "agents"}`);
+    } catch (error) {
+      this.#sayEngine("down", error.code === STRANGER ? "You are not signed in." : error.message);
+    }
+  }
+
+  #firstAgent() {
+    const remembered = localStorage.getItem("agent");
+    if (this.agents.has(remembered)) return remembered;
+    return this.agents.has("triage") ? "triage" : (this.agents.keys().next().value ?? "");
+  }
+
+  #sayEngine(state, words) {
+    if ($("engine").textContent === words) return; // said once, or it would be read aloud again and again
+    $("engine").className = state;
+    $("engine").textContent = words;
+  }
+
+  // Conversations
+
+  /** Shows a conversation. Runs that this page follows go on meanwhile. */
+  open(thread) {
+    this.thread = thread;
+    this.turns = thread.turns.map((turn) => this.#turn(turn));
+    $("turns").replaceChildren(...this.turns.map((turn) => turn.element), $("empty") ?? this.empty);
+    this.empty ??= $("empty");
+    this.empty.hidden = this.turns.length > 0;
+    if (thread.agent && this.agents.has(thread.agent)) this.#chooseAgent(thread.agent, thread.parameters);
+    thread.isNews = false;
+    this.#listThreads();
+    this.choose(this.turns.at(-1) ?? null);
+    $("turns").scrollTop = $("turns").scrollHeight;
+  }
+
+  #turn(turn) {
+    const goesOn = turn.state === "running" && followed().includes(turn.runId);
+    const live = this.#lives.get(turn.runId) ?? (goesOn ? this.#join(turn) : null);
+    const shown = new Turn(turn, live, this);
+    if (live) live.onevent = (event) => shown.on(event);
+    return shown;
+  }
+
+  #join(turn) {
+    const live = new Live({ ...turn }, this.who);
+    live.join(turn.seen);
+    this.#follow(turn, live);
+    return live;
+  }
+
+  /** Keeps what becomes of a turn's run. */
+  #follow(turn, live) {
+    const thread = this.thread;
+    live.onend = () => {
+      const { recording } = live;
+      const why = live.error?.message ?? recording.ending?.message ?? recording.ending?.reason;
+      Object.assign(turn, { state: live.state, why, seen: live.seq });
+      turn.answer = recording.answer.text || recording.ending?.output || turn.answer || "";
+      if (this.thread !== thread || document.hidden) thread.isNews = true;
+      this.threads.keep(thread);
+      this.#listThreads();
+    };
+    this.#lives.set(live.runId, live);
+    const over = [...this.#lives].filter(([, each]) => each.isOver).map(([runId]) => runId);
+    for (const runId of over.slice(0, Math.max(this.#lives.size - MOST_LIVES, 0))) this.#lives.delete(runId);
+    sessionStorage.setItem(FOLLOWED, JSON.stringify([...new Set([...followed(), live.runId])].slice(-MOST_LIVES)));
+  }
+
+  ask(input, parameters) {
+    const { thread } = this;
+    const agent = $("agent").value;
+    const turn = { agent, input, parameters, state: "running", answer: "" };
+    const live = new Live({ agent, input, parameters, threadId: thread.id, history: historyOf(thread.turns) }, this.who);
+    live.start();
+    turn.runId = live.runId;
+    this.#follow(turn, live);
+    Object.assign(thread, { agent, parameters });
+    thread.turns.push(turn);
+    this.threads.keep(thread);
+    this.#listThreads();
+    const shown = this.#turn(turn);
+    this.turns.push(shown);
+    this.empty.hidden = true;
+    $("turns").append(shown.element);
+    $("turns").scrollTop = $("turns").scrollHeight;
+    this.choose(shown);
+  }
+
+  stop(turn) {
+    turn.cancel.disabled = true;
+    turn.live.cancel();
+  }
+
+  /** Asks the same again: in place of the last turn, and otherwise in a conversation of its own. */
+  again(turn) {
+    this.#branch(turn);
+    this.#chooseAgent(turn.turn.agent, turn.turn.parameters);
+    this.ask(turn.turn.input, turn.turn.parameters);
+  }
+
+  /** Lets a turn be asked otherwise; what was said in this conversation stays there. */
+  edit(turn) {
+    this.#branch(turn);
+    this.#chooseAgent(turn.turn.agent, turn.turn.parameters);
+    $("input").value = turn.turn.input;
+    $("input").focus();
+    $("input").select();
+  }
+
+  /** Goes on before a turn: in a conversation that has what was said before it. */
+  #branch(turn) {
+    const at = this.turns.indexOf(turn);
+    const thread = this.threads.begin(turn.turn.agent, this.thread.turns.slice(0, at));
+    thread.title = this.thread.title;
+    this.open(thread);
+  }
+
+  /** Looks at a turn's run. */
+  choose(turn, isAsked = false) {
+    if (this.#chosen !== turn) {
+      this.#chosen?.element.removeAttribute("data-chosen");
+      turn?.element.setAttribute("data-chosen", "");
+      this.#chosen = turn;
+      const { live = null } = turn ?? {};
+      this.timeline.show(live?.recording ?? null);
+      this.network.show(live);
+      this.call.show(live?.request ?? turn?.turn ?? null);
+      $("trace").hidden = !live?.traceparent;
+      if (live?.traceparent) $("trace").href = this.who.traceOf(live.traceparent);
+    }
+    if (!isAsked) return;
+    $("inspector").scrollIntoView({ block: "nearest" });
+    this.#showTab("timeline");
+    this.timeline.chooseCause();
+    this.timeline.box.focus();
+  }
+
+  #listThreads() {
+    const entries = this.threads.list.map((thread) => {
+      const running = thread.turns.some(({ runId }) => this.#lives.get(runId)?.isOver === false);
+      const what = running ? "running" : thread.isNews ? "news" : "";
+      const open = button(thread.title || "…", () => this.open(thread), { className: `open ${what}`, dir: "auto" });
+      if (thread.id === this.thread.id) open.setAttribute("aria-current", "true");
+      if (what) open.append(element("small", {}, running ? " goes on" : " has news"));
+      const remove = button("×", () => this.#remove(thread), { className: "remove", ariaLabel: `Forget: ${thread.title}` });
+      return element("li", {}, open, remove);
+    });
+    $("kept").replaceChildren(...entries);
+    $("forget").hidden = !entries.length;
+    const news = this.threads.list.filter(({ isNews }) => isNews).length;
+    document.title = news ? `(${news}) Runwire console` : "Runwire console";
+  }
+
+  #remove(thread) {
+    this.threads.remove(thread);
+    if (thread === this.thread) this.open(this.threads.list[0] ?? this.threads.begin(this.#firstAgent()));
+    else this.#listThreads();
+    $("afresh").focus();
+  }
+
+  // What is asked
+
+  #chooseAgent(name, sent) {
+    if (name) $("agent").value = name;
+    const agent = this.agents.get($("agent").value);
+    $("description").textContent = agent?.description ?? "";
+    $("input").placeholder = agent ? `Ask ${agent.name}` : "";
+    this.parameters.show(agent?.parametersSchema, sent);
+    this.#showBesides();
+  }
+
+  #showBesides() {
+    if (!this.parameters.isRight) return ($("besides").textContent = ""); // it is still being written
+    const sent = this.parameters.read();
+    $("besides").textContent = sent ? JSON.stringify(sent) : "";
+  }
+
+  #showExamples() {
+    const there = Object.entries(EXAMPLES).filter(([agent]) => this.agents.has(agent));
+    const asks = there.flatMap(([agent, inputs]) => inputs.map((input) => ({ agent, input })));
+    $("examples").replaceChildren(
+      ...asks.map(({ agent, input }) =>
+        button(input, () => {
+          this.#chooseAgent(agent);
+          this.ask(input, this.parameters.read());
+          $("input").focus();
+        }),
+      ),
+    );
+  }
+
+  #submit() {
+    const input = $("input").value.trim();
+    if (!input) return;
+    $("more").open ||= !this.parameters.isRight; // what is wrong is said there
+    if (!this.parameters.isRight) return this.parameters.complain();
+    this.ask(input, this.parameters.read());
+    $("input").value = "";
+    $("input").focus();
+  }
+
+  // Runs that go on without this page
+
+  async #findRuns() {
+    const found = await listRuns({ token: this.who.token || undefined }).catch(() => []);
+    const there = found.filter(({ runId, isOver }) => !isOver && !this.#lives.has(runId) && !this.#isInLane(runId));
+    for (const [runId, entry] of this.#elsewhere) {
+      if (there.some((each) => each.runId === runId)) continue;
+      entry.remove();
+      this.#elsewhere.delete(runId);
+    }
+    for (const each of there) this.#showElsewhere(each);
+    $("elsewhere").hidden = there.length === 0;
+  }
+
+  #isInLane(runId) {
+    return this.side.lanes.some((lane) => lane.runId === runId);
+  }
+
+  #showElsewhere({ runId, agent, started, questions }) {
+    const entry = this.#elsewhere.get(runId) ?? element("li");
+    if (!this.#elsewhere.has(runId)) {
+      const since = new Date(started).toLocaleTimeString();
+      const join = button("Show here", () => this.#joinElsewhere(entry, { runId, agent }));
+      entry.append(element("span", {}, `${agent}, since ${since} `), join);
+      this.#elsewhere.set(runId, entry);
+      $("elsewhere").querySelector("ul").append(entry);
+    }
+    for (const form of entry.querySelectorAll("form")) {
+      if (!questions.some(({ requestId }) => requestId === form.dataset.request)) form.remove();
+    }
+    for (const question of questions) {
+      if (entry.querySelector(`[data-request="${CSS.escape(question.requestId)}"]`)) continue;
+      entry.append(asForm(question, (said) => answerElsewhere(runId, question.requestId, said, this.who)));
+    }
+  }
+
+  #joinElsewhere(entry, { runId, agent }) {
+    entry.remove();
+    this.#elsewhere.delete(runId);
+    $("elsewhere").hidden = this.#elsewhere.size === 0;
+    const own = this.threads.list.find(({ turns }) => turns.some((turn) => turn.runId === runId));
+    const turn = own?.turns.find((each) => each.runId === runId) ?? { agent, input: "", runId, state: "running" };
+    this.thread = own ?? this.threads.begin(agent, [turn]);
+    this.#join(turn);
+    this.open(this.thread);
+  }
+
+  // The page
+
+  #listen() {
+    $("ask").addEventListener("submit", (submitted) => {
+      submitted.preventDefault();
+      this.#submit();
+    });
+    $("input").addEventListener("keydown", (pressed) => {
+      if (pressed.key !== "Enter" || pressed.shiftKey || pressed.isComposing) return;
+      pressed.preventDefault();
+      $("ask").requestSubmit();
+    });
+    $("agent").addEventListener("change", () => {
+      localStorage.setItem("agent", $("agent").value);
+      this.#chooseAgent($("agent").value);
+    });
+    $("more").addEventListener("input", () => this.#showBesides());
+    $("afresh").addEventListener("click", () => {
+      this.open(this.threads.begin($("agent").value));
+      $("input").focus();
+    });
+    $("forget").addEventListener("click", () => {
+      this.threads.forget();
+      this.open(this.threads.begin(this.#firstAgent()));
+    });
+    $("token").addEventListener("change", () => {
+      this.who.be($("token").value.trim());
+      if (this.who.isDevelopment) sessionStorage.setItem("user", this.who.token);
+      this.signIn();
+    });
+    const tabs = [...document.querySelectorAll("[role=tab]")];
+    for (const tab of tabs) {
+      tab.addEventListener("click", () => this.#showTab(tab.getAttribute("aria-controls")));
+      tab.addEventListener("keydown", ({ key }) => {
+        const step = { ArrowRight: 1, ArrowLeft: -1 }[key];
+        if (!step) return;
+        const next = tabs.at((tabs.indexOf(tab) + step) % tabs.length);
+        this.#showTab(next.getAttribute("aria-controls"));
+        next.focus();
+      });
+    }
+    addEventListener("hashchange", () => this.#showView());
+    document.addEventListener("visibilitychange", () => this.#onVisible());
+    this.#showView();
+  }
+
+  /** Remembers how far runs were when the page was left, so that it can say what came meanwhile. */
+  #onVisible() {
+    for (const live of this.#lives.values()) document.hidden ? live.leave() : live.comeBack();
+    if (!document.hidden) {
+      this.thread.isNews = false;
+      return this.#listThreads();
+    }
+    for (const thread of this.threads.list) {
+      for (const turn of thread.turns) turn.seen = this.#lives.get(turn.runId)?.seq ?? turn.seen;
+    }
+    this.threads.write();
+  }
+
+  #showTab(name) {
+    for (const tab of document.querySelectorAll("[role=tab]")) {
+      const isChosen = tab.getAttribute("aria-controls") === name;
+      tab.ariaSelected = String(isChosen);
+      tab.tabIndex = isChosen ? 0 : -1;
+      $(tab.getAttribute("aria-controls")).hidden = !isChosen;
+    }
+    this.timeline.draw();
+    this.network.draw();
+  }
+
+  #showView() {
+    const name = location.hash === "#side" ? "side" : "talk";
+    for (const view of ["talk", "side"]) $(view).hidden = view !== name;
+    for (const link of document.querySelectorAll("nav a")) {
+      if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+  }
+
+  #version = "";
+
+  /** Draws whatever has changed, once a picture. */
+  #draw() {
+    requestAnimationFrame(() => this.#draw());
+    if (!$("side").hidden) this.side.draw();
+    if ($("talk").hidden) return;
+    const isRunning = this.turns.some((turn) => turn.isRunning);
+    if (isRunning) keepEnd($("turns"));
+    for (const turn of this.turns) turn.draw();
+    const live = this.#chosen?.live;
+    const version = live ? `${live.recording.version} ${live.wire.version}` : "";
+    if (version === this.#version && !this.#chosen?.isRunning) return;
+    this.#version = version;
+    this.timeline.draw();
+    this.network.draw();
+  }
+}
+
+/** The ids of runs that this tab follows. */
+function followed() {
+  return JSON.parse(sessionStorage.getItem(FOLLOWED) ?? "[]");
+}
+
+await new Console().begin();

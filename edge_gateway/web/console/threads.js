@@ -1,0 +1,79 @@
+// Conversations, kept in this browser: what was asked and answered, for one user. No token is among it.
+
+const MOST = 30; // conversations, of which the oldest goes
+const MOST_TURNS = 100; // of one
+const LONGEST = 20_000; // characters that are kept of an answer
+const MOST_TEXT = 2_000_000; // characters of all of it
+const HISTORY = 500_000; // characters that are sent along of what was said before
+
+export class Threads {
+  list = []; // newest first
+  #key;
+  #storage;
+
+  constructor(user, storage = localStorage) {
+    this.#key = `runwire ${user}`;
+    this.#storage = storage;
+    try {
+      this.list = JSON.parse(storage.getItem(this.#key) ?? "[]");
+    } catch {
+      // it is not ours, or of another time
+    }
+  }
+
+  /** Begins a conversation; nothing is kept of one in which nothing was said. */
+  begin(agent = "", turns = []) {
+    return { id: crypto.randomUUID?.() ?? String(Math.random()).slice(2), title: "", agent, parameters: undefined, turns };
+  }
+
+  /** Keeps a conversation as it is now. */
+  keep(thread) {
+    thread.title ||= (thread.turns[0]?.input ?? "").slice(0, 80);
+    thread.changed = Date.now();
+    this.list = [thread, ...this.list.filter(({ id }) => id !== thread.id)].slice(0, MOST);
+    this.write();
+  }
+
+  remove(thread) {
+    this.list = this.list.filter(({ id }) => id !== thread.id);
+    this.write();
+  }
+
+  forget() {
+    this.list = [];
+    this.#storage.removeItem(this.#key);
+  }
+
+  /** Writes down what there is. */
+  write() {
+    const short = ({ turns, ...thread }) => ({ ...thread, turns: turns.slice(-MOST_TURNS).map(shortened) });
+    const all = this.list.map(short);
+    let written = JSON.stringify(all);
+    while (written.length > MOST_TEXT && all.length > 1) {
+      all.pop();
+      written = JSON.stringify(all);
+    }
+    try {
+      this.#storage.setItem(this.#key, written);
+    } catch {
+      // there is no room: a page that is loaded again won't know of it
+    }
+  }
+}
+
+/** What was said before a turn, as an agent is told of it: its newest part, where it is much. */
+export function historyOf(turns) {
+  const said = turns
+    .filter(({ state }) => state === "done")
+    .flatMap(({ input, answer }) => [
+      { role: "ROLE_USER", text: input },
+      { role: "ROLE_ASSISTANT", text: answer ?? "" },
+    ]);
+  let size = 0;
+  const first = said.findLastIndex(({ text }) => (size += text.length) > HISTORY);
+  return said.slice(first + 1);
+}
+
+function shortened({ answer, ...turn }) {
+  return { ...turn, answer: (answer ?? "").slice(0, LONGEST) };
+}

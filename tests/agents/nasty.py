@@ -1,0 +1,40 @@
+"""An agent that says what pages have stumbled over."""
+
+import json
+
+from engine_service import Agent, RunContext
+
+SAYS = {
+    "markup": "<img src=x onerror=alert(1)><script>alert(1)</script> [click](javascript:alert(1)) <a href=x>y</a>",
+    "controls": "".join(map(chr, range(32))) + "\x7f\x9b31m\u202egnp.exe\u2066\u200b\ufeff\ufffe",
+    "long": "x" * 1_000_000,
+    "emoji": "👩‍👩‍👧‍👦 🏳️‍🌈 " + "\U0001f600" * 500 + "z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚" * 50,
+    "right to left": "שלום עולם, מה שלומך? (123) مرحبا بالعالم",
+}
+
+
+class Nasty(Agent):
+    """Says it as an answer, a thought, a tool's name, its arguments, and a report."""
+
+    async def run(self, context: RunContext, input: str) -> str:
+        said = SAYS[input]
+
+        def tool(text: str) -> str:
+            return text
+
+        tool.__name__ = said[:100]
+        await context.think(said[:100_000])
+        await context.call(tool, text=said[:100_000])
+        await context.report(said[:100], {said[:100]: said[:1000]})
+        for at in range(0, len(said), 50_000):
+            await context.say(said[at : at + 50_000])
+        return said[:500_000]
+
+
+class Repeater(Agent):
+    """Says all that it was asked, so that no quoting can change it."""
+
+    async def run(self, context: RunContext, input: str) -> str:
+        history = [[message.role, message.text] for message in context.history]
+        asked = {"input": input, "history": history, "parameters": dict(context.parameters), "user": context.user_id}
+        return json.dumps(asked, sort_keys=True).encode().hex()
