@@ -1,6 +1,7 @@
 """An agent that says what pages have stumbled over."""
 
 import json
+import os
 
 from engine_service import Agent, RunContext
 
@@ -38,3 +39,10 @@ class Repeater(Agent):
         history = [[message.role, message.text] for message in context.history]
         asked = {"input": input, "history": history, "parameters": dict(context.parameters), "user": context.user_id}
         return json.dumps(asked, sort_keys=True).encode().hex()
+
+
+class Tracer(Agent):
+    """Says which trace its process is part of."""
+
+    async def run(self, context: RunContext, input: str) -> str:
+        return os.environ["TRACEPARENT"]
