@@ -24,6 +24,8 @@ SERVICE = pb.DESCRIPTOR.services_by_name["EngineService"].full_name
 
 CHECK = 1.0
 """Seconds that an engine has to answer how it is."""
+WORD = 10.0
+"""Seconds that it has to take a word to a run: a thousand may be ended at once. Its checks find one that hangs."""
 RESOLVE = 5.0
 """Seconds between two looks at what addresses a name has."""
 
@@ -96,14 +98,14 @@ class Engine:
     async def cancel(self, run_id: str, metadata: Metadata) -> None:
         """Stop a run. How it went is told by the run's own stream. Raises AioRpcError."""
         try:
-            await self._cancel(pb.CancelRequest(run_id=run_id), metadata=metadata, timeout=CHECK)
+            await self._cancel(pb.CancelRequest(run_id=run_id), metadata=metadata, timeout=WORD)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:  # it is over
                 raise
 
     async def answer(self, request: pb.AnswerRequest, metadata: Metadata) -> None:
         """Answer a question of a run. Raises AioRpcError."""
-        await self._answer(request, metadata=metadata, timeout=CHECK)
+        await self._answer(request, metadata=metadata, timeout=WORD)
 
     def list_runs(self, metadata: Metadata) -> grpc.aio.UnaryUnaryCall[Any, pb.ListRunsResponse]:
         """List the caller's runs. The call's result may be an AioRpcError."""

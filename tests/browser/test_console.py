@@ -7,7 +7,7 @@ import jwt
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.console import afresh, ask, ends, opened, rows
+from tests.support.console import afresh, ask, ends, opened, rows, sign_in
 from tests.support.node import NODE, node
 from tests.support.services import ROOT, Service, both
 
@@ -96,6 +96,55 @@ def test_two_runs_never_mix(page: Page, chrome: Browser, services: tuple[Service
         expect(other.locator("#kept li")).to_have_count(1)
 
 
+def test_users_of_one_browser(page: Page) -> None:
+    """Another user of this browser sees nothing of the first one, whose run goes on, and is joined later."""
+    sign_in(page, "grace")
+    turn = ask(page, "waiter", "wait")
+    expect(turn.locator(".answer")).to_have_text("waiting")
+    run_id = turn.locator(".id").inner_text()
+    sign_in(page, "heidi")
+    expect(page.locator(".turn")).to_have_count(0)
+    expect(page.locator("#kept li")).to_have_count(0)
+    ends(ask(page, "echo", "mine"), "done")
+    sign_in(page, "grace")
+    turn = page.locator(".turn")
+    expect(turn.locator(".id")).to_have_text(run_id)
+    expect(turn.locator(".answer")).to_have_text("waiting")
+    expect(page.locator("#kept li")).to_have_count(1)
+    turn.locator(".cancel").click()
+    ends(turn, "cancelled")
+
+
+def test_what_is_asked_behind_ones_back(page: Page) -> None:
+    """A conversation that is not looked at says that it asks, and that it has news."""
+    sign_in(page, "ivan")
+    ask(page, "orders", "Where is it?")
+    afresh(page)
+    expect(page.locator("#kept .open").first).to_contain_text("asks you")
+    page.locator("#kept .open").first.click()
+    page.locator(".turn .asked button", has_text="Decline").click()
+    afresh(page)
+    expect(page.locator("#kept .open").first).to_contain_text("Where is it?")
+    expect(page.locator("#kept .open").first).not_to_contain_text("asks you")
+
+
+def test_again(page: Page) -> None:
+    """The last question is asked again in its place; an earlier one, or another, in a conversation of its own."""
+    for word in ("one", "two"):
+        ends(ask(page, "echo", word), "done")
+    page.locator(".turn .again").last.click()
+    ends(page.locator(".turn").last, "done")
+    expect(page.locator(".turn .question")).to_have_text(["one", "two"])
+    expect(page.locator("#kept li")).to_have_count(1)
+    page.locator(".turn .edit").first.click()
+    expect(page.locator("#input")).to_have_value("one")
+    expect(page.locator(".turn")).to_have_count(0)
+    page.fill("#input", "three")
+    page.keyboard.press("Enter")
+    expect(page.locator(".turn .answer")).to_have_text("three")
+    expect(page.locator("#kept li")).to_have_count(2)
+
+
 def test_the_page_is_loaded_again(page: Page) -> None:
     """A run goes on in the page that is loaded again, from its beginning to its end; what came meanwhile is said."""
     turn = ask(page, "ticker", "tick")
@@ -149,18 +198,6 @@ def test_money_back(page: Page) -> None:
     ends(turn, "done")
     expect(turn.locator(".answer")).to_contain_text("40.00 EUR are on their way back")
     expect(turn.locator(".settled")).to_contain_text(re.compile(r"Accepted by anonymous, \d"))
-
-
-def test_what_another_page_asks(page: Page, chrome: Browser, services: tuple[Service, Service]) -> None:
-    """What was asked on one page is found, and answered, on another of the same user's."""
-    with opened(chrome, services[1], "erin") as one, opened(chrome, services[1], "erin") as other:
-        turn = ask(one, "asker", "Well?")
-        expect(turn.locator(".asked")).to_be_visible()
-        expect(other.locator("#elsewhere .message")).to_have_text(["Question 0?"], timeout=10_000)
-        other.locator("#elsewhere button", has_text="Decline").click()
-        ends(turn, "done")
-        expect(other.locator("#elsewhere")).to_be_hidden(timeout=10_000)
-    expect(page.locator("#elsewhere")).to_be_hidden()
 
 
 def test_parameters(page: Page) -> None:

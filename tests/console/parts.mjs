@@ -180,6 +180,25 @@ test("conversations are kept for one user, bounded, and without what is too long
   assert.deepEqual(new Threads("alice", storage).list, []);
 });
 
+test("conversations of two tabs are kept both, and what was forgotten stays so", () => {
+  const kept = new Map();
+  const storage = { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value), removeItem: (key) => kept.delete(key) };
+  const [one, other] = [new Threads("alice", storage), new Threads("alice", storage)];
+  const asked = (threads, input) => {
+    const thread = threads.begin("echo", [{ agent: "echo", input, answer: "", state: "done" }]);
+    threads.keep(thread);
+    return thread;
+  };
+  const first = asked(one, "one");
+  asked(other, "other");
+  asked(one, "again");
+  const titles = () => new Threads("alice", storage).list.map(({ title }) => title).sort();
+  assert.deepEqual(titles(), ["again", "one", "other"]);
+  one.remove(first);
+  asked(one, "more");
+  assert.deepEqual(titles(), ["again", "more", "other"]);
+});
+
 test("what is sent along of what was said is the newest of it, and nothing that failed", () => {
   const turn = (input, answer, state = "done") => ({ input, answer, state });
   assert.deepEqual(historyOf([turn("a", "b"), turn("c", "", "failed")]), [

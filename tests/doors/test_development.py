@@ -177,6 +177,7 @@ async def _named(front: Service, host: str) -> int:
     writer.write(bytes([0x88, 0x80, 0, 0, 0, 0]))  # or the gateway would wait for it
     await reader.read()
     writer.close()
+    await writer.wait_closed()  # or the gateway's end, for which nothing else here is done, would wait for it
     return int.from_bytes(head[2:4], "big")
 
 

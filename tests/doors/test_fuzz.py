@@ -144,6 +144,7 @@ async def is_well(services: tuple[Service, Service]) -> None:
         assert not [record for record in seen if record.get("level") != "info" or "exception" in record], seen[-3:]
 
 
+@pytest.mark.force
 async def test_frames(services: tuple[Service, Service]) -> None:
     """First and later frames of every bad kind get a clean close, and hurt nobody."""
 

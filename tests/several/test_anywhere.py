@@ -31,6 +31,7 @@ class Roamers(Callers):
         self.passed = True  # whose window passed is in one engine's log
 
 
+@pytest.mark.force
 @pytest.mark.timeout(240)
 def test_roamers() -> None:
     with valkey() as store, engine(MAX_RUNS_PER_USER="64", STORE=store.url) as other:

@@ -315,6 +315,7 @@ async def test_what_is_cancelled_does_not_go_on(engines: Engines) -> None:
         assert [kind(event) for event in rest] == ["agent_cancelled"]
 
 
+@pytest.mark.force
 async def test_a_rolling_restart(store: Valkey) -> None:
     """Each engine in turn is told to stop: a run that saved once goes on, and its reader elsewhere stays its caller."""
     options = {"agents": AGENTS, "STORE": store.url, "DRAIN_GRACE": "6"}

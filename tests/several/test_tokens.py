@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.jail.conftest import told, tried
 from tests.support.clients import Caller, caller
 from tests.support.services import engine as start_engine
@@ -19,6 +21,7 @@ async def asked(user: Caller) -> tuple[int, str]:
     return status, answer
 
 
+@pytest.mark.force
 async def test_what_a_user_may_use_in_a_day(store: Valkey, tmp_path: Path) -> None:
     """What is used at one engine is used at the other; who has used it all is told so; others have their own."""
     key = tmp_path / "key"

@@ -7,6 +7,7 @@ import { Network } from "./network.js";
 import { Parameters } from "./parameters.js";
 import { asForm } from "./questions.js";
 import { SideBySide } from "./side.js";
+import { local, session } from "./storage.js";
 import { Threads, historyOf } from "./threads.js";
 import { Timeline } from "./timeline.js";
 import { Turn } from "./turn.js";
@@ -17,6 +18,7 @@ const AWAY = 1000; // the same while it isn't
 const STRANGER = 401;
 const FOLLOWED = "runs"; // under which this tab keeps which runs it follows: another one is not to take them over
 const MOST_LIVES = 50; // runs of which this page knows all; of those that are over the oldest go
+const ASKS = new Set(["input_requested", "input_answered"]);
 const EXAMPLES = {
   triage: ["My invoice shows a wrong amount, and I need it corrected today!", "I want my money back!"],
   try_quitting: ["End your own process"],
@@ -47,7 +49,7 @@ class Console {
 
   async begin() {
     hearToken((token) => this.signIn(token));
-    this.who.be(sessionStorage.getItem("user") ?? "");
+    this.who.be(session.getItem("user") ?? "");
     await this.signIn();
     this.#draw();
     this.#watch();
@@ -57,6 +59,9 @@ class Console {
   async signIn(token) {
     if (token !== undefined) this.who.token = token;
     await this.#learn();
+    if (this.threads?.user === this.who.name) return this.#findAgents(); // only the token is another
+    for (const live of this.#lives.values()) live.letGo(); // they go on, and are joined when their user is back
+    this.#lives.clear();
     const isDev = this.who.isDevelopment;
     $("user").firstChild.data = isDev ? "User " : "Token ";
     Object.assign($("token"), { type: isDev ? "text" : "password", placeholder: isDev ? "anonymous" : "not signed in" });
@@ -106,7 +111,7 @@ class Console {
   }
 
   #firstAgent() {
-    const remembered = localStorage.getItem("agent");
+    const remembered = local.getItem("agent");
     if (this.agents.has(remembered)) return remembered;
     return this.agents.has("triage") ? "triage" : (this.agents.keys().next().value ?? "");
   }
@@ -136,9 +141,7 @@ class Console {
   #turn(turn) {
     const goesOn = turn.state === "running" && followed().includes(turn.runId);
     const live = this.#lives.get(turn.runId) ?? (goesOn ? this.#join(turn) : null);
-    const shown = new Turn(turn, live, this);
-    if (live) live.onevent = (event) => shown.on(event);
-    return shown;
+    return new Turn(turn, live, this);
   }
 
   #join(turn) {
@@ -150,20 +153,24 @@ class Console {
 
   /** Keeps what becomes of a turn's run. */
   #follow(turn, live) {
-    const thread = this.thread;
+    const { thread, threads } = this;
+    live.onevent = (event) => {
+      this.turns.find((shown) => shown.live === live)?.on(event);
+      if (ASKS.has(event.type)) this.#listThreads();
+    };
     live.onend = () => {
       const { recording } = live;
       const why = live.error?.message ?? recording.ending?.message ?? recording.ending?.reason;
       Object.assign(turn, { state: live.state, why, seen: live.seq });
       turn.answer = recording.answer.text || recording.ending?.output || turn.answer || "";
       if (this.thread !== thread || document.hidden) thread.isNews = true;
-      this.threads.keep(thread);
+      threads.keep(thread); // which by now may be another user's
       this.#listThreads();
     };
     this.#lives.set(live.runId, live);
     const over = [...this.#lives].filter(([, each]) => each.isOver).map(([runId]) => runId);
     for (const runId of over.slice(0, Math.max(this.#lives.size - MOST_LIVES, 0))) this.#lives.delete(runId);
-    sessionStorage.setItem(FOLLOWED, JSON.stringify([...new Set([...followed(), live.runId])].slice(-MOST_LIVES)));
+    session.setItem(FOLLOWED, JSON.stringify([...new Set([...followed(), live.runId])].slice(-MOST_LIVES)));
   }
 
   ask(input, parameters) {
@@ -193,7 +200,10 @@ class Console {
 
   /** Asks the same again: in place of the last turn, and otherwise in a conversation of its own. */
   again(turn) {
-    this.#branch(turn);
+    if (turn === this.turns.at(-1)) {
+      this.turns.pop().element.remove();
+      this.thread.turns.pop();
+    } else this.#branch(turn);
     this.#chooseAgent(turn.turn.agent, turn.turn.parameters);
     this.ask(turn.turn.input, turn.turn.parameters);
   }
@@ -237,11 +247,12 @@ class Console {
 
   #listThreads() {
     const entries = this.threads.list.map((thread) => {
-      const running = thread.turns.some(({ runId }) => this.#lives.get(runId)?.isOver === false);
-      const what = running ? "running" : thread.isNews ? "news" : "";
-      const open = button(thread.title || "…", () => this.open(thread), { className: `open ${what}`, dir: "auto" });
+      const lives = thread.turns.map(({ runId }) => this.#lives.get(runId)).filter((live) => live && !live.isOver);
+      const asks = lives.some(({ recording }) => recording.questions.size);
+      const what = asks ? "asks you" : lives.length ? "goes on" : thread.isNews ? "has news" : "";
+      const open = button(thread.title || "…", () => this.open(thread), { className: what ? "open news" : "open", dir: "auto" });
       if (thread.id === this.thread.id) open.setAttribute("aria-current", "true");
-      if (what) open.append(element("small", {}, running ? " goes on" : " has news"));
+      if (what) open.append(element("small", {}, ` ${what}`));
       const remove = button("×", () => this.#remove(thread), { className: "remove", ariaLabel: `Forget: ${thread.title}` });
       return element("li", {}, open, remove);
     });
@@ -359,7 +370,7 @@ class Console {
       $("ask").requestSubmit();
     });
     $("agent").addEventListener("change", () => {
-      localStorage.setItem("agent", $("agent").value);
+      local.setItem("agent", $("agent").value);
       this.#chooseAgent($("agent").value);
     });
     $("more").addEventListener("input", () => this.#showBesides());
@@ -373,7 +384,7 @@ class Console {
     });
     $("token").addEventListener("change", () => {
       this.who.be($("token").value.trim());
-      if (this.who.isDevelopment) sessionStorage.setItem("user", this.who.token);
+      if (this.who.isDevelopment) session.setItem("user", this.who.token);
       this.signIn();
     });
     const tabs = [...document.querySelectorAll("[role=tab]")];
@@ -446,7 +457,7 @@ class Console {
 
 /** The ids of runs that this tab follows. */
 function followed() {
-  return JSON.parse(sessionStorage.getItem(FOLLOWED) ?? "[]");
+  return JSON.parse(session.getItem(FOLLOWED) ?? "[]");
 }
 
 await new Console().begin();

@@ -15,6 +15,7 @@ export class Live {
   isOver = false;
   seq = 0; // of the newest event
   away = 0; // events that came while nobody looked
+  onevent = () => {};
   onend = () => {};
   #left = null; // where this user left it, and until when
   #heartbeat = 0;
@@ -53,6 +54,11 @@ export class Live {
   comeBack() {
     if (this.#left) this.#left.until = 0;
     this.recording.version++;
+  }
+
+  /** Follows it no longer; it goes on. */
+  letGo() {
+    this.#run?.leave();
   }
 
   cancel() {
@@ -106,7 +112,7 @@ export class Live {
         this.recording.on(event);
         this.seq = event.seq;
         if (this.#left && event.seq > this.#left.at && milliseconds(event.time) < this.#left.until) this.away++;
-        this.onevent?.(event);
+        this.onevent(event);
         if (performance.now() - since < TURN) continue;
         await breath(); // however much there is, the page is drawn, and hears its user
         since = performance.now();

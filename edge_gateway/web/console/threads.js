@@ -1,4 +1,5 @@
 // Conversations, kept in this browser: what was asked and answered, for one user. No token is among it.
+import { local } from "./storage.js";
 
 const MOST = 30; // conversations, of which the oldest goes
 const MOST_TURNS = 100; // of one
@@ -10,14 +11,20 @@ export class Threads {
   list = []; // newest first
   #key;
   #storage;
+  #gone = new Set(); // the ids of those that were removed here
 
-  constructor(user, storage = localStorage) {
+  constructor(user, storage = local) {
+    this.user = user;
     this.#key = `runwire ${user}`;
     this.#storage = storage;
+    this.list = this.#read();
+  }
+
+  #read() {
     try {
-      this.list = JSON.parse(storage.getItem(this.#key) ?? "[]");
+      return JSON.parse(this.#storage.getItem(this.#key) ?? "[]");
     } catch {
-      // it is not ours, or of another time
+      return []; // it is not ours, or of another time
     }
   }
 
@@ -35,17 +42,22 @@ export class Threads {
   }
 
   remove(thread) {
+    this.#gone.add(thread.id);
     this.list = this.list.filter(({ id }) => id !== thread.id);
     this.write();
   }
 
   forget() {
+    for (const { id } of this.list) this.#gone.add(id);
     this.list = [];
     this.#storage.removeItem(this.#key);
   }
 
   /** Writes down what there is. */
   write() {
+    const known = new Set([...this.#gone, ...this.list.map(({ id }) => id)]);
+    const others = this.#read().filter(({ id }) => !known.has(id)); // that another tab has begun
+    this.list = [...this.list, ...others].sort((one, other) => other.changed - one.changed).slice(0, MOST);
     const short = ({ turns, ...thread }) => ({ ...thread, turns: turns.slice(-MOST_TURNS).map(shortened) });
     const all = this.list.map(short);
     let written = JSON.stringify(all);
