@@ -1,5 +1,5 @@
 // "Call it yourself": the run that is chosen, as one would write it.
-import { button, copy, element } from "./elements.js";
+import { button, copy, element, say } from "./elements.js";
 import { WAYS } from "./snippets.js";
 
 export class Call {
@@ -26,7 +26,7 @@ export class Call {
     const { write, needs } = WAYS[this.#way];
     const code = request ? write(request, { ...this.places(), token: this.who.shown }) : "";
     this.needs.textContent = request ? needs : "No run is chosen.";
-    if (this.code.textContent !== code) this.code.textContent = code;
+    say(this.code, code);
     this.copy.disabled = !request;
   }
 

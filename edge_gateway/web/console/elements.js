@@ -25,6 +25,11 @@ export function details(name, value) {
   return element("details", {}, summary, element("pre", { tabIndex: 0 }, JSON.stringify(value ?? null, null, 2)));
 }
 
+/** Has an element say something. What it says already is left alone, or it would be read aloud again and again. */
+export function say(said, words) {
+  if (said.textContent !== words) said.textContent = words;
+}
+
 /** Copies text, and says so for a moment on the button that was pressed. */
 export async function copy(text, pressed) {
   const words = pressed.textContent;

@@ -1,5 +1,5 @@
 // A run's connections, as they are: each frame in both directions, and what became of the sockets.
-import { button, element, keepEnd } from "./elements.js";
+import { button, element, keepEnd, say } from "./elements.js";
 import { hex, outline, resumeFrame } from "./binary.js";
 import { summary } from "./wire.js";
 
@@ -38,8 +38,7 @@ export class Network {
     this.cut.disabled = !live || live.isOver;
     this.bytes.disabled = !live?.isOver;
     this.bytes.title = live?.isOver ? "The same events, as binary frames" : "As soon as the run is over";
-    const words = live ? live.words : "No run is chosen.";
-    if (this.state.textContent !== words) this.state.textContent = words;
+    say(this.state, live ? live.words : "No run is chosen.");
     if (!live || live.wire.version === this.#drawn || !this.list.offsetParent) return;
     this.#drawn = live.wire.version;
     const { sent, received, entries } = live.wire;

@@ -1,5 +1,5 @@
 // What is sent along with a question: a form where the agent has declared it, and JSON, which is checked, where it hasn't.
-import { button, element } from "./elements.js";
+import { button, element, say } from "./elements.js";
 import { contentOf, fieldsOf } from "./fields.js";
 
 export class Parameters {
@@ -93,7 +93,7 @@ export class Parameters {
   }
 
   #say(sentence) {
-    if (this.wrong.textContent !== sentence) this.wrong.textContent = sentence;
+    say(this.wrong, sentence);
     this.text.ariaInvalid = String(sentence !== "" && !this.#isForm);
   }
 }

@@ -1,5 +1,5 @@
 // Side by side: up to six users at once, each with a run of their own, and how evenly its events come.
-import { button, element } from "./elements.js";
+import { button, element, say } from "./elements.js";
 import { Gaps } from "./gaps.js";
 import { Live } from "./live.js";
 import { spent } from "./timeline.js";
@@ -57,7 +57,9 @@ export class SideBySide {
   }
 
   #add() {
-    const lane = new Lane(NAMES[this.lanes.length], this.who, () => this.#remove(lane));
+    const taken = new Set(this.lanes.map(({ name }) => name));
+    const free = NAMES.find((name) => !taken.has(name));
+    const lane = new Lane(free, this.who, () => this.#remove(lane));
     this.lanes.push(lane);
     lane.know(this.#agents);
     this.grid.append(lane.element);
@@ -80,6 +82,7 @@ class Lane {
   #drawn = -1;
 
   constructor(name, who, onremove) {
+    this.name = name;
     this.who = who.as(name);
     this.agent = element("select", { ariaLabel: `${name}'s agent` });
     this.input = element("input", { ariaLabel: `What ${name} asks`, value: "Hello", dir: "auto" });
@@ -89,7 +92,8 @@ class Lane {
     this.words = element("p", { className: "words", dir: "auto" });
     this.canvas = element("canvas", { className: "gaps", role: "img" });
     this.worst = element("p", { className: "worst" }, "no gap yet");
-    const head = element("header", {}, element("h2", {}, name), this.state);
+    const title = this.who === who ? "you" : name; // where nobody is believed all runs are one's own
+    const head = element("header", {}, element("h2", {}, title), this.state);
     const remove = button("Remove", onremove, { className: "remove", ariaLabel: `Remove ${name}` });
     const buttons = element("p", { className: "buttons" }, this.begin, this.end, remove);
     this.element = element("article", { className: "lane", ariaLabel: name }, head, this.agent, this.input, buttons, this.words);
@@ -144,8 +148,4 @@ class Lane {
     say(this.worst, worst);
     this.canvas.ariaLabel = worst;
   }
-}
-
-function say(element, words) {
-  if (element.textContent !== words) element.textContent = words;
 }

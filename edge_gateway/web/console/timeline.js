@@ -1,5 +1,5 @@
 // A run as a waterfall: what happened when, and in what. Only what is in sight is drawn, however long the run is.
-import { button, details, element } from "./elements.js";
+import { button, details, element, say } from "./elements.js";
 
 const ROW = 28; // pixels
 const LEAST = 3; // pixels of a bar
@@ -159,8 +159,7 @@ export class Timeline {
       bar.style.insetInlineStart = `${left * 100}%`;
       bar.style.width = `max(${LEAST}px, ${(Math.min(to, 1) - left) * 100}%)`;
     }
-    const took = span.end === null ? STATES.running : spent(span.end - span.start);
-    if (time.textContent !== took) time.textContent = took;
+    say(time, span.end === null ? STATES.running : spent(span.end - span.start));
     track.ariaLabel = `${span.kind}, ${STATES[span.state]}, from ${spent(span.start)}`;
     this.#drawMarks(canvas, track, span);
   }

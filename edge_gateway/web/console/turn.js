@@ -1,5 +1,5 @@
 // One turn of a conversation: what was asked, and the run that answers it, as it goes on.
-import { button, copy, details, element } from "./elements.js";
+import { button, copy, details, element, say } from "./elements.js";
 import { asForm, inWords } from "./questions.js";
 import { Prose } from "./prose.js";
 import { spent } from "./timeline.js";
@@ -173,7 +173,3 @@ export class Turn {
 }
 
 const WORDS = { done: "completed", running: "not followed any more", lost: "lost" };
-
-function say(element, words) {
-  if (element.textContent !== words) element.textContent = words;
-}
