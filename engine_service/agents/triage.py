@@ -31,7 +31,7 @@ class Triage(Agent):
     parameters_schema = {
         "type": "object",
         "properties": {
-            "pace": {"type": "number", "minimum": 0, "default": 0.15, "description": "Seconds between two words."}
+            "pace": {"type": "number", "minimum": 0, "default": 0.3, "description": "Seconds between two words."}
         },
     }
 

@@ -1,5 +1,6 @@
 """The console, as a person uses it, in a real Chromium: what it must never lose. The rest is in tests/console."""
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -129,20 +130,43 @@ def test_what_is_asked_behind_ones_back(page: Page) -> None:
 
 
 def test_again(page: Page) -> None:
-    """The last question is asked again in its place; an earlier one, or another, in a conversation of its own."""
-    for word in ("one", "two"):
-        ends(ask(page, "echo", word), "done")
+    """The last question is asked again below it, as if it were not there; another, in a conversation of its own."""
+    ends(ask(page, "witness", "one"), "done")
+    ends(ask(page, "witness", "two"), "done")
     page.locator(".turn .again").last.click()
-    ends(page.locator(".turn").last, "done")
-    expect(page.locator(".turn .question")).to_have_text(["one", "two"])
-    expect(page.locator("#kept li")).to_have_count(1)
+    again = page.locator(".turn").last
+    ends(again, "done")
+    expect(page.locator(".turn .question")).to_have_text(["one", "two", "two"])
+    expect(page.locator(".turn .replaced:visible")).to_have_count(1)
+    said = json.loads(again.locator(".answer").inner_text())["history"]
+    assert [line[:9] for line in said] == ["user: one", "assistant"]
     page.locator(".turn .edit").first.click()
     expect(page.locator("#input")).to_have_value("one")
-    expect(page.locator(".turn")).to_have_count(0)
+    expect(page.locator("#editing")).to_be_visible()
+    expect(page.locator(".turn")).to_have_count(3)
     page.fill("#input", "three")
     page.keyboard.press("Enter")
-    expect(page.locator(".turn .answer")).to_have_text("three")
+    expect(page.locator(".turn .question")).to_have_text(["three"])
+    ends(page.locator(".turn"), "done")
     expect(page.locator("#kept li")).to_have_count(2)
+    page.locator("#kept .open").last.click()
+    expect(page.locator(".turn")).to_have_count(3)
+
+
+def test_nothing_is_forgotten_by_accident(page: Page) -> None:
+    """What cannot be undone is asked for twice."""
+    for word in ("one", "two"):
+        afresh(page)
+        ends(ask(page, "echo", word), "done")
+    remove = page.locator("#kept .remove").first
+    remove.click()
+    expect(page.locator("#kept li")).to_have_count(2)
+    expect(remove).to_have_text("Forget?")
+    remove.click()
+    expect(page.locator("#kept .open")).to_have_text(["one"])
+    page.get_by_role("button", name="Forget all of them").click()
+    page.get_by_role("button", name="Really all?").click()
+    expect(page.locator("#kept li")).to_have_count(0)
 
 
 def test_the_page_is_loaded_again(page: Page) -> None:
@@ -193,6 +217,8 @@ def test_money_back(page: Page) -> None:
     form = page.locator(".turn .asked")
     expect(form.locator("dt")).to_have_text("pay_back")
     expect(form.locator("dd")).to_have_text(["amount: 40", "currency: EUR", "invoice: 2026-1042"])
+    page.keyboard.press("Enter")  # once too often
+    expect(form).to_be_visible()
     form.locator("button", has_text="Approve").click()
     turn = page.locator(".turn")
     ends(turn, "done")

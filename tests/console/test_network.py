@@ -59,7 +59,7 @@ def test_an_agent_that_ends_its_process(page: Page) -> None:
     """It asks first; then the run ends with a sentence, and everything else goes on."""
     page.get_by_role("button", name="End your own process").click()
     turn = page.locator(".turn")
-    turn.locator(".asked button", has_text="Answer").click()
+    turn.locator(".asked button", has_text="Yes").click()
     ends(turn, "failed")
     expect(turn.locator(".failure")).to_contain_text("killed by SIGKILL")
     ends(ask(page, "echo", "still here"), "done")
@@ -154,7 +154,7 @@ def test_what_another_page_asks(page: Page, chrome: Browser, front: Service) -> 
         turn = ask(one, "asker", "Well?")
         expect(turn.locator(".asked")).to_be_visible()
         expect(other.locator("#elsewhere .message")).to_have_text(["Question 0?"], timeout=10_000)
-        other.locator("#elsewhere button", has_text="Decline").click()
+        other.locator("#elsewhere button", has_text="No").click()
         ends(turn, "done")
         expect(other.locator("#elsewhere")).to_be_hidden(timeout=10_000)
     expect(page.locator("#elsewhere")).to_be_hidden()

@@ -1,7 +1,7 @@
 // The console: conversations with agents, and what their runs do, while they do it. Put together here.
 import { agents as listed, runs as listRuns } from "../runwire.js";
 import { Call } from "./call.js";
-import { element, button, keepEnd } from "./elements.js";
+import { button, element, keepEnd, say, sure } from "./elements.js";
 import { Live, answerElsewhere } from "./live.js";
 import { Network } from "./network.js";
 import { Parameters } from "./parameters.js";
@@ -44,6 +44,11 @@ class Console {
     const places = () => ({ stream, engine: this.#engine || "ENGINE:50051" });
     this.call = new Call($("call"), { places, who: this.who });
     this.side = new SideBySide($("side"), this.who);
+    this.forget = sure("Forget all of them", "Really all? Press again", () => {
+      this.threads.forget();
+      this.open(this.threads.begin(this.#firstAgent()));
+    });
+    $("none").after(this.forget);
     this.#listen();
   }
 
@@ -127,6 +132,8 @@ class Console {
   /** Shows a conversation. Runs that this page follows go on meanwhile. */
   open(thread) {
     this.thread = thread;
+    this.#editing = null;
+    $("editing").hidden = true;
     this.turns = thread.turns.map((turn) => this.#turn(turn));
     $("turns").replaceChildren(...this.turns.map((turn) => turn.element), $("empty") ?? this.empty);
     this.empty ??= $("empty");
@@ -198,24 +205,27 @@ class Console {
     turn.live.cancel();
   }
 
-  /** Asks the same again: in place of the last turn, and otherwise in a conversation of its own. */
+  /** Asks the same again: of the last turn below it, as if that were not there, and otherwise in a conversation of its own. */
   again(turn) {
-    if (turn === this.turns.at(-1)) {
-      this.turns.pop().element.remove();
-      this.thread.turns.pop();
-    } else this.#branch(turn);
+    if (turn === this.turns.at(-1)) turn.turn.isReplaced = true;
+    else this.#branch(turn);
+    turn.showReplaced();
     this.#chooseAgent(turn.turn.agent, turn.turn.parameters);
     this.ask(turn.turn.input, turn.turn.parameters);
   }
 
-  /** Lets a turn be asked otherwise; what was said in this conversation stays there. */
+  /** Lets a turn be asked otherwise, in a conversation of its own; nothing changes before that is sent. */
   edit(turn) {
-    this.#branch(turn);
+    this.#editing = turn;
+    $("editing").hidden = !turn;
+    if (!turn) return $("input").focus();
     this.#chooseAgent(turn.turn.agent, turn.turn.parameters);
     $("input").value = turn.turn.input;
     $("input").focus();
     $("input").select();
   }
+
+  #editing = null; // the turn that is asked otherwise
 
   /** Goes on before a turn: in a conversation that has what was said before it. */
   #branch(turn) {
@@ -250,14 +260,17 @@ class Console {
       const lives = thread.turns.map(({ runId }) => this.#lives.get(runId)).filter((live) => live && !live.isOver);
       const asks = lives.some(({ recording }) => recording.questions.size);
       const what = asks ? "asks you" : lives.length ? "goes on" : thread.isNews ? "has news" : "";
-      const open = button(thread.title || "…", () => this.open(thread), { className: what ? "open news" : "open", dir: "auto" });
+      const title = element("span", { className: "title", dir: "auto" }, thread.title || "…");
+      const open = button("", () => this.open(thread), { className: what ? "open news" : "open" });
+      open.append(title);
       if (thread.id === this.thread.id) open.setAttribute("aria-current", "true");
-      if (what) open.append(element("small", {}, ` ${what}`));
-      const remove = button("×", () => this.#remove(thread), { className: "remove", ariaLabel: `Forget: ${thread.title}` });
+      if (what) open.append(" ", element("small", {}, what));
+      const about = { className: "remove", ariaLabel: `Forget: ${thread.title}` };
+      const remove = sure("×", "Forget?", () => this.#remove(thread), about);
       return element("li", {}, open, remove);
     });
     $("kept").replaceChildren(...entries);
-    $("forget").hidden = !entries.length;
+    this.forget.hidden = !entries.length;
     const news = this.threads.list.filter(({ isNews }) => isNews).length;
     document.title = news ? `(${news}) Runwire console` : "Runwire console";
   }
@@ -302,10 +315,14 @@ class Console {
 
   #submit() {
     const input = $("input").value.trim();
-    if (!input) return;
+    say($("missing"), input ? "" : "Write what it is about.");
+    if (!input) return $("input").focus();
     $("more").open ||= !this.parameters.isRight; // what is wrong is said there
     if (!this.parameters.isRight) return this.parameters.complain();
-    this.ask(input, this.parameters.read());
+    const [parameters, agent] = [this.parameters.read(), $("agent").value];
+    if (this.#editing) this.#branch(this.#editing);
+    $("agent").value = agent;
+    this.ask(input, parameters);
     $("input").value = "";
     $("input").focus();
   }
@@ -374,13 +391,16 @@ class Console {
       this.#chooseAgent($("agent").value);
     });
     $("more").addEventListener("input", () => this.#showBesides());
+    $("skip").addEventListener("click", (clicked) => {
+      clicked.preventDefault();
+      if ($("talk").hidden) location.hash = "#talk";
+      $("talk").hidden = false;
+      $("input").focus();
+    });
+    $("keep").addEventListener("click", () => this.edit(null));
     $("afresh").addEventListener("click", () => {
       this.open(this.threads.begin($("agent").value));
       $("input").focus();
-    });
-    $("forget").addEventListener("click", () => {
-      this.threads.forget();
-      this.open(this.threads.begin(this.#firstAgent()));
     });
     $("token").addEventListener("change", () => {
       this.who.be($("token").value.trim());
@@ -429,7 +449,9 @@ class Console {
 
   #showView() {
     const name = location.hash === "#side" ? "side" : "talk";
+    const isBack = $("talk").hidden && name === "talk";
     for (const view of ["talk", "side"]) $(view).hidden = view !== name;
+    if (isBack) $("turns").scrollTop = $("turns").scrollHeight; // where it was is forgotten while it isn't shown
     for (const link of document.querySelectorAll("nav a")) {
       if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");

@@ -40,6 +40,21 @@ export async function copy(text, pressed) {
   setTimeout(() => (pressed.textContent = words), 1500);
 }
 
+/** So many of something, in words. */
+export function many(number, what) {
+  return `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
+}
+
+/** Does something that cannot be undone when a button is pressed twice: the first time it asks. */
+export function sure(words, ask, does, properties) {
+  const made = button(words, () => {
+    if (made.textContent === ask) return does();
+    made.textContent = ask;
+    setTimeout(() => (made.textContent = words), 4000);
+  }, properties);
+  return made;
+}
+
 /** Keeps a box's end in sight, if it is. To be called before the box grows. */
 export function keepEnd(box) {
   if (growing.has(box)) return; // once a picture, since it costs a layout

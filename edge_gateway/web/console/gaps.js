@@ -1,7 +1,8 @@
 // How evenly a run's events come: the gap before each, as a line over time.
 
 const WIDTH = 10_000; // milliseconds that are in sight
-const LEAST = 250; // milliseconds that the height stands for at least
+const [LEAST, DECADES] = [10, 3]; // milliseconds at the bottom, and how many times ten of it are at the top: the same for all
+const LINES = { "0.1 s": 100, "1 s": 1000 }; // milliseconds that have a line
 
 /** Gaps between a run's events. */
 export class Gaps {
@@ -31,16 +32,24 @@ export class Gaps {
     const open = isRunning && this.#last !== null ? [{ at: now, gap: now - this.#last }] : [];
     const points = [...this.#points, ...open];
     const end = isRunning ? now : (this.#last ?? now);
-    const most = Math.max(LEAST, ...points.map(({ gap }) => gap));
-    const y = (gap) => height - 2 - (gap / most) * (height - 6);
-    pen.strokeStyle = colours.getPropertyValue("--line");
-    pen.strokeRect(0, Math.round(y(100)) + 0.5, width, 0);
+    const share = (gap) => Math.min(Math.max(Math.log10(gap / LEAST) / DECADES, 0.02), 1);
+    const y = (gap) => height - share(gap) * (height - 2);
+    pen.strokeStyle = colours.getPropertyValue("--soft");
+    pen.setLineDash([2, 4]);
+    pen.fillStyle = colours.getPropertyValue("--soft");
+    pen.font = "10px system-ui";
+    for (const [words, line] of Object.entries(LINES)) {
+      pen.fillText(words, 1, y(line) - 2);
+      pen.beginPath();
+      pen.moveTo(0, Math.round(y(line)) + 0.5);
+      pen.lineTo(width, Math.round(y(line)) + 0.5);
+      pen.stroke();
+    }
     pen.fillStyle = colours.color;
     for (const { at, gap } of points) {
       const x = width - ((end - at) / WIDTH) * width;
       const wide = Math.max((gap / WIDTH) * width, 1.5);
       pen.fillRect(x - wide, y(gap), wide, height - y(gap));
     }
-    return most;
   }
 }

@@ -1,5 +1,5 @@
 // A run's connections, as they are: each frame in both directions, and what became of the sockets.
-import { button, element, keepEnd, say } from "./elements.js";
+import { button, element, keepEnd, many, say } from "./elements.js";
 import { hex, outline, resumeFrame } from "./binary.js";
 import { summary } from "./wire.js";
 
@@ -39,10 +39,12 @@ export class Network {
     this.bytes.disabled = !live?.isOver;
     this.bytes.title = live?.isOver ? "The same events, as binary frames" : "As soon as the run is over";
     say(this.state, live ? live.words : "No run is chosen.");
+    this.list.parentElement.dataset.state = live?.state ?? "";
     if (!live || live.wire.version === this.#drawn || !this.list.offsetParent) return;
     this.#drawn = live.wire.version;
-    const { sent, received, entries } = live.wire;
-    this.counts.textContent = `Sent ${sent.frames} frames, ${size(sent.bytes)}; received ${received.frames}, ${size(received.bytes)}.`;
+    const { sent, received, entries, dropped, since } = live.wire;
+    const earlier = dropped ? ` ${many(dropped, "earlier entry").replace("entrys", "entries")} not kept.` : "";
+    this.counts.textContent = `Sent ${many(sent.frames, "frame")}, ${size(sent.bytes)}; received ${many(received.frames, "frame")}, ${size(received.bytes)}.${earlier}`;
     keepEnd(this.list);
     const first = entries[0];
     while (this.#shown.length && this.#shown[0] !== first && !entries.includes(this.#shown[0])) {
@@ -51,7 +53,7 @@ export class Network {
     }
     for (const entry of entries.slice(this.#shown.length)) {
       this.#shown.push(entry);
-      this.list.append(this.#entry(entry, entries[0].at));
+      this.list.append(this.#entry(entry, since));
     }
   }
 

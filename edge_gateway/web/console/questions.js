@@ -11,7 +11,7 @@ const OUTCOMES = {
 
 /** A question as a form. `send` is given what is answered, and returns a promise that it was taken. */
 export function asForm(question, send) {
-  const form = element("form", { className: "asked" });
+  const form = element("form", { className: "asked", tabIndex: -1, ariaLabel: question.message });
   form.dataset.request = question.requestId;
   form.append(element("p", { className: "message" }, question.message));
   const isApproval = question.reason === APPROVAL;
@@ -19,8 +19,9 @@ export function asForm(question, send) {
   const fields = isApproval ? [] : fieldsOf(question.schema);
   form.append(...fields.map(({ label }) => label));
   const wrong = element("p", { className: "wrong", role: "alert" });
-  const accept = element("button", { type: "submit" }, isApproval ? "Approve" : "Answer");
-  const decline = button("Decline", () => say({ outcome: "declined" }));
+  const isPlain = !isApproval && !fields.length;
+  const accept = element("button", { type: "submit" }, isApproval ? "Approve" : isPlain ? "Yes" : "Answer");
+  const decline = button(isPlain ? "No" : "Decline", () => say({ outcome: "declined" }));
   const until = element("span", { className: "until" }, deadline(question.expiresAt));
   form.append(wrong, element("p", { className: "buttons" }, accept, decline, until));
 

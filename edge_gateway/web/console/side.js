@@ -27,10 +27,13 @@ export class SideBySide {
     this.hint = element(
       "p",
       { className: "hint" },
-      "Each run is a process of its own. Under each is the gap between two of its events: whatever a neighbour does, it stays low. The thin line is a tenth of a second.",
+      "Each run is a process of its own. Under each are the gaps between its events, from 10 ms to 10 s: whatever a neighbour does, those of who counts evenly stay around the line at 100 ms.",
     );
     this.grid = element("div", { className: "lanes" });
-    host.append(this.scenes, this.hint, this.grid, element("p", { className: "buttons" }, this.add, this.stop));
+    this.summary = element("p", { className: "summary", role: "status" });
+    const buttons = element("div", { className: "buttons" }, this.scenes, this.stop, this.add);
+    host.append(buttons, this.hint, this.summary, this.grid);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.lanes.forEach((lane) => lane.redraw()));
   }
 
   /** Learns which agents there are. */
@@ -49,6 +52,18 @@ export class SideBySide {
   draw() {
     const now = performance.now();
     for (const lane of this.lanes) lane.draw(now);
+    this.stop.disabled = !this.lanes.some((lane) => lane.isRunning);
+    say(this.summary, this.#summary());
+  }
+
+  /** What there is to see: how the even ones fared beside the others. */
+  #summary() {
+    const begun = this.lanes.filter(({ events }) => events > 1);
+    const even = begun.filter(({ plays }) => plays === EVEN);
+    const others = begun.filter(({ plays }) => plays !== EVEN);
+    if (!even.length || !others.length) return "";
+    const worst = (lanes) => spent(Math.max(...lanes.map(({ largest }) => largest)));
+    return `Largest gap of ${others.map(({ plays }) => plays).join(", ")}: ${worst(others)}; of the ${even.length} beside it: ${worst(even)}.`;
   }
 
   #play(cast) {
@@ -96,7 +111,8 @@ class Lane {
     const head = element("header", {}, element("h2", {}, title), this.state);
     const remove = button("Remove", onremove, { className: "remove", ariaLabel: `Remove ${name}` });
     const buttons = element("p", { className: "buttons" }, this.begin, this.end, remove);
-    this.element = element("article", { className: "lane", ariaLabel: name }, head, this.agent, this.input, buttons, this.words);
+    const asks = element("div", { className: "asks" }, this.agent, this.input);
+    this.element = element("article", { className: "lane", ariaLabel: name }, head, asks, buttons, this.words);
     this.element.append(this.canvas, this.worst);
   }
 
@@ -110,6 +126,27 @@ class Lane {
 
   get runId() {
     return this.#live?.runId;
+  }
+
+  get isRunning() {
+    return Boolean(this.#live && !this.#live.isOver);
+  }
+
+  /** The agent whose run it shows, how many events came, and the largest gap between two. */
+  get plays() {
+    return this.#live?.request.agent;
+  }
+
+  get events() {
+    return this.#live?.recording.events ?? 0;
+  }
+
+  get largest() {
+    return this.#gaps.largest;
+  }
+
+  redraw() {
+    this.#drawn = -1;
   }
 
   play(agent) {
@@ -138,9 +175,10 @@ class Lane {
     this.#drawn = live.recording.version;
     const { recording } = live;
     this.element.dataset.state = live.state;
+    this.element.classList.toggle("even", this.plays === EVEN);
     say(this.state, live.words);
     const failure = live.error?.message ?? (recording.state === "failed" ? recording.ending.message : "");
-    say(this.words, failure || recording.answer.text.slice(-160) || recording.thoughts.text.slice(-160));
+    say(this.words, failure || recording.answer.text.slice(-90) || recording.thoughts.text.slice(-90));
     this.begin.textContent = "Start again";
     this.end.disabled = !isRunning;
     this.#gaps.draw(this.canvas, now, isRunning);

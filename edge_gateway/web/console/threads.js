@@ -76,7 +76,7 @@ export class Threads {
 /** What was said before a turn, as an agent is told of it: its newest part, where it is much. */
 export function historyOf(turns) {
   const said = turns
-    .filter(({ state }) => state === "done")
+    .filter(({ state, isReplaced }) => state === "done" && !isReplaced)
     .flatMap(({ input, answer }) => [
       { role: "ROLE_USER", text: input },
       { role: "ROLE_ASSISTANT", text: answer ?? "" },

@@ -5,7 +5,7 @@ const ROW = 28; // pixels
 const LEAST = 3; // pixels of a bar
 const CLOSEST = 1; // milliseconds that are shown at least
 const STEP = 2; // of a zoom
-const ICONS = { agent: "●", tool: "■", question: "?", model: "◆", report: "–", recovered: "↻" };
+const ICONS = { agent: "●", tool: "■", question: "?", model: "◆", report: "▫", recovered: "↻" };
 const STATES = { running: "goes on", done: "done", failed: "failed", cancelled: "cancelled" };
 
 export class Timeline {
@@ -187,7 +187,7 @@ export class Timeline {
 
   #drawAxis() {
     const width = this.#to - this.#from;
-    const step = stepOf(width / 5);
+    const step = stepOf(width / Math.max(Math.floor(this.box.clientWidth * 0.5 / 80), 1)); // as many as have room
     const labels = [];
     for (let at = Math.ceil(this.#from / step) * step; at <= this.#to; at += step) labels.push(at);
     const words = labels.map((at) => spent(at)).join();

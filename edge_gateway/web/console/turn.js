@@ -1,5 +1,5 @@
 // One turn of a conversation: what was asked, and the run that answers it, as it goes on.
-import { button, copy, details, element, say } from "./elements.js";
+import { button, copy, details, element, many, say } from "./elements.js";
 import { asForm, inWords } from "./questions.js";
 import { Prose } from "./prose.js";
 import { spent } from "./timeline.js";
@@ -34,6 +34,8 @@ export class Turn {
     part("away", "p");
     part("quiet", "p");
     part("usage", "p");
+    part("replaced", "p");
+    this.replaced.textContent = "It was asked again: the conversation goes on with what follows.";
     this.prose = new Prose(this.answer);
     this.cancel = button("Stop", () => page.stop(this), { className: "cancel" });
     this.again = button("Again", () => page.again(this), { className: "again" });
@@ -42,15 +44,21 @@ export class Turn {
     this.id = element("code", { className: "id" });
     const footer = element("footer", {}, this.cancel, this.again, this.copy, this.look, this.usage, this.id);
     const theirs = element("div", { className: "theirs" }, head, this.steps, this.thoughts, this.answer, this.returned);
-    theirs.append(this.failure, this.questions, this.away, this.quiet, footer);
+    theirs.append(this.replaced, this.failure, this.questions, this.away, this.quiet, footer);
     this.element = element("article", { className: "turn run", ariaLabel: `Asked: ${turn.input.slice(0, 60)}` }, mine, theirs);
     this.element.addEventListener("pointerdown", () => page.choose(this));
     this.element.addEventListener("focusin", () => page.choose(this));
+    this.showReplaced();
     this.draw();
   }
 
   get isRunning() {
     return Boolean(this.live && !this.live.isOver);
+  }
+
+  /** Says that it was asked again, and does not count any more. */
+  showReplaced() {
+    this.replaced.hidden = !this.turn.isReplaced;
   }
 
   /** All that it answered. */
@@ -75,7 +83,7 @@ export class Turn {
     say(this.thoughts.lastChild, thoughts);
     say(this.failure, this.#why());
     this.away.hidden = !live?.away;
-    if (live?.away) say(this.away, `While you were away: ${live.away.toLocaleString("en")} events.`);
+    if (live?.away) say(this.away, `While you were away: ${many(live.away, "event")}.`);
     this.#drawReturned();
     this.#drawSteps();
     this.#drawQuestions();
@@ -122,7 +130,7 @@ export class Turn {
     const done = [];
     for (let at = spans.length - 1; at > 0 && done.length < STEPS; at--) {
       const { kind, name, state } = spans[at];
-      const mark = { running: "…", failed: " ✕", done: "", cancelled: " –" }[state];
+      const mark = { running: "…", failed: " ✕", done: "", cancelled: " (stopped)" }[state];
       if (["tool", "agent", "model", "recovered"].includes(kind)) done.unshift(`${kind === "agent" ? "asked " : ""}${name}${mark}`);
     }
     this.steps.hidden = !done.length;
@@ -141,8 +149,10 @@ export class Turn {
       const form = asForm(question, (said) => this.live.answer(id, said));
       this.#questions.set(id, { element: form, question });
       this.questions.append(form);
+      form.scrollIntoView({ block: "nearest" });
       const writes = document.activeElement?.matches("input, textarea, select") && document.activeElement.value;
-      if (!writes && this.element.offsetParent) form.querySelector("input, select, button").focus();
+      // Never a button: whoever presses Enter once too often is not to approve of anything.
+      if (!writes && this.element.offsetParent) (form.querySelector("input, select") ?? form).focus();
     }
   }
 
@@ -151,7 +161,7 @@ export class Turn {
     if (event.type !== "input_answered" || this.#settled.has(event.requestId)) return;
     this.#settled.add(event.requestId);
     const span = this.live.recording.spans.findLast(({ kind, about }) => kind === "question" && about.outcome);
-    this.questions.before(element("p", { className: "settled" }, `${span?.name ?? "A question"}: ${inWords(event)}`));
+    this.questions.before(element("p", { className: "settled" }, `“${span?.name ?? "A question"}” ${inWords(event)}`));
   }
 
   #drawQuiet() {

@@ -9,6 +9,8 @@ export class Wire {
   sent = { frames: 0, bytes: 0 };
   received = { frames: 0, bytes: 0 };
   version = 0;
+  dropped = 0; // entries that are not kept any more
+  since = null; // when the first came
   #size = 0;
 
   /** A WebSocket whose frames are seen here, for runwire.js to use. */
@@ -41,10 +43,13 @@ export class Wire {
   }
 
   #add(entry) {
-    this.entries.push({ at: performance.now(), ...entry });
+    const at = performance.now();
+    this.since ??= at;
+    this.entries.push({ at, ...entry });
     this.#size += lengthOf(entry);
     while (this.entries.length > MOST || (this.#size > MOST_TEXT && this.entries.length > 1)) {
       this.#size -= lengthOf(this.entries.shift());
+      this.dropped++;
     }
     this.version++;
   }
@@ -59,7 +64,7 @@ export function summary(data) {
     const kind = Object.keys(first).find((name) => !["seq", "time", "agent"].includes(name));
     return first === last ? `event ${first.seq}: ${kind}` : `events ${first.seq} to ${last.seq}`;
   }
-  if (frame.answers) return "an answer was taken, or not";
+  if (frame.answers) return frame.answers.every(({ code }) => !code) ? "answer taken" : "answer refused";
   const [what] = ["run", "resume", "cancel", "answer", "leave"].filter((name) => name in frame);
   return what ?? (frame.heartbeat ? "the run's id" : "heartbeat");
 }
