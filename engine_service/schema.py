@@ -15,6 +15,10 @@ BOUNDS: dict[str, tuple[set[str], Callable[[Any, Any], bool], str]] = {
     "maxLength": ({"string"}, lambda value, bound: len(value) <= bound, "must have at most {} characters"),
 }
 
+LENGTHS = {"minLength", "maxLength"}
+MAX_LENGTH = 2**31
+"""Characters that a form's field can be told to take: browsers know no more."""
+
 
 class SchemaError(ValueError):
     """A schema that is none, or asks for what a form cannot have."""
@@ -58,11 +62,11 @@ class ParametersSchema:
     def __init__(self, document: Mapping[str, Any]) -> None:
         """Take one as it travels. Raises SchemaError."""
         properties, required = document.get("properties", {}), document.get("required", [])
-        if document.get("type") != "object" or not isinstance(properties, Mapping) or not isinstance(required, list):
+        is_object = document.get("type", "object") == "object"  # one that refers to another says nothing of it here
+        if not is_object or not isinstance(properties, Mapping) or not isinstance(required, list):
             raise SchemaError("it has the type 'object', properties, and which of them are required")
-        self._known = cast("Mapping[str, Any]", properties)
+        self._fields = cast("Mapping[str, Any]", properties)
         self._required = [name for name in required if isinstance(name, str)]
-        self._fields = {name: field for name, field in self._known.items() if _is_a_forms(name, field)}
         self._is_closed = document.get("additionalProperties") is False
         self.document = dict(document)
 
@@ -73,24 +77,48 @@ class ParametersSchema:
         return missing | {name: sentence for name, sentence in given.items() if sentence}
 
     def _violation(self, name: str, value: Any) -> str:
-        if name in self._fields or (self._is_closed and name not in self._known):
-            return _violation(self._fields.get(name), value)
+        if name not in self._fields:
+            return "is not asked for" if self._is_closed else ""
+        return _violation_as_far_as_known(self._fields[name], value)
+
+
+def _violation_as_far_as_known(field: Any, value: Any) -> str:
+    """Say what is wrong with a value by the words that a form has; others are for the agent to know."""
+    if not isinstance(field, Mapping):
         return ""
+    about = cast("Mapping[str, Any]", field)
+    kind, choices = about.get("type"), about.get("enum")
+    if isinstance(kind, str) and kind in KINDS:
+        known = {word: bound for word, bound in about.items() if _is_bound(word, bound, kind)}
+        return _violation({"type": kind} | known, value) or _not_among(choices, value)
+    return _not_among(choices, value)
+
+
+def _is_bound(word: str, bound: Any, kind: str) -> bool:
+    return word in BOUNDS and kind in BOUNDS[word][0] and _is(bound, "number")
+
+
+def _not_among(choices: Any, value: Any) -> str:
+    if not isinstance(choices, list):
+        return ""
+    known: list[Any] = choices
+    return "" if any(_is_same(choice, value) for choice in known) else f"must be one of {', '.join(map(str, known))}"
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Tell whether two values are the same in JSON, where True is not 1."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def travelling(written: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a schema as it travels: authors write that, or its properties alone, which are all required then."""
-    if isinstance(written.get("type"), str):
-        return written
-    return {"type": "object", "properties": written, "required": list(written)}
+    if all(isinstance(field, Mapping) and _says_what_it_is(cast("Any", field)) for field in written.values()):
+        return {"type": "object", "properties": written, "required": list(written)}
+    return written
 
 
-def _is_a_forms(name: str, field: Any) -> bool:
-    try:
-        _check(name, field)
-    except SchemaError:
-        return False
-    return True
+def _says_what_it_is(field: Mapping[str, Any]) -> bool:
+    return isinstance(field.get("type"), str | list) or isinstance(field.get("enum"), list | tuple) or "anyOf" in field
 
 
 def _check(name: str, field: Any) -> None:
@@ -106,6 +134,8 @@ def _check(name: str, field: Any) -> None:
             raise SchemaError(f"{name}: a form has no {word!r} for {kind!r}")
         if word in BOUNDS and not _is(bound, "number"):
             raise SchemaError(f"{name}: {word!r} has to be a number")
+        if word in LENGTHS and not (_is(bound, "integer") and 0 <= bound < MAX_LENGTH):
+            raise SchemaError(f"{name}: {word!r} has to be a whole number of characters")
     choices = about.get("enum", ["any"])
     if not isinstance(choices, list | tuple) or not choices:
         raise SchemaError(f"{name}: 'enum' has to be a list of what may be chosen")

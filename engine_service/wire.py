@@ -343,11 +343,7 @@ class Description:
     @property
     def schema(self) -> ParametersSchema | None:
         """The same, to check by. Raises ValueError where it is none."""
-        return ParametersSchema(json.loads(self.parameters, parse_constant=_no_number)) if self.parameters else None
-
-
-def _no_number(constant: str) -> None:
-    raise ValueError(f"{constant} is no number in JSON")
+        return ParametersSchema(json.loads(self.parameters)) if self.parameters else None
 
 
 class NonsenseError(Exception):
@@ -556,9 +552,13 @@ def _check(kind: type, fields: Mapping[str, Any]) -> None:
 
 def _check_travels(schema: ParametersSchema | None) -> None:
     """Find that a schema can be told to callers. Raises ValueError."""
+    if schema is None:
+        return
     try:
-        Struct.FromString(ParseDict(schema.document, Struct()).SerializeToString() if schema else b"")
-    except (ParseError, DecodeError) as error:
+        if len(json.dumps(schema.document, allow_nan=False)) > MAX_SCHEMA:
+            raise ValueError("a schema that is too long")
+        Struct.FromString(ParseDict(schema.document, Struct()).SerializeToString())
+    except (ParseError, DecodeError, OverflowError) as error:
         raise ValueError(str(error)) from error
 
 

@@ -46,3 +46,11 @@ class Tracer(Agent):
 
     async def run(self, context: RunContext, input: str) -> str:
         return os.environ["TRACEPARENT"]
+
+
+class OddlyAsking(Agent):
+    """Asks for what a browser's field cannot be told."""
+
+    async def run(self, context: RunContext, input: str) -> str:
+        schema = {"it": {"type": "string", "minLength": 1, "maxLength": 2**31 - 1, "title": 7, "description": ["a"]}}
+        return (await context.ask("What?", schema=schema)).outcome

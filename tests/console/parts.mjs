@@ -94,6 +94,22 @@ test("what is kept is bounded", () => {
   assert.equal(recording.spans.at(-1).about.result, 59_999);
 });
 
+test("agents that are over go, too, and where none can go it is not tried at each event", () => {
+  const recording = new Recording();
+  const time = "2026-01-01T00:00:00Z";
+  recording.on({ ...started(), seq: 1, time });
+  const began = performance.now();
+  for (let number = 0; number < 120_000; number++) recording.on({ ...started(`root/one-${number}`), seq: 2, time });
+  assert.ok(performance.now() - began < 5000, `${performance.now() - began} ms`);
+  const other = new Recording();
+  other.on({ ...started(), seq: 1, time });
+  for (let number = 0; number < 60_000; number++) {
+    other.on({ ...started("root/one"), seq: 2, time });
+    other.on({ ...completed("root/one"), seq: 2, time });
+  }
+  assert.ok(other.spans.length <= 50_001 && other.dropped > 0, `${other.spans.length} spans`);
+});
+
 test("a text that is too long loses its beginning, and can still be taken back", () => {
   const said = new Said();
   for (let seq = 1; seq <= 300; seq++) said.add("x".repeat(1000), seq);
@@ -197,6 +213,25 @@ test("conversations of two tabs are kept both, and what was forgotten stays so",
   one.remove(first);
   asked(one, "more");
   assert.deepEqual(titles(), ["again", "more", "other"]);
+});
+
+test("a tab that is behind takes nothing back: neither turns nor what was forgotten", () => {
+  const kept = new Map();
+  const storage = { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value), removeItem: (key) => kept.delete(key) };
+  const ahead = new Threads("alice", storage);
+  const thread = ahead.begin("echo", [{ runId: "1", input: "one", state: "done" }]);
+  ahead.keep(thread);
+  const behind = new Threads("alice", storage);
+  thread.turns.push({ runId: "2", input: "two", state: "done" });
+  thread.changed = Date.now() + 1;
+  ahead.write();
+  behind.write();
+  const inputs = () => new Threads("alice", storage).list.map(({ turns }) => turns.map(({ input }) => input));
+  assert.deepEqual(inputs(), [["one", "two"]]);
+  ahead.forget();
+  ahead.keep(thread); // its run ends
+  behind.write();
+  assert.deepEqual(inputs(), []);
 });
 
 test("what is sent along of what was said is the newest of it, and nothing that failed", () => {

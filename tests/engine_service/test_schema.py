@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_service.schema import MAX_FIELDS, ParametersSchema, Schema, SchemaError
+from engine_service.schema import MAX_FIELDS, ParametersSchema, Schema, SchemaError, travelling
 
 SIZES = {"size": {"enum": ["S", "M"]}}
 
@@ -53,6 +53,9 @@ def test_what_is_missing_and_what_is_too_much() -> None:
         {"it": {"type": "object", "properties": {}}},
         {"it": {"type": "string", "pattern": "a+"}},
         {"it": {"type": "string", "minimum": 1}},
+        {"it": {"type": "string", "maxLength": 2**31}},
+        {"it": {"type": "string", "minLength": -1}},
+        {"it": {"type": "string", "minLength": 1.5}},
         {"it": {"type": "number", "minimum": "1"}},
         {"it": {"type": "string", "enum": []}},
         {"it": {"type": "string", "enum": ["a", 1]}},
@@ -93,10 +96,16 @@ def test_parameters_are_checked_as_far_as_a_form_is() -> None:
             "pace": {"type": "number", "minimum": 0},
             "tags": {"type": "array", "items": {"type": "string"}},
             "other": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
+            "seats": {"type": "integer", "exclusiveMinimum": 0, "maximum": 9, "examples": [2]},
+            "level": {"enum": [1, 2, "x"]},
+            "void": None,
         },
         "required": ["pace"],
     }
     schema = ParametersSchema(document)
+    wrong = {"pace": 1, "seats": "two", "level": True, "void": 1}
+    assert list(schema.violations(wrong)) == ["seats", "level"]
+    assert list(schema.violations({"pace": 1, "seats": 10, "level": 2})) == ["seats"]
     assert schema.violations({"pace": 1, "tags": ["a"], "other": None, "more": {}}) == {}
     assert schema.violations({"pace": -1, "tags": 7}) == {"pace": "must be at least 0"}
     assert schema.violations({}) == {"pace": "is missing"}
@@ -104,7 +113,17 @@ def test_parameters_are_checked_as_far_as_a_form_is() -> None:
     assert closed.violations({"pace": 1, "more": 2}) == {"more": "is not asked for"}
 
 
-@pytest.mark.parametrize("document", [{}, {"type": "array"}, {"type": "object", "properties": []},
+def test_schemas_as_others_write_them() -> None:
+    """What refers to another schema is one, and properties alone are those that say what they are."""
+    recursive = {"$defs": {"Node": {"type": "object", "properties": {}}}, "$ref": "#/$defs/Node"}
+    assert travelling(recursive) is recursive
+    assert ParametersSchema(recursive).violations({"name": "a"}) == {}
+    bare = {"properties": {"x": {"type": "string"}}}
+    assert ParametersSchema(travelling(bare)).violations({"x": 1}) == {"x": "must be text"}
+    assert travelling({"properties": {"type": "string"}})["required"] == ["properties"]
+
+
+@pytest.mark.parametrize("document", [{"type": "array"}, {"type": "object", "properties": []},
                                       {"type": "object", "required": "a"}])  # fmt: skip
 def test_what_is_no_schema_of_parameters(document: dict[str, Any]) -> None:
     """Parameters are an object."""

@@ -14,6 +14,7 @@ from engine_service.runtime.event_writer import EventTooLargeError, EventWriter
 from engine_service.wire import (
     EVENT,
     LAST,
+    MAX_SCHEMA,
     MIN_LIMIT,
     NOTE,
     Description,
@@ -179,6 +180,9 @@ def test_what_a_zygote_tells_of_parameters() -> None:
         "{",
         '{"type": "array"}',
         '{"type": "object", "a": NaN}',
+        '{"type": "object", "a": 1e999}',
+        '{"type": "object", "a": 1' + "0" * 400 + "}",
+        '{"type": "object", "a": "' + "x" * MAX_SCHEMA + '"}',
         f'{{"type": "object", "a": {deep}}}',
     ):
         with pytest.raises(NonsenseError):

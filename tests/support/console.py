@@ -33,10 +33,10 @@ class opened:  # noqa: N801 - reads as what it is
         assert self.errors == [], self.errors
 
 
-def sign_in(page: Page, user: str) -> None:
-    page.fill("#token", user)
+def sign_in(page: Page, token: str, name: str = "") -> None:
+    page.fill("#token", token)
     page.dispatch_event("#token", "change")
-    page.wait_for_selector(f'#user[data-name="{user}"]')
+    page.wait_for_selector(f'#user[data-name="{name or token}"]')
 
 
 def ask(page: Page, agent: str, question: str, parameters: str = "") -> Locator:

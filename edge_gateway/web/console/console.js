@@ -15,7 +15,7 @@ import { Who, hearToken } from "./who.js";
 
 const ALIVE = 5000; // milliseconds between two looks whether the engine is there
 const AWAY = 1000; // the same while it isn't
-const STRANGER = 401;
+const [STRANGER, FORBIDDEN] = [401, 403];
 const FOLLOWED = "runs"; // under which this tab keeps which runs it follows: another one is not to take them over
 const MOST_LIVES = 50; // runs of which this page knows all; of those that are over the oldest go
 const ASKS = new Set(["input_requested", "input_answered"]);
@@ -63,27 +63,37 @@ class Console {
   /** Begins anew for whoever it is now. */
   async signIn(token) {
     if (token !== undefined) this.who.token = token;
+    this.#change();
     await this.#learn();
-    if (this.threads?.user === this.who.name) return this.#findAgents(); // only the token is another
-    for (const live of this.#lives.values()) live.letGo(); // they go on, and are joined when their user is back
-    this.#lives.clear();
+    this.#change(); // of whom it is known only now how they are called
     const isDev = this.who.isDevelopment;
     $("user").firstChild.data = isDev ? "User " : "Token ";
     Object.assign($("token"), { type: isDev ? "text" : "password", placeholder: isDev ? "anonymous" : "not signed in" });
     $("token").value = isDev ? this.who.token.replace("dev:", "") : this.who.token;
-    this.threads = new Threads(this.who.name);
+    if (isDev) session.setItem("user", this.who.token);
     await this.#findAgents();
-    const [newest] = this.threads.list;
-    this.open(newest ?? this.threads.begin(this.#firstAgent()));
     $("user").dataset.name = this.who.name;
     await this.#findRuns();
+  }
+
+  /** Shows nothing of another user's any more. Their runs go on, and are joined when they are back. */
+  #change() {
+    if (this.threads?.user === this.who.name) return;
+    for (const live of this.#lives.values()) live.letGo();
+    this.#lives.clear();
+    for (const entry of this.#elsewhere.values()) entry.remove();
+    this.#elsewhere.clear();
+    if (!this.who.isDevelopment) this.side.clear();
+    $("input").value = this.timeline.find.value = "";
+    this.threads = new Threads(this.who.name);
+    this.open(this.threads.list[0] ?? this.threads.begin(this.#firstAgent()));
   }
 
   /** Learns what there is to know of the gateway: whether this is development, and where traces go. */
   async #learn() {
     const headers = this.who.token ? { Authorization: `Bearer ${this.who.token}` } : {};
     const response = await fetch("/v1/console", { headers }).catch(() => null);
-    if (response?.status === STRANGER) this.who.isDevelopment = false;
+    if (response && [STRANGER, FORBIDDEN].includes(response.status)) this.who.isDevelopment = false;
     if (!response?.ok) return;
     const { isDevelopment = false, engine = "", tracePage = "" } = await response.json();
     Object.assign(this.who, { isDevelopment, tracePage });
@@ -91,9 +101,13 @@ class Console {
   }
 
   async #watch() {
-    await this.#findAgents();
-    await this.#findRuns();
-    setTimeout(() => this.#watch(), $("engine").className === "up" ? ALIVE : AWAY);
+    try {
+      if (this.who.isDevelopment === null) await this.signIn();
+      await this.#findAgents();
+      await this.#findRuns();
+    } finally {
+      setTimeout(() => this.#watch(), $("engine").className === "up" ? ALIVE : AWAY);
+    }
   }
 
   async #findAgents() {
@@ -151,18 +165,28 @@ class Console {
     return new Turn(turn, live, this);
   }
 
-  #join(turn) {
+  /** Follows a run that has begun; one that another tab follows only if that is asked for, since it is taken from there. */
+  #join(turn, isAsked = false) {
     const live = new Live({ ...turn }, this.who);
-    live.join(turn.seen);
     this.#follow(turn, live);
+    if (isAsked) live.join(turn.seen);
+    else held(turn.runId, (isFree) => (isFree ? live.join(turn.seen) : this.#leaveToOthers(turn)));
     return live;
+  }
+
+  #leaveToOthers({ runId }) {
+    this.#lives.delete(runId);
+    session.setItem(FOLLOWED, JSON.stringify(followed().filter((each) => each !== runId)));
+    if (this.thread.turns.some((turn) => turn.runId === runId)) this.open(this.thread);
   }
 
   /** Keeps what becomes of a turn's run. */
   #follow(turn, live) {
     const { thread, threads } = this;
     live.onevent = (event) => {
-      this.turns.find((shown) => shown.live === live)?.on(event);
+      const shown = this.turns.find((each) => each.live === live);
+      if (event.seq === 1 && !turn.input) turn.input = event.input ?? ""; // it was begun on another page
+      shown?.on(event);
       if (ASKS.has(event.type)) this.#listThreads();
     };
     live.onend = () => {
@@ -185,8 +209,9 @@ class Console {
     const agent = $("agent").value;
     const turn = { agent, input, parameters, state: "running", answer: "" };
     const live = new Live({ agent, input, parameters, threadId: thread.id, history: historyOf(thread.turns) }, this.who);
-    live.start();
+    const ends = live.start();
     turn.runId = live.runId;
+    held(turn.runId, () => ends);
     this.#follow(turn, live);
     Object.assign(thread, { agent, parameters });
     thread.turns.push(turn);
@@ -330,7 +355,9 @@ class Console {
   // Runs that go on without this page
 
   async #findRuns() {
-    const found = await listRuns({ token: this.who.token || undefined }).catch(() => []);
+    const { token } = this.who;
+    const found = await listRuns({ token: token || undefined }).catch(() => []);
+    if (token !== this.who.token) return; // by now it is another user's
     const there = found.filter(({ runId, isOver }) => !isOver && !this.#lives.has(runId) && !this.#isInLane(runId));
     for (const [runId, entry] of this.#elsewhere) {
       if (there.some((each) => each.runId === runId)) continue;
@@ -370,7 +397,7 @@ class Console {
     const own = this.threads.list.find(({ turns }) => turns.some((turn) => turn.runId === runId));
     const turn = own?.turns.find((each) => each.runId === runId) ?? { agent, input: "", runId, state: "running" };
     this.thread = own ?? this.threads.begin(agent, [turn]);
-    this.#join(turn);
+    this.#join(turn, true);
     this.open(this.thread);
   }
 
@@ -404,7 +431,6 @@ class Console {
     });
     $("token").addEventListener("change", () => {
       this.who.be($("token").value.trim());
-      if (this.who.isDevelopment) session.setItem("user", this.who.token);
       this.signIn();
     });
     const tabs = [...document.querySelectorAll("[role=tab]")];
@@ -475,6 +501,12 @@ class Console {
     this.timeline.draw();
     this.network.draw();
   }
+}
+
+/** Does something with a run as long as that takes; `does` is told whether no other tab follows it. */
+function held(runId, does) {
+  if (!navigator.locks) return does(true); // the page came neither from this machine nor by https
+  return navigator.locks.request(`runwire ${runId}`, { ifAvailable: true }, (lock) => does(lock !== null));
 }
 
 /** The ids of runs that this tab follows. */

@@ -4,9 +4,15 @@ import { element } from "./elements.js";
 const KINDS = new Set(["string", "number", "integer", "boolean"]);
 
 /** A label and an input for each field, in the order in which they are required; then the others. */
-export function fieldsOf({ properties = {}, required = [] } = {}) {
-  const names = new Set([...required.filter((name) => name in properties), ...Object.keys(properties)]);
-  return [...names].map((name) => fieldOf(name, properties[name], required.includes(name)));
+export function fieldsOf(schema) {
+  const properties = isMap(schema?.properties) ? schema.properties : {};
+  const required = Array.isArray(schema?.required) ? schema.required : [];
+  const names = new Set([...required.filter((name) => Object.hasOwn(properties, name)), ...Object.keys(properties)]);
+  return [...names].map((name) => fieldOf(name, isMap(properties[name]) ? properties[name] : {}, required.includes(name)));
+}
+
+function isMap(value) {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** What fields say, by their names: of one that says nothing, nothing. Throws for what is no JSON where it has to be. */
@@ -16,13 +22,13 @@ export function contentOf(fields) {
 }
 
 function fieldOf(name, about, isRequired) {
-  const kind = about.enum ? "enum" : KINDS.has(about.type) ? about.type : "json";
+  const kind = Array.isArray(about.enum) ? "enum" : KINDS.has(about.type) ? about.type : "json";
   const { input, value, show } = MAKERS[kind](about, isRequired);
   if (kind !== "boolean") input.required = isRequired;
   input.name = name;
   if (about.default !== undefined) show(about.default);
-  const words = element("span", {}, about.title ?? name);
-  const more = about.description && element("small", {}, about.description);
+  const words = element("span", {}, String(about.title ?? name));
+  const more = about.description && element("small", {}, String(about.description));
   const label = element("label", { className: kind === "boolean" ? "flag" : "" }, words, input, more ?? "");
   const said = () => (input.value === "" && !isRequired && kind !== "boolean" ? undefined : value());
   return { name, label, value: said, show };
@@ -44,7 +50,9 @@ const MAKERS = {
     return { input, value, show: (value) => (input.value = String(value)) };
   },
   string: ({ minLength, maxLength }) => {
-    const input = element("input", { type: "text", autocomplete: "off", ...known({ minLength, maxLength }) });
+    const input = element("input", { type: "text", autocomplete: "off" });
+    if (isLength(maxLength)) input.maxLength = maxLength;
+    if (isLength(minLength) && !(input.maxLength >= 0 && minLength > input.maxLength)) input.minLength = minLength;
     return { input, value: () => input.value, show: (value) => (input.value = value) };
   },
   number: ({ minimum, maximum }) => number("any", minimum, maximum),
@@ -58,6 +66,11 @@ const MAKERS = {
 function number(step, min, max) {
   const input = element("input", { type: "number", step, ...known({ min, max }) });
   return { input, value: () => Number(input.value), show: (value) => (input.value = value) };
+}
+
+/** Whether a browser can keep to it. */
+function isLength(bound) {
+  return Number.isInteger(bound) && bound >= 0 && bound < 2 ** 31;
 }
 
 function known(properties) {

@@ -101,7 +101,7 @@ export class Live {
 
   async #follow(begin) {
     this.#run = begin({
-      token: this.who.token || undefined,
+      token: () => this.who.token || undefined, // a run may outlive the one that it began with
       WebSocket: this.wire.WebSocket,
       onconnection: (connection) => this.#onConnection(connection),
       onheartbeat: () => (this.#heartbeat = performance.now()),

@@ -9,6 +9,7 @@ const ITEM = /^(\s*)(?:[-*+•]|(\d{1,9})[.)])\s+(.*)$/;
 const INLINE = /(`+)(.+?)\1(?!`)|\*\*(\S(?:.*?\S)?)\*\*|(?<![*\w])\*([^*\s](?:[^*]*[^*\s])?)\*(?![*\w])/g;
 const LONG = 4000; // characters of a paragraph, from which on it is not looked at for code and the like
 const LONGEST = 20_000; // of one that is shown: a browser lays it out anew with each word that comes
+const MOST_ITEMS = 40; // of a list, until it goes on as another one: what is over isn't made anew
 const CUT = "…"; // begins one whose beginning is not shown
 
 /** Shows text that grows in a box. What stands already stays as it is; only its last block is made anew. */
@@ -75,7 +76,7 @@ export function blocksOf(text) {
       open = { kind: "heading", lines: [heading[2]] };
     } else if (item) {
       const kind = item[2] ? "numbers" : "points";
-      if (open?.kind !== "list" || open.of !== kind) {
+      if (open?.kind !== "list" || open.of !== kind || open.items.length === MOST_ITEMS) {
         close(from);
         open = { kind: "list", of: kind, first: Number(item[2] ?? 1), items: [] };
       }
@@ -94,7 +95,7 @@ export function blocksOf(text) {
 }
 
 function shown({ kind, lines, items, of, first }) {
-  if (kind === "code") return element("pre", { tabIndex: 0 }, element("code", {}, lines.join("\n")));
+  if (kind === "code") return element("pre", { tabIndex: 0 }, element("code", {}, ...bounded(lines.join("\n"))));
   if (kind === "heading") return element("p", { className: "heading" }, ...inline(lines[0]));
   if (kind === "text") return element("p", {}, ...inline(lines.join("\n")));
   const list = element(of === "numbers" ? "ol" : "ul", {}, ...items.map((item) => element("li", {}, ...inline(item))));
@@ -102,10 +103,13 @@ function shown({ kind, lines, items, of, first }) {
   return list;
 }
 
+function bounded(text) {
+  return [text.length > LONGEST ? CUT + text.slice(1 - LONGEST) : text];
+}
+
 /** Code and what is strong, in a line of text. */
 function inline(text) {
-  if (text.length > LONGEST) return [CUT + text.slice(1 - LONGEST)];
-  if (text.length > LONG) return [text];
+  if (text.length > LONG) return bounded(text);
   const parts = [];
   let at = 0;
   for (const { index, 0: all, 2: code, 3: strong, 4: emphasised } of text.matchAll(INLINE)) {

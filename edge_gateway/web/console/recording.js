@@ -256,7 +256,7 @@ export class Recording {
     const span = new Span(kind, name, at, parent);
     this.spans.push(span);
     parent?.children.push(span);
-    if (this.spans.length > MOST_SPANS) this.#dropOldest();
+    if (this.spans.length > this.#most) this.#dropOldest();
     return span;
   }
 
@@ -295,18 +295,26 @@ export class Recording {
   #dropOldest() {
     const most = MOST_SPANS / 10;
     const gone = new Set();
-    for (const span of this.spans) {
-      if (gone.size === most) break;
-      if (span.end !== null && span.kind !== "agent") gone.add(span);
-    }
+    const go = (mayGo) => {
+      for (const span of this.spans) {
+        if (gone.size === most) return;
+        if (span.end !== null && span.parent && mayGo(span)) gone.add(span);
+      }
+    };
+    go(({ kind }) => kind !== "agent");
+    go(({ children }) => children.every((child) => gone.has(child)));
+    this.#most = gone.size === most ? MOST_SPANS : this.spans.length - gone.size + most; // or it would be tried each time
     this.spans = this.spans.filter((span) => !gone.has(span));
     for (const parent of new Set([...gone].map((span) => span.parent))) {
       parent.children = parent.children.filter((span) => !gone.has(span));
     }
+    for (const [path, span] of this.#agents) if (gone.has(span)) this.#agents.delete(path);
     this.#kept = this.#kept.filter(({ span }) => !gone.has(span));
     this.#size = this.#kept.reduce((sum, { size }) => sum + size, 0);
     this.dropped += gone.size;
   }
+
+  #most = MOST_SPANS; // spans that there may be until some go
 }
 
 /** Milliseconds of a time as events have it, with the parts of one. */

@@ -49,6 +49,14 @@ export class SideBySide {
     if (!this.lanes.length) this.#add();
   }
 
+  /** Has nobody any more. */
+  clear() {
+    for (const lane of this.lanes) lane.leave();
+    this.lanes = [];
+    this.grid.replaceChildren();
+    this.add.disabled = false;
+  }
+
   draw() {
     const now = performance.now();
     for (const lane of this.lanes) lane.draw(now);
@@ -161,6 +169,10 @@ class Lane {
     live.onevent = () => gaps.add(performance.now());
     live.start();
     this.#drawn = -1;
+  }
+
+  leave() {
+    this.#live?.letGo();
   }
 
   stop() {

@@ -18,6 +18,7 @@ export class Threads {
     this.#key = `runwire ${user}`;
     this.#storage = storage;
     this.list = this.#read();
+    this.#written = new Set(this.list.map(({ id }) => id));
   }
 
   #read() {
@@ -35,6 +36,7 @@ export class Threads {
 
   /** Keeps a conversation as it is now. */
   keep(thread) {
+    if (this.#gone.has(thread.id)) return; // it was forgotten while its run went on
     thread.title ||= (thread.turns[0]?.input ?? "").slice(0, 80);
     thread.changed = Date.now();
     this.list = [thread, ...this.list.filter(({ id }) => id !== thread.id)].slice(0, MOST);
@@ -53,11 +55,24 @@ export class Threads {
     this.#storage.removeItem(this.#key);
   }
 
+  /** Takes over what other tabs have written: what is newer there, what they began, and what they forgot. */
+  #takeOver(theirs) {
+    const stored = new Map(theirs.map((thread) => [thread.id, thread]));
+    this.list = this.list.filter(({ id }) => stored.has(id) || !this.#written.has(id));
+    for (const thread of this.list) {
+      if (stored.has(thread.id)) merge(thread, stored.get(thread.id));
+    }
+    const known = new Set([...this.#gone, ...this.list.map(({ id }) => id)]);
+    this.list.push(...theirs.filter(({ id }) => !known.has(id)));
+    this.list = this.list.sort((one, other) => other.changed - one.changed).slice(0, MOST);
+    this.#written = new Set(this.list.map(({ id }) => id));
+  }
+
+  #written = new Set(); // the ids of those that are in the storage, unless another tab has forgotten them
+
   /** Writes down what there is. */
   write() {
-    const known = new Set([...this.#gone, ...this.list.map(({ id }) => id)]);
-    const others = this.#read().filter(({ id }) => !known.has(id)); // that another tab has begun
-    this.list = [...this.list, ...others].sort((one, other) => other.changed - one.changed).slice(0, MOST);
+    this.#takeOver(this.#read());
     const short = ({ turns, ...thread }) => ({ ...thread, turns: turns.slice(-MOST_TURNS).map(shortened) });
     const all = this.list.map(short);
     let written = JSON.stringify(all);
@@ -71,6 +86,17 @@ export class Threads {
       // there is no room: a page that is loaded again won't know of it
     }
   }
+}
+
+/** Adds to a conversation what another tab knows of it. Turns stay the same objects: their runs go on. */
+function merge(thread, { turns, ...other }) {
+  const isNewer = other.changed > thread.changed;
+  const own = new Map(thread.turns.map((turn) => [turn.runId, turn]));
+  for (const turn of turns) {
+    if (!own.has(turn.runId)) thread.turns.push(turn);
+    else if (isNewer) Object.assign(own.get(turn.runId), turn);
+  }
+  if (isNewer) Object.assign(thread, other);
 }
 
 /** What was said before a turn, as an agent is told of it: its newest part, where it is much. */

@@ -149,15 +149,14 @@ export class Turn {
       const form = asForm(question, (said) => this.live.answer(id, said));
       this.#questions.set(id, { element: form, question });
       this.questions.append(form);
+      // It is not given the focus: what somebody types just then is not to answer it.
       form.scrollIntoView({ block: "nearest" });
-      const writes = document.activeElement?.matches("input, textarea, select") && document.activeElement.value;
-      // Never a button: whoever presses Enter once too often is not to approve of anything.
-      if (!writes && this.element.offsetParent) (form.querySelector("input, select") ?? form).focus();
     }
   }
 
   /** Hears of an event as it comes: what became of a question stays. */
   on(event) {
+    say(this.question, this.turn.input);
     if (event.type !== "input_answered" || this.#settled.has(event.requestId)) return;
     this.#settled.add(event.requestId);
     const span = this.live.recording.spans.findLast(({ kind, about }) => kind === "question" && about.outcome);

@@ -7,22 +7,22 @@ const NOBODY = "anonymous";
 
 export class Who {
   token = "";
-  isDevelopment = true;
+  isDevelopment = null; // until it is known
   tracePage = ""; // an address with {trace_id} in it, if traces go somewhere where one can look
 
   /** Says who one is in development, by name. */
   be(name) {
-    this.token = !name || name.startsWith(PREFIX) ? name : this.isDevelopment ? PREFIX + name : name;
+    this.token = !name || name.startsWith(PREFIX) || !this.isDevelopment ? name : PREFIX + name;
   }
 
   /** Another user, where everybody is believed; the same one elsewhere. */
   as(name) {
-    return this.isDevelopment ? Object.assign(new Who(), { token: PREFIX + name }) : this;
+    return this.isDevelopment ? Object.assign(new Who(), { token: PREFIX + name, isDevelopment: true }) : this;
   }
 
   /** By what name conversations are kept. */
   get name() {
-    if (this.token.startsWith(PREFIX)) return this.token.slice(PREFIX.length);
+    if (this.isDevelopment) return this.token.replace(PREFIX, "") || NOBODY;
     try {
       const claims = JSON.parse(atob(this.token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
       return `${claims.iss ?? ""} ${claims.sub}`.trim();
@@ -33,7 +33,7 @@ export class Who {
 
   /** The token as code may show it. */
   get shown() {
-    return this.token.startsWith(PREFIX) ? this.token : this.token && "YOUR_TOKEN";
+    return this.isDevelopment ? this.token : this.token && "YOUR_TOKEN";
   }
 
   /** What a new run's trace is called, where traces can be looked at; otherwise it has none of ours. */
