@@ -49,6 +49,12 @@ test("spans are nested, also where two go on at once", () => {
   assert.equal(recording.rows().length, 5);
 });
 
+test("what models took is said of the run", () => {
+  const models = [{ model: "m", inputTokens: 3, outputTokens: 4, requests: 1 }];
+  const recording = told(started(), { ...completed(), usage: { models } });
+  assert.deepEqual([recording.usage, recording.root.about.usage], [models, models]);
+});
+
 test("an agent that is asked twice is there twice", () => {
   const recording = told(started(), started("root/one"), completed("root/one"), started("root/one"), completed("root/one"), completed());
   assert.equal(recording.rows().length, 3);

@@ -241,6 +241,7 @@ export class Recording {
     this.state = TERMINAL[event.type];
     this.ending = event;
     this.usage = event.usage?.models ?? [];
+    if (this.usage.length) this.#keep(agent, { usage: this.usage });
     this.questions.clear();
     for (const span of this.spans) if (span.end === null) this.#end(span, at, "cancelled"); // nobody says so any more
   }
