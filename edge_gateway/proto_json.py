@@ -235,11 +235,13 @@ def _fill_message(table: dict[str, _Field], message: Message, document: Any) -> 
         field = table.get(name)
         if field is None:
             raise JsonError(f"there is no field {name[:80]!r}")
-        if value is None:
-            continue
-        if field.name in seen or (field.oneof and message.WhichOneof(field.oneof)):
+        if field.name in seen:  # in its other spelling: which of the two was meant?
             raise JsonError(f"{name!r} is one too many")
         seen.add(field.name)
+        if value is None:
+            continue
+        if field.oneof and message.WhichOneof(field.oneof):
+            raise JsonError(f"{name!r} is one too many")
         try:
             yield from field.put(message, value)
         except JsonError as error:

@@ -57,7 +57,7 @@ def spent(service: Service) -> float:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("isolation", "many"), [("task", 1000), ("process", 300)])
+@pytest.mark.parametrize(("isolation", "many"), [pytest.param("task", 1000, marks=pytest.mark.force), ("process", 300)])
 async def test_all_are_answered(isolation: str, many: int) -> None:
     """All wait at once, for nothing, and then each has the answer that was meant for it."""
     limits = {"MAX_RUNS": str(many), "MAX_RUNS_PER_USER": str(many), "HEARTBEAT": "60"}

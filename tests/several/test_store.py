@@ -74,6 +74,7 @@ async def settled(callers: list[Caller], user_runs: int) -> tuple[list[Any], int
     return calls, len(begun) - len(calls)
 
 
+@pytest.mark.force
 async def test_limits_count_together(store: Valkey) -> None:
     """20 users at once over three engines have their 8 runs each, no more; and no less because an engine died."""
     options = {"STORE": store.url, "MAX_RUNS": "1000", "RUNS_PER_MINUTE": "100000"}

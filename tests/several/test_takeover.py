@@ -231,6 +231,7 @@ async def test_an_engine_is_killed(engines: Engines) -> None:
             group.create_task(told(story))
 
 
+@pytest.mark.force
 async def test_a_paused_engine(engines: Engines) -> None:
     """One that is paused for longer than its lease finds its run gone on elsewhere, and writes nothing into it."""
     one, other = engines

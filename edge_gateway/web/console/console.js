@@ -1,11 +1,11 @@
 // The console: conversations with agents, and what their runs do, while they do it. Put together here.
-import { agents as listed, runs as listRuns } from "../runwire.js";
+import { agents as listed } from "../runwire.js";
 import { Call } from "./call.js";
 import { button, element, keepEnd, say, sure } from "./elements.js";
-import { Live, answerElsewhere } from "./live.js";
+import { Elsewhere } from "./elsewhere.js";
+import { Live } from "./live.js";
 import { Network } from "./network.js";
 import { Parameters } from "./parameters.js";
-import { asForm } from "./questions.js";
 import { SideBySide } from "./side.js";
 import { local, session } from "./storage.js";
 import { Threads, historyOf } from "./threads.js";
@@ -35,7 +35,6 @@ class Console {
   #lives = new Map(); // runs that this page follows, by their ids
   #engine = ""; // where it is called, where that may be known
   #chosen = null;
-  #elsewhere = new Map(); // entries of runs that are not on this page, by their ids
 
   constructor() {
     this.parameters = new Parameters($("along"));
@@ -44,6 +43,11 @@ class Console {
     const places = () => ({ stream, engine: this.#engine || "ENGINE:50051" });
     this.call = new Call($("call"), { places, who: this.who });
     this.side = new SideBySide($("side"), this.who);
+    this.elsewhere = new Elsewhere($("elsewhere"), {
+      who: this.who,
+      isHere: (runId) => this.#lives.has(runId) || this.side.lanes.some((lane) => lane.runId === runId),
+      show: (run) => this.#showFromElsewhere(run),
+    });
     this.forget = sure("Forget all of them", "Really all? Press again", () => {
       this.threads.forget();
       this.open(this.threads.begin(this.#firstAgent()));
@@ -73,7 +77,7 @@ class Console {
     if (isDev) session.setItem("user", this.who.token);
     await this.#findAgents();
     $("user").dataset.name = this.who.name;
-    await this.#findRuns();
+    await this.elsewhere.find();
   }
 
   /** Shows nothing of another user's any more. Their runs go on, and are joined when they are back. */
@@ -81,8 +85,7 @@ class Console {
     if (this.threads?.user === this.who.name) return;
     for (const live of this.#lives.values()) live.letGo();
     this.#lives.clear();
-    for (const entry of this.#elsewhere.values()) entry.remove();
-    this.#elsewhere.clear();
+    this.elsewhere.clear();
     if (!this.who.isDevelopment) this.side.clear();
     $("input").value = this.timeline.find.value = "";
     this.threads = new Threads(this.who.name);
@@ -104,7 +107,7 @@ class Console {
     try {
       if (this.who.isDevelopment === null) await this.signIn();
       await this.#findAgents();
-      await this.#findRuns();
+      await this.elsewhere.find();
     } finally {
       setTimeout(() => this.#watch(), $("engine").className === "up" ? ALIVE : AWAY);
     }
@@ -352,48 +355,8 @@ class Console {
     $("input").focus();
   }
 
-  // Runs that go on without this page
-
-  async #findRuns() {
-    const { token } = this.who;
-    const found = await listRuns({ token: token || undefined }).catch(() => []);
-    if (token !== this.who.token) return; // by now it is another user's
-    const there = found.filter(({ runId, isOver }) => !isOver && !this.#lives.has(runId) && !this.#isInLane(runId));
-    for (const [runId, entry] of this.#elsewhere) {
-      if (there.some((each) => each.runId === runId)) continue;
-      entry.remove();
-      this.#elsewhere.delete(runId);
-    }
-    for (const each of there) this.#showElsewhere(each);
-    $("elsewhere").hidden = there.length === 0;
-  }
-
-  #isInLane(runId) {
-    return this.side.lanes.some((lane) => lane.runId === runId);
-  }
-
-  #showElsewhere({ runId, agent, started, questions }) {
-    const entry = this.#elsewhere.get(runId) ?? element("li");
-    if (!this.#elsewhere.has(runId)) {
-      const since = new Date(started).toLocaleTimeString();
-      const join = button("Show here", () => this.#joinElsewhere(entry, { runId, agent }));
-      entry.append(element("span", {}, `${agent}, since ${since} `), join);
-      this.#elsewhere.set(runId, entry);
-      $("elsewhere").querySelector("ul").append(entry);
-    }
-    for (const form of entry.querySelectorAll("form")) {
-      if (!questions.some(({ requestId }) => requestId === form.dataset.request)) form.remove();
-    }
-    for (const question of questions) {
-      if (entry.querySelector(`[data-request="${CSS.escape(question.requestId)}"]`)) continue;
-      entry.append(asForm(question, (said) => answerElsewhere(runId, question.requestId, said, this.who)));
-    }
-  }
-
-  #joinElsewhere(entry, { runId, agent }) {
-    entry.remove();
-    this.#elsewhere.delete(runId);
-    $("elsewhere").hidden = this.#elsewhere.size === 0;
+  /** Shows a run that goes on without this page: in its conversation, if that is kept here. */
+  #showFromElsewhere({ runId, agent }) {
     const own = this.threads.list.find(({ turns }) => turns.some((turn) => turn.runId === runId));
     const turn = own?.turns.find((each) => each.runId === runId) ?? { agent, input: "", runId, state: "running" };
     this.thread = own ?? this.threads.begin(agent, [turn]);

@@ -1,5 +1,5 @@
 // One run that this page follows: what it told, what went over its sockets, and how its connection is.
-import { answer, resume, run } from "../runwire.js";
+import { resume, run } from "../runwire.js";
 import { Recording, milliseconds } from "./recording.js";
 import { Wire } from "./wire.js";
 
@@ -138,11 +138,6 @@ export class Live {
     if (state === "open" && seq) this.wire.note("continued", `continued at ${seq}`);
     this.recording.version++;
   }
-}
-
-/** Answers a question of a run that this page does not follow. */
-export function answerElsewhere(runId, requestId, said, who) {
-  return answer({ runId, requestId, ...said }, { token: who.token || undefined });
 }
 
 /** Waits until everything else had its turn. */

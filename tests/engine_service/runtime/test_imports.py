@@ -64,6 +64,7 @@ async def test_an_exit_function_that_never_ends() -> None:
             service.wait_for(lambda record: "cut short" in record["event"])
 
 
+@pytest.mark.force
 async def test_modules_that_cannot_be_forked() -> None:
     """They stop the boot with a sentence, and not each run at its timeout."""
     with start_engine(agents="tests.agents.unforkable") as service:
