@@ -79,6 +79,7 @@ def test_memory_in_chromium(gateway_of_probes: Service, chrome: Browser, window:
     assert grown < MOST
 
 
+@pytest.mark.force
 def test_in_node(gateway_of_probes: Service) -> None:
     """Nothing is missing, twice or left behind when a loop is slow, in Node."""
     in_node(gateway_of_probes, CHECKS)

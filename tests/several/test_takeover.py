@@ -250,6 +250,7 @@ async def test_a_paused_engine(engines: Engines) -> None:
         assert valid(seen) == [f"{run_id} {number}" for number in range(60)]
 
 
+@pytest.mark.force
 async def test_an_engine_is_told_to_stop(store: Valkey) -> None:
     """Its runs that saved go on elsewhere at once; no reader sees a failure, and each number is said once."""
     options = {"agents": AGENTS, "STORE": store.url, "DRAIN_GRACE": "20"}
