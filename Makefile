@@ -51,7 +51,7 @@ clients: setup tools .tools/.firefox npm/node_modules/.ready build/node-oldest/.
 	@CUT_RUNS=200 $(BIN)/python -m pytest tests/faults/test_python_client.py --timeout 600 -s
 
 console: setup tools .tools/.firefox npm/node_modules/.ready ## the console in Chromium and Firefox: by keyboard, for everybody, with 100,000 events
-	@$(BIN)/python -m pytest -m console tests/console
+	@$(BIN)/python -m pytest -s -m console tests/console
 
 operations: setup tools .tools/.operators build/deploy/.ready ## what operators see, and what deploy/ holds: with a real Prometheus, and nginx
 	@$(BIN)/python -m pytest -m operations tests/operations

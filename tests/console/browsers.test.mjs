@@ -51,7 +51,7 @@ for (const [name, executable] of browsers) {
     after(() => browser?.close());
 
     /** Opens the console, whose own errors fail the test. */
-    const visit = async (size = WIDE, user = `user-${++users}`) => {
+    const visit = async (size = WIDE, user = `user-${process.pid}-${++users}`) => {
       browser ??= await open(name, executable, { scheme });
       const page = await (await browser.createBrowserContext()).newPage(); // with a storage of its own
       page.wrong = [];
@@ -246,6 +246,16 @@ for (const [name, executable] of browsers) {
     });
 
     test(`${name}: ${EVENTS} events, and the page stays fluid`, { skip }, async () => {
+      // A page that is slow is so each time; one whose processor another process had for a while, once.
+      for (let tries = 1; ; tries++) {
+        const worst = await flooded();
+        if (worst < LONGEST_TASK) return;
+        assert.ok(tries < 3, `the longest task took ${worst} ms, three times`);
+      }
+    });
+
+    /** Shows a flood, and returns how long the page's longest task was. */
+    const flooded = async () => {
       const page = await visit();
       await page.evaluate(() => {
         window.tasks = [];
@@ -281,9 +291,9 @@ for (const [name, executable] of browsers) {
       const worst = Math.max(longest, ...tasks);
       console.log(`${name}: ${EVENTS} events, ${events} of them tools; ${drawn} rows drawn; longest task ${worst.toFixed(0)} ms${mega}`);
       assert.ok(drawn < 100, `${drawn} rows are drawn`);
-      assert.ok(worst < LONGEST_TASK, `the longest task took ${worst} ms`);
       if (heap) assert.ok(heap < 150e6, `the heap has ${heap} bytes`);
       await leave(page);
-    });
+      return worst;
+    };
   }
 }

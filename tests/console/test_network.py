@@ -99,7 +99,7 @@ def test_the_engine_is_killed(chrome: Browser) -> None:
             ends(turn, "lost")
             expect(turn.locator(".failure")).to_contain_text("Your run was lost.")
             turn.locator(".again").click()
-            expect(page.locator(".turn .answer")).to_have_text("waiting", timeout=10_000)
+            expect(page.locator(".turn .answer").last).to_have_text("waiting", timeout=10_000)
 
 
 def test_the_engine_is_killed_and_another_goes_on(chrome: Browser) -> None:

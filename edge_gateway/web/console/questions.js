@@ -11,7 +11,7 @@ const OUTCOMES = {
 
 /** A question as a form. `send` is given what is answered, and returns a promise that it was taken. */
 export function asForm(question, send) {
-  const form = element("form", { className: "asked", ariaLabel: question.message });
+  const form = element("form", { className: "asked" });
   form.dataset.request = question.requestId;
   form.append(element("p", { className: "message" }, question.message));
   const isApproval = question.reason === APPROVAL;
