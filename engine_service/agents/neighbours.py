@@ -8,6 +8,7 @@ import time
 
 from engine_service import Agent, RunContext
 
+BEATS = 400
 PACE = 0.05
 """Seconds between two beats."""
 BUSY = 2.0
@@ -23,14 +24,14 @@ class TryCounting(Agent):
     parameters_schema = {
         "type": "object",
         "properties": {
-            "beats": {"type": "integer", "minimum": 1, "default": 400},
+            "beats": {"type": "integer", "minimum": 1, "default": BEATS},
             "pace": {"type": "number", "minimum": 0, "default": PACE, "description": "Seconds between two beats."},
         },
     }
 
     async def run(self, context: RunContext, input: str) -> str:  # noqa: ARG002 - it does one thing
         """Count."""
-        beats = int(context.parameters.get("beats", 400))
+        beats = int(context.parameters.get("beats", BEATS))
         pace = float(context.parameters.get("pace", PACE))
         for beat in range(1, beats + 1):
             await context.say(f"{beat} ")

@@ -43,7 +43,7 @@ export class Network {
     if (!live || live.wire.version === this.#drawn || !this.list.offsetParent) return;
     this.#drawn = live.wire.version;
     const { sent, received, entries, dropped, since } = live.wire;
-    const earlier = dropped ? ` ${many(dropped, "earlier entry").replace("entrys", "entries")} not kept.` : "";
+    const earlier = dropped ? ` ${many(dropped, "earlier line")} not kept.` : "";
     this.counts.textContent = `Sent ${many(sent.frames, "frame")}, ${size(sent.bytes)}; received ${many(received.frames, "frame")}, ${size(received.bytes)}.${earlier}`;
     keepEnd(this.list);
     const first = entries[0];

@@ -3,7 +3,6 @@ import { button, element, say } from "./elements.js";
 import { contentOf, fieldsOf } from "./fields.js";
 
 export class Parameters {
-  #schema = null;
   #fields = [];
 
   constructor(host) {
@@ -19,7 +18,6 @@ export class Parameters {
 
   /** Shows a form for a schema, or an editor where there is none; with what was sent before, if anything was. */
   show(schema, sent) {
-    this.#schema = schema ?? null;
     this.#fields = schema ? fieldsOf(schema) : [];
     this.form.replaceChildren(...this.#fields.map(({ label }) => label));
     const isForms = sent === undefined || Object.keys(sent).every((name) => this.#fields.some((field) => field.name === name));

@@ -176,13 +176,13 @@ class Lane {
   }
 
   stop() {
-    if (this.#live && !this.#live.isOver) this.#live.cancel();
+    if (this.isRunning) this.#live.cancel();
   }
 
   draw(now) {
     const live = this.#live;
     if (!live || !this.element.offsetParent) return;
-    const isRunning = !live.isOver;
+    const { isRunning } = this;
     if (!isRunning && this.#drawn === live.recording.version) return;
     this.#drawn = live.recording.version;
     const { recording } = live;

@@ -172,7 +172,7 @@ export class Turn {
 
   #spent() {
     const { recording } = this.live ?? {};
-    if (!recording?.ending) return this.turn.took ?? "";
+    if (!recording?.ending) return "";
     const models = recording.usage.map(
       ({ model, inputTokens = 0, outputTokens = 0, requests = 0 }) =>
         `${model}: ${inputTokens.toLocaleString("en")} tokens in, ${outputTokens.toLocaleString("en")} out, ${requests}×`,
