@@ -27,6 +27,7 @@ from engine_service.calls.refusals import Refusals
 from engine_service.calls.servicer import SERVICE, Servicer
 from engine_service.calls.transport import CertificateError, Certificates
 from engine_service.clock import STANDSTILL
+from engine_service.cluster.messages import Connect
 from engine_service.operations.metrics import Metrics
 from engine_service.operations.pages import Pages as OperatorsPages
 from engine_service.operations.roster import Roster
@@ -47,9 +48,11 @@ from engine_service.wire import GRACE, Description, JailTerms, Terms, Work
 from engine_service.workers import NONE, Workers
 from engine_service.workers.broker import BrokerError, BrokerProcess
 from engine_service.workers.cgroups import Cgroups
+from engine_service.workers.helper import HelperError
 from engine_service.workers.home import Home
 from engine_service.workers.process import OnChange, ProcessWorkers
 from engine_service.workers.processes import Processes
+from engine_service.workers.ray import RayWorkers
 from engine_service.workers.task import TaskWorkers
 from runwire.service import kernel
 from runwire.service.arrivals import say_less
@@ -63,6 +66,9 @@ PER_RUN: dict[What, int] = {"runs": 1, "resumes": 10, "calls": 20}
 
 AGAIN = 1.0
 """Seconds until an engine that drains asks again who takes its runs."""
+
+WITH_THEIR_ENGINE = {"task", "ray"}
+"""Isolations of runs that no other engine takes over: nobody could see to it that they have ended."""
 
 SERVICES = (SERVICE, HEALTH, REFLECTION)
 
@@ -106,7 +112,10 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         stack.push_async_callback(processes.shut_down)
         identity = await unless(stop, _identity(settings))
         await unless(stop, processes.begin())
-        isolations: dict[str, Workers] = {**processes.by_isolation, **_tasks(terms, processes.agents)}
+        cluster = await unless(stop, _cluster(settings, terms, processes.agents, stack))
+        isolations: dict[str, Workers] = {
+            **processes.by_isolation, **_tasks(terms, processes.agents), **cluster,
+        }  # fmt: skip
         follow, stop_following = _follow(settings, metrics)
         stack.push_async_callback(stop_following)
         house = _house(settings, processes, isolations, follow)
@@ -162,14 +171,14 @@ class House(NamedTuple):
 
 def _house(settings: Settings, processes: Processes, isolations: Mapping[str, Workers], follow: Follow) -> House:
     def make_run(work: Work, isolation: str) -> Run:
-        survives = isolation != "task"  # nobody could see to it that a task has ended
+        survives = isolation not in WITH_THEIR_ENGINE
         most, follower = settings.max_event_bytes, follow(work)
         work = replace(work, span=follower.traceparent or work.traceparent)
         return Run(work, isolations[isolation], max_event_bytes=most, survives=survives, follower=follower)
 
     def can_go_on(agent: str) -> bool:
         """Tell whether another engine's run of an agent can have a process of its own here."""
-        return agent in processes.agents and processes.agents[agent].isolation != "task"
+        return agent in processes.agents and processes.agents[agent].isolation not in WITH_THEIR_ENGINE
 
     def make_again(work: Work) -> Run | None:
         """Make another attempt of a run, if it can go on here."""
@@ -417,6 +426,27 @@ def _tasks(terms: Terms, known: Mapping[str, Description]) -> dict[str, Workers]
     agents = registry.load(set(tasks.values()))
     ours = {name: agents[name] for name in tasks}
     return {"task": TaskWorkers(ours, terms)}
+
+
+async def _cluster(
+    settings: Settings, terms: Terms, known: Mapping[str, Description], stack: AsyncExitStack
+) -> dict[str, Workers]:
+    """Connect to the cluster, if there are agents for it."""
+    remote = [name for name, agent in known.items() if agent.isolation == "ray"]
+    if not remote:
+        return {}
+    if settings.ray_address is None:
+        raise BootError(f"the agent {remote[0]!r} runs on a Ray cluster: set RUNWIRE_ENGINE_RAY_ADDRESS")
+    if not importlib.util.find_spec("ray"):
+        raise BootError("RAY_ADDRESS: the cluster is spoken to with Ray: pip install 'runwire[ray]'")
+    connect = Connect(settings.ray_address, settings.ray_runtime_env or "")
+    workers = RayWorkers(connect, terms, known, settings.import_timeout)
+    try:
+        await workers.begin()
+    except HelperError as error:
+        raise BootError(f"RAY_ADDRESS={settings.ray_address}: the cluster cannot be had: {error}") from error
+    stack.push_async_callback(workers.shut_down)
+    return {"ray": workers}
 
 
 async def _identity(settings: Settings) -> Identity:

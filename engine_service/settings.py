@@ -1,5 +1,6 @@
 """What can be set, from the environment and as flags."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -16,6 +17,7 @@ from pydantic import (
 )
 from pydantic_settings import CliImplicitFlag, CliSuppress, NoDecode, SettingsConfigDict
 
+from engine_service import resources
 from engine_service.broker.upstream import Upstream, named
 from engine_service.wire import Isolation
 from runwire.service.settings import (
@@ -63,13 +65,19 @@ class Settings(ServiceSettings):
     import_timeout: PositiveFloat = Field(60, description="seconds that importing the agents may take")
     run_as: str | None = Field(None, description="user whose rights agents have; for an engine that root starts")
     isolation: Isolation = Field(
-        "process", description="where runs of agents happen that don't say: process, jail or task"
+        "process", description="where runs of agents happen that don't say: process, jail, ray or task"
     )
     jail_read: Items = Field((), description="files and folders that runs in a jail may read, besides what is needed")
     jail_env: Items = Field((), description="variables of the engine's environment that runs in a jail have")
     jail_disk: Size = Field(ByteSize(64 * 1024 * 1024), description="bytes that a run in a jail may write")
     jail_require: Annotated[tuple[Layer, ...], NoDecode, BeforeValidator(items)] = Field(
         REQUIRED, description="layers of the jail without which the engine doesn't start"
+    )
+    ray_address: str | None = Field(
+        None, description="the Ray cluster for agents with isolation ray: HOST:PORT, auto, or local for one of its own"
+    )
+    ray_runtime_env: str | None = Field(
+        None, description="what its nodes have for runs, as Ray's runtime environments say it, in JSON"
     )
     upstreams: Pairs = Field({}, description="model servers that runs reach without their keys: openai=https://…/v1, …")
     upstream_keys: Pairs = Field({}, description="files that have their keys: openai=/run/secrets/openai, …")
@@ -189,6 +197,16 @@ class Settings(ServiceSettings):
         for path in self.jail_read:
             if not Path(path).exists():
                 raise ValueError(f"JAIL_READ names {path}, which isn't there")
+        return self
+
+    @model_validator(mode="after")
+    def _is_a_driver_itself(self) -> Self:
+        if self.ray_address and "://" in self.ray_address:
+            raise ValueError("RAY_ADDRESS is HOST:PORT, auto or local: the engine is on a node of the cluster itself")
+        if self.ray_runtime_env:
+            if not self.ray_address:
+                raise ValueError("RAY_RUNTIME_ENV means nothing without RAY_ADDRESS")
+            resources.written({"runtime_env": json.loads(self.ray_runtime_env)})
         return self
 
     @model_validator(mode="after")

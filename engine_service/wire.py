@@ -11,8 +11,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from dataclasses import fields as dataclass_fields
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 from google.protobuf.json_format import ParseDict, ParseError
@@ -21,10 +20,12 @@ from google.protobuf.struct_pb2 import Struct
 from runwire.v1 import events_pb2 as pb
 from runwire.v1.engine_pb2 import RunInfo, RunRequest, RunResponse
 
+from engine_service import resources
+from engine_service.messages import Codec, NonsenseError
 from engine_service.schema import ParametersSchema
 from runwire.service import varint
 
-Isolation = Literal["jail", "process", "task"]
+Isolation = Literal["jail", "process", "ray", "task"]
 """Where a run can happen."""
 
 GRACE = 2.0
@@ -339,15 +340,13 @@ class Description:
     is_forked: bool
     parameters: str = ""
     """What callers may send along, as a JSON Schema; nothing where its author has declared nothing."""
+    resources: str = ""
+    """What its runs need of a cluster, as JSON."""
 
     @property
     def schema(self) -> ParametersSchema | None:
         """The same, to check by. Raises ValueError where it is none."""
         return ParametersSchema(json.loads(self.parameters)) if self.parameters else None
-
-
-class NonsenseError(Exception):
-    """What a zygote told means nothing."""
 
 
 class RegistryError(Exception):
@@ -395,6 +394,8 @@ class Terms:
     """The folder that runs' own folders are in."""
     jail: JailTerms | None = None
     """What its runs must not have, if it is to be a jail's."""
+    is_cluster: bool = False
+    """Whether this is a node of a cluster: then there is one run, which ends with its zygote."""
     upstreams: tuple[str, ...] = ()
     """Model servers that runs reach through the broker."""
     broker: str = ""
@@ -402,20 +403,15 @@ class Terms:
 
     def encoded(self) -> str:
         """Write the terms for a command line."""
-        return json.dumps(asdict(self))
+        return _TERMS.written(self).decode()
 
-    @classmethod
-    def read(cls, text: str) -> Self:
-        """Read them from there, where lists are all there is."""
-        told: dict[str, Any] = json.loads(text)
-        jail: dict[str, Any] | None = told.pop("jail")
-        return cls(**_tuples(told), jail=JailTerms(**_tuples(jail)) if jail else None)
+    @staticmethod
+    def read(text: str) -> "Terms":
+        """Read them from there."""
+        return _TERMS.read(text.encode())
 
 
-def _tuples(told: dict[str, Any]) -> dict[str, Any]:
-    """Return what was told, with tuples where JSON has lists."""
-    listed: dict[str, list[Any]] = {name: value for name, value in told.items() if isinstance(value, list)}
-    return told | {name: tuple(value) for name, value in listed.items()}
+_TERMS = Codec(Terms)
 
 
 FORK, EXEC = b"fork", b"exec"
@@ -512,42 +508,24 @@ class Exited:
 Told = Jailed | Importing | WarmingUp | Imported | NotImported | Watched | Ready | Forked | NotForked | Exited
 """What a zygote tells the engine."""
 
-_TOLD = {kind.__name__: kind for kind in get_args(Told)}
-
-
-PLAIN_TYPES: dict[str, type] = {
-    each: kind for kind in (str, int, bool, list, dict) for each in (f"<class '{kind.__name__}'>", kind.__name__)
-}
-"""Types of fields, as they are written."""
+_CODEC = Codec[Told](*get_args(Told))
 
 
 def told(message: Told) -> bytes:
     """Write what a zygote tells."""
-    return json.dumps([type(message).__name__, asdict(message)]).encode()
+    return _CODEC.written(message)
 
 
 def heard(data: bytes) -> Told:
     """Read it. Raises NonsenseError: agents' modules are where it is told, and may tell it themselves."""
     try:
-        name, fields = json.loads(data)
-        if name == Imported.__name__:
-            fields = {"agent": Description(**fields["agent"])}
-            _check(Description, vars(fields["agent"]))
-            _check_travels(fields["agent"].schema)
-        message: Told = _TOLD[name](**fields)
-        _check(type(message), fields)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        message = _CODEC.read(data)
+        if isinstance(message, Imported):
+            _check_travels(message.agent.schema)
+            resources.read(message.agent.resources)
+    except (NonsenseError, ValueError, AttributeError, RecursionError) as error:
         raise NonsenseError(f"a zygote tells what means nothing: {error}") from error
     return message
-
-
-def _check(kind: type, fields: Mapping[str, Any]) -> None:
-    """Find each field of the type that it has to be. Raises TypeError."""
-    for about in dataclass_fields(kind):
-        wanted, value = str(about.type), fields[about.name]
-        kind_of = PLAIN_TYPES.get(wanted.partition("[")[0])
-        if kind_of and type(value) is not kind_of:
-            raise TypeError(f"{about.name} is {value!r}"[:100])
 
 
 def _check_travels(schema: ParametersSchema | None) -> None:

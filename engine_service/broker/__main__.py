@@ -15,6 +15,7 @@ from aiohttp import web
 
 from engine_service.broker.carrier import PATIENCE, WARM, Carrier
 from engine_service.broker.messages import (
+    CODEC,
     MAX_MESSAGE,
     Called,
     Grant,
@@ -26,8 +27,6 @@ from engine_service.broker.messages import (
     Said,
     Serve,
     Serving,
-    read,
-    written,
 )
 from engine_service.broker.purse import Purses
 from runwire.service import kernel
@@ -87,7 +86,7 @@ class Broker:
                 if not message:
                     self._ended.set()
                     return
-                self._take_in(read(message), descriptors)
+                self._take_in(CODEC.read(message), descriptors)
 
     def _take_in(self, message: Said, descriptors: list[int]) -> None:
         match message:
@@ -131,7 +130,7 @@ class Broker:
 
     def _say(self, message: Said) -> None:
         try:
-            self._engine.send(written(message))
+            self._engine.send(CODEC.written(message))
         except BlockingIOError:  # it is so busy that it hears nothing: what a call took waits
             self._loop.call_later(0.01, self._say, message)
         except (BrokenPipeError, ConnectionError):
@@ -140,7 +139,7 @@ class Broker:
 
 async def _main(engine: socket.socket) -> None:
     message = await asyncio.get_running_loop().run_in_executor(None, engine.recv, MAX_MESSAGE)
-    serve = read(message)
+    serve = CODEC.read(message)
     assert isinstance(serve, Serve), "the engine says first what is served"  # noqa: S101 - for the reader, and mypy
     engine.setblocking(False)
     say_less()

@@ -1,10 +1,10 @@
 """What the engine and the broker say to each other, over one SOCK_SEQPACKET socket whose end is the broker's own."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import get_args
 
 from engine_service.broker.upstream import Upstream
+from engine_service.messages import Codec
 
 MAX_MESSAGE = 64 * 1024
 """Bytes of a message."""
@@ -74,13 +74,6 @@ class Serving:
 
 
 @dataclass(frozen=True)
-class NotServing:
-    """Something is missing. The message says what to do."""
-
-    error: str
-
-
-@dataclass(frozen=True)
 class Called:
     """A call to a model has ended, well or not."""
 
@@ -109,21 +102,6 @@ class Refused:
     message: str
 
 
-Said = Serve | Listen | Leave | Grant | Left | Revoke | Noted | Serving | NotServing | Called | Refused
+Said = Serve | Listen | Leave | Grant | Left | Revoke | Noted | Serving | Called | Refused
 
-_KINDS = {kind.__name__: kind for kind in get_args(Said)}
-
-
-def written(message: Said) -> bytes:
-    """Write a message."""
-    return json.dumps([type(message).__name__, asdict(message)]).encode()
-
-
-def read(data: bytes) -> Said:
-    """Read one."""
-    name, fields = json.loads(data)
-    if name == Serve.__name__:
-        upstreams = (Upstream(**each | {"allowed": tuple(each["allowed"])}) for each in fields["upstreams"])
-        return Serve(tuple(upstreams), fields["tokens_per_run"])
-    message: Said = _KINDS[name](**fields)
-    return message
+CODEC = Codec[Said](*get_args(Said))

@@ -88,6 +88,8 @@ class Agent(ABC):
     """What callers may send along: a JSON Schema of an object, or its properties alone, which are all required then.
 
     The engine refuses what is declared and otherwise; what isn't declared reaches the agent as it is."""
+    resources: ClassVar[Mapping[str, Any]] = {}
+    """What each of its runs needs of a cluster, where they happen on one: num_cpus, num_gpus and the like."""
     fork: ClassVar[bool] = True
     """False: its processes are started afresh. Slower by what its imports take; for modules that cannot be forked."""
 
@@ -395,7 +397,7 @@ class RunContext:
             there = ", ".join(filter(None, self._agents))
             raise LookupError(
                 f"there is no agent named {agent!r} to delegate to; there are {there}, "
-                "and one with `fork = False`, or in a jail, is there for its like alone"
+                "and one with `fork = False`, in a jail, or on a cluster, is there for its like alone"
             )
         return await perform(self._agents[agent], f"{self._path}/{agent}", input, self._shared, self._meter)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, Self, cast, get_args
 
+from engine_service import resources
 from engine_service.runtime import objects
 from engine_service.runtime.agent import Agent
 from engine_service.runtime.plain import is_plain, plain
@@ -25,6 +26,8 @@ AN_AGENT = (
     "a subclass of engine_service.Agent, an async function (context, input) that is named as module:function, "
     "or an agent of a framework that there is an adapter for"
 )
+ELSEWHERE = {"jail", "ray"}
+"""Isolations of agents that are nowhere else, not as others' sub-agents either."""
 ISOLATIONS: tuple[str, ...] = get_args(Isolation)
 ONE_OF_THESE = f"{', '.join(map(repr, ISOLATIONS[:-1]))} or {ISOLATIONS[-1]!r}"
 
@@ -57,9 +60,10 @@ def find(modules: Iterable[str], on_import: Callable[[str], None] | None = None)
 
 
 def at_home(agents: Mapping[str, type[Agent]], terms: Terms) -> dict[str, type[Agent]]:
-    """Return the agents that may run where these terms hold: in a jail all, and elsewhere none that belongs in one."""
+    """Return the agents that may run where these terms hold: none that belongs elsewhere."""
+    here = "jail" if terms.jail else "ray" if terms.is_cluster else "process"
     return {
-        name: agent for name, agent in agents.items() if terms.jail or (agent.isolation or terms.isolation) != "jail"
+        name: agent for name, agent in agents.items() if (agent.isolation or terms.isolation) not in ELSEWHERE - {here}
     }
 
 
@@ -73,6 +77,7 @@ def described(agent: type[Agent], source: str, isolation: Isolation) -> Descript
         is_public=agent.public,
         is_forked=agent.fork,
         parameters=_parameters(agent),
+        resources=_resources(agent),
     )
 
 
@@ -91,6 +96,14 @@ def _parameters(agent: type[Agent]) -> str:
     if len(encoded) > MAX_SCHEMA:
         raise RegistryError(f"{_path(agent)}: parameters_schema has more than {MAX_SCHEMA} bytes")
     return encoded
+
+
+def _resources(agent: type[Agent]) -> str:
+    """Return what an agent's runs need of a cluster, as it travels. Raises RegistryError."""
+    try:
+        return resources.written(agent.resources) if agent.resources else ""
+    except ValueError as error:
+        raise RegistryError(f"{_path(agent)}: resources {error}") from error
 
 
 class Spec(NamedTuple):
@@ -173,6 +186,7 @@ def _why(name: str, error: Exception) -> str:
 
 def _check(agent: type[Agent]) -> None:
     _parameters(agent)
+    _resources(agent)
     if agent.isolation not in {None, *ISOLATIONS}:
         raise RegistryError(f"{_path(agent)}: isolation must be {ONE_OF_THESE}, not {agent.isolation!r}")
     if not agent.name or "/" in agent.name:

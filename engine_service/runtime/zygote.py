@@ -68,6 +68,7 @@ class Zygote:
         self._leased = set[int]()
         self._until = math.inf
         self._libc = ctypes.CDLL(None)
+        self._pid = os.getpid()
 
     def serve(self) -> None:
         """Import the agents, say which there are, and fork until the engine is gone."""
@@ -105,7 +106,7 @@ class Zygote:
         self._credentials.find()
         if self._jail:
             self._jail.seal()
-        self._kept = memory.settle()
+        self._kept = [] if self._terms.is_cluster else memory.settle()
         self._memory = child.data() + self._terms.memory
         self._own = _below()  # what the agents' modules started at their import
         # What the modules printed at their import is said here, and not once more by each child.
@@ -150,14 +151,20 @@ class Zygote:
         modules = (module for module in self._terms.modules if module not in self._terms.apart)
         found = registry.find(modules, on_import=lambda module: self._tell(Importing(module)))
         child.ignore_stops()
-        rehearse()
-        left = self._warm_up(agent for agent, _ in found.values())
+        left: list[str] = []
+        if not self._terms.is_cluster:  # where there is one run, it is as well done in there
+            rehearse()
+            left = self._warm_up(agent for agent, _ in found.values())
         self._libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)  # from now on, what is left of an engine ends in order
         return found, left
 
     def _warm_up(self, agents: Iterable[type[Agent]]) -> list[str]:
         """Let agents prepare what their runs will share, and return what they left open."""
-        forked = [agent for agent in agents if agent.fork and (agent.isolation or self._terms.isolation) != "task"]
+        forked = [
+            agent
+            for agent in agents
+            if agent.fork and (agent.isolation or self._terms.isolation) not in {"task", "ray"}
+        ]
         left: list[str] = []
         for agent in who_warms_up(forked):
             self._tell(WarmingUp(agent.__qualname__))
@@ -244,6 +251,10 @@ class Zygote:
             for side in (self._control, self._woken, self._wake):
                 side.close()
             os.setsid()
+            if self._terms.is_cluster:  # a cluster may kill us at any time, and there is nobody who would know
+                self._libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+                if os.getppid() != self._pid:
+                    os._exit(1)
             for descriptor in (work, events):  # they came through a socket, which makes them inheritable
                 os.set_inheritable(descriptor, afresh)
             os.dup2(output, 1)

@@ -1,20 +1,16 @@
 """The broker, as the engine sees it: a process of its own, and a successor when it dies."""
 
-import asyncio
-import os
 import secrets
 import socket
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import structlog
 from runwire.v1.events_pb2 import ModelCalled, Usage
 
 from engine_service.broker.messages import (
+    CODEC,
     MAX_MESSAGE,
     Called,
     Grant,
@@ -27,30 +23,24 @@ from engine_service.broker.messages import (
     Said,
     Serve,
     Serving,
-    read,
-    written,
 )
 from engine_service.wire import CALLED, NANOSECONDS, Work
 from engine_service.workers import Worker
-from engine_service.workers.output import Output
+from engine_service.workers.helper import Helper, HelperError
 from runwire.service.rates import Rates
 
 BOOT = 30.0
 """Seconds that the broker may take until it serves."""
-MOST_UNSENT = 10_000
-"""Messages that wait for a broker which hears nothing."""
 FEW = 6
 """Failures of a model's server that are told in a minute."""
 FAILURES = {"unreachable", "timeout", "key", "redirect"}
 BACKLOG = 1024
-PAUSE = 0.5
-"""Seconds until one that died is started again."""
 
 Spend = Callable[[str, int], Awaitable[int | None]]
 """Counts tokens that somebody used, and returns what they may still use today; None for as many as they like."""
 
 
-class BrokerError(Exception):
+class BrokerError(HelperError):
     """The broker cannot be had. The message says what to do."""
 
 
@@ -74,17 +64,12 @@ class BrokerProcess:
     def __init__(self, serve: Serve, spend: Spend) -> None:
         self._serve = serve
         self._spend = spend
-        self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger()
         self._runs: dict[str, Known] = {}
         self._doors: dict[int, socket.socket] = {}
         self._count = 0
-        self._tasks = set[asyncio.Task[None]]()
-        self._unsent: list[tuple[Said, list[int]]] = []
-        self._ending = False
         self._failures = Rates(FEW)
-        self._link: socket.socket
-        self._process: subprocess.Popen[bytes]
+        self._helper = Helper("broker", "engine_service.broker", max_message=MAX_MESSAGE, on_message=self._hear)
         self.address = ""
         """Where it listens for runs that are in no jail."""
 
@@ -101,17 +86,9 @@ class BrokerProcess:
 
     async def close(self) -> None:
         """End it."""
-        self._ending = True
-        for task in self._tasks:
-            task.cancel()
-        self._let_go()
+        await self._helper.close()
         for door in self._doors.values():
             door.close()
-        try:
-            await asyncio.to_thread(self._process.wait, 2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
     async def grant(self, work: Work) -> str:
         """Return a token for a run that is about to begin."""
@@ -158,52 +135,23 @@ class BrokerProcess:
         return leave
 
     async def _start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        self._output, self._link = Output(self._log.bind(process="broker")), ours
-        with theirs:
-            self._process = self._exec(theirs)
-        self._output.close_child_ends()
-        await self._loop.sock_sendall(ours, written(self._serve))
         try:
-            async with asyncio.timeout(BOOT):
-                said = await self._loop.sock_recv(ours, MAX_MESSAGE)
-        except TimeoutError:
-            said = b""
-        if not said or not isinstance(read(said), Serving):
-            self._process.kill()
-            self._process.wait()
-            self._let_go()
-            raise BrokerError("the broker, which calls model servers for runs, does not start: its output is above")
-        self._loop.add_reader(ours, self._hear)
+            said = CODEC.read(await self._helper.start(CODEC.written(self._serve), BOOT))
+        except HelperError as error:
+            raise BrokerError(
+                f"the broker, which calls model servers for runs, does not start: {error}; its output is above"
+            ) from error
+        assert isinstance(said, Serving), "it says nothing else first"  # noqa: S101 - for the reader, and mypy
         for number, door in self._doors.items():
             self._say(Listen(number), door.fileno())
         for run in self._runs.values():
             self._say(replace(run.grant, spent=run.grant.spent + run.tokens))
 
-    def _exec(self, link: socket.socket) -> subprocess.Popen[bytes]:
-        """Start it: with exec, since it is to know nothing of ours."""
-        return subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "engine_service.broker", str(link.fileno()), str(os.getpid())],
-            pass_fds=(link.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=self._output.writer,
-            stderr=self._output.writer,
-            env={name: value for name, value in os.environ.items() if not name.startswith("RUNWIRE_")},
-            start_new_session=True,
-        )
-
-    def _hear(self) -> None:
-        try:
-            data = self._link.recv(MAX_MESSAGE)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
+    def _hear(self, data: bytes) -> None:
         if not data:
-            self._on_exit()
+            self._helper.keep_starting(self._start)
             return
-        match read(data):
+        match CODEC.read(data):
             case Called() as called:
                 self._on_called(called)
             case Refused() as refused:
@@ -227,7 +175,7 @@ class BrokerProcess:
             run.seconds += called.elapsed
             if run.worker:
                 run.worker.tell(CALLED, _told(called))
-        self._keep(self._count_for(called.pays, called.input_tokens + called.output_tokens))
+        self._helper.keep(self._count_for(called.pays, called.input_tokens + called.output_tokens))
         self._say(Noted(called.number))
 
     async def _count_for(self, pays: str, tokens: int) -> None:
@@ -235,59 +183,9 @@ class BrokerProcess:
         if left is not None:
             self._say(Left(pays, left))
 
-    def _on_exit(self) -> None:
-        self._let_go()
-        self._process.wait()
-        if not self._ending:
-            self._log.error("the broker died")
-            self._keep(self._replace())
-
-    async def _replace(self) -> None:
-        while not self._ending:
-            try:
-                await self._start()
-            except (OSError, BrokerError) as error:
-                self._log.error("no broker can be had", error=str(error))
-                await asyncio.sleep(PAUSE)
-            else:
-                return
-
     def _say(self, message: Said, *descriptors: int) -> None:
-        """Say it, after what could not be said yet; not to who is dead: its successor is told of all that there is."""
-        if self._link.fileno() < 0:
-            return
-        self._unsent.append((message, list(descriptors)))
-        self._flush()
-
-    def _flush(self) -> None:
-        try:
-            while self._unsent:
-                message, descriptors = self._unsent[0]
-                socket.send_fds(self._link, [written(message)], descriptors)
-                del self._unsent[0]
-            self._loop.remove_writer(self._link)
-        except BlockingIOError:
-            self._loop.add_writer(self._link, self._flush)
-        except OSError:  # it is dead
-            self._unsent.clear()
-        if len(self._unsent) > MOST_UNSENT:
-            self._log.error("the broker does not listen: it is killed")
-            self._process.kill()
-            self._unsent.clear()
-
-    def _let_go(self) -> None:
-        if self._link.fileno() < 0:
-            return
-        self._unsent.clear()
-        self._loop.remove_reader(self._link)
-        self._loop.remove_writer(self._link)
-        self._link.close()
-        self._output.close()
-
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        """Say it; not to one that is dead: its successor is told of all that there is."""
+        self._helper.say(CODEC.written(message), *descriptors)
 
 
 def _tokens(usage: bytes) -> int:

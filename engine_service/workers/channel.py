@@ -94,6 +94,8 @@ class Channel:
 
     def seal(self) -> None:
         """Let what is there be all there is, even if a process that the child left behind holds its end."""
+        if self._is_closed:
+            return
         held = array.array("i", [0])
         fcntl.ioctl(self._events, termios.FIONREAD, held)
         self._to_come = held[0]

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -16,6 +15,7 @@ from typing import NamedTuple
 
 import structlog
 
+from engine_service.messages import NonsenseError
 from engine_service.wire import (
     EXEC,
     FIRST,
@@ -33,7 +33,6 @@ from engine_service.wire import (
     Importing,
     Jailed,
     JailTerms,
-    NonsenseError,
     NotForked,
     NotImported,
     Ready,
@@ -48,6 +47,7 @@ from engine_service.wire import (
 from engine_service.workers import WELL, Watcher, WorkerError
 from engine_service.workers.cgroups import Cgroups
 from engine_service.workers.demand import LEAST, Demand
+from engine_service.workers.helper import home_of
 from engine_service.workers.output import Output
 from engine_service.workers.taken import PARENT
 from engine_service.workers.worker import ProcessWorker
@@ -143,7 +143,7 @@ class ForkServer:
             stdin=subprocess.DEVNULL,
             stdout=self._output.writer,
             stderr=self._output.writer,
-            env=_jails_environ(terms.jail) if terms.jail else _environ() | _home(terms.user),
+            env=_jails_environ(terms.jail) if terms.jail else _environ() | home_of(terms.user),
             start_new_session=True,  # Ctrl-C in a terminal is for the engine alone
         )
 
@@ -524,14 +524,6 @@ def _jails_environ(jail: JailTerms) -> dict[str, str]:
     """Return an environment that holds nothing of the engine's: what a jail's zygote adds, it adds itself."""
     wanted = {*PLAIN, *jail.environ}
     return {name: value for name, value in _environ().items() if name in wanted or name.startswith(LANGUAGE)}
-
-
-def _home(user: tuple[int, int] | None) -> dict[str, str]:
-    """Return what a user's environment says of them."""
-    if user is None:
-        return {}
-    known = pwd.getpwuid(user[0])
-    return {"HOME": known.pw_dir, "USER": known.pw_name, "LOGNAME": known.pw_name}
 
 
 def _is_child(pid: int, pidfd: int, parent: int) -> bool:

@@ -112,7 +112,7 @@ class ProcessWorkers:
         try:
             await fork_server.wait_ready()
             self.known = fork_server.agents
-            terms = _narrowed(self._terms, fork_server.agents, self._isolation)
+            terms = narrowed(self._terms, fork_server.agents, self._isolation)
             if terms != self._terms:  # only now it is known whom importing harms, or who is others': they are left out
                 files = fork_server.files
                 await fork_server.shut_down()
@@ -151,8 +151,8 @@ class ProcessWorkers:
     def _tell_reloaded(self, before: Mapping[str, Description]) -> None:
         if before or self.agents:
             self._log.info("agents reloaded", agents=list(self.agents))
-        if tasks := [name for name, agent in self.known.items() if agent.isolation == "task"]:
-            self._log.warning("agents in task isolation stay as they were at the boot", agents=tasks)
+        if others := [name for name, agent in self.known.items() if agent.isolation in {"task", "ray"}]:
+            self._log.warning("agents that have no processes here stay as they were at the boot", agents=others)
         if moved := [name for name in before if name in self.known and name not in self.agents]:
             self._log.warning("agents that belong elsewhere now are gone until the engine starts again", agents=moved)
 
@@ -195,7 +195,7 @@ class ProcessWorkers:
             seen = now
 
 
-def _narrowed(terms: Terms, agents: Mapping[str, Description], isolation: Isolation) -> Terms:
+def narrowed(terms: Terms, agents: Mapping[str, Description], isolation: Isolation) -> Terms:
     """Keep the modules that have agents of an isolation, and those apart none of whose agents are forked."""
     ours: dict[str, bool] = {}
     for agent in agents.values():

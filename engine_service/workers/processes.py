@@ -22,7 +22,7 @@ class Processes:
         self._on_change = on_change
         self._make = make
         self._missing = set[Isolation]()
-        self._tasks: Mapping[str, Description] = {}
+        self._others: Mapping[str, Description] = {}
         self._workers: dict[Isolation, ProcessWorkers] = {}
 
     async def begin(self) -> None:
@@ -33,7 +33,7 @@ class Processes:
         first: Isolation = "jail" if self._terms.isolation == "jail" else "process"
         other: Isolation = "process" if first == "jail" else "jail"
         known = (await self._start(first, self._terms.modules)).known
-        self._tasks = {name: agent for name, agent in known.items() if agent.isolation == "task"}
+        self._others = {name: agent for name, agent in known.items() if agent.isolation in {"task", "ray"}}
         outside = [name for name, agent in known.items() if agent.isolation != "jail"]
         if outside and NOBODY_OUTSIDE in self._jail.require:
             raise RegistryError(
@@ -66,8 +66,8 @@ class Processes:
 
     @property
     def agents(self) -> Mapping[str, Description]:
-        """What is known of each agent, by name. Those that are the engine's own tasks stay as they were at the boot."""
-        found = dict(self._tasks)
+        """What is known of each agent, by name. Those that have no processes here stay as they were at the boot."""
+        found = dict(self._others)
         for workers in self._workers.values():
             found |= workers.agents
         return dict(sorted(found.items()))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from runwire.v1.engine_pb2 import RunResponse
 from runwire.v1.events_pb2 import AgentCompleted, AgentMessage, Event
 
+from engine_service.messages import NonsenseError
 from engine_service.runtime.event_writer import EventTooLargeError, EventWriter
 from engine_service.wire import (
     EVENT,
@@ -25,7 +26,6 @@ from engine_service.wire import (
     Importing,
     Jailed,
     JailTerms,
-    NonsenseError,
     NotForked,
     NotImported,
     Ready,
