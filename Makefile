@@ -33,8 +33,8 @@ run: setup ## start both services, and say where the console is; Ctrl-C stops th
 	@exec $(BIN)/runwire dev
 
 test: setup tools ## run every test
-	@$(BIN)/python -m pytest -m 'not measures and not force and not packages and not operations and not console' --numprocesses 2 --dist loadfile
-	@$(BIN)/python -m pytest -m 'measures and not force and not frameworks and not packages and not operations and not console'
+	@$(BIN)/python -m pytest -m 'not measures and not force and not packages and not operations and not console and not ray' --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest -m 'measures and not force and not frameworks and not packages and not operations and not console and not ray'
 
 siege: setup ## prove the bounds by force: hostile frames, silent connections, callers who read nothing
 	@$(BIN)/python -m pytest -m force

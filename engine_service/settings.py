@@ -206,7 +206,10 @@ class Settings(ServiceSettings):
         if self.ray_runtime_env:
             if not self.ray_address:
                 raise ValueError("RAY_RUNTIME_ENV means nothing without RAY_ADDRESS")
-            resources.written({"runtime_env": json.loads(self.ray_runtime_env)})
+            try:
+                resources.written({"runtime_env": json.loads(self.ray_runtime_env)})
+            except ValueError as error:
+                raise ValueError(f"RAY_RUNTIME_ENV has to be a JSON object: {error}") from error
         return self
 
     @model_validator(mode="after")

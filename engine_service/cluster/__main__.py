@@ -22,7 +22,7 @@ from ray.exceptions import OutOfMemoryError, RayError, RuntimeEnvSetupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from engine_service import resources
-from engine_service.cluster.actor import Place
+from engine_service.cluster.actor import LOST, Place
 from engine_service.cluster.messages import (
     CODEC,
     MAX_MESSAGE,
@@ -42,11 +42,12 @@ from engine_service.cluster.messages import (
 from engine_service.wire import GRACE, LONGEST, WORK, Words, Work
 from engine_service.workers import KILLED, OUT_OF_MEMORY
 
+KNOCK = 5.0
+"""Seconds that the cluster may take to answer at all."""
 PIECE = 64 * 1024
 """Bytes of what the engine says to a run that are read at once."""
 AHEAD = 4
 """Pieces of a run's events that are on their way, at most."""
-LOST = "its place on the cluster is lost"
 STREAM = {"num_returns": "streaming", "_generator_backpressure_num_objects": AHEAD}
 CPUS = {"num_cpus": 1}
 """What a run has that says nothing: Ray's own default for actors would let any number be on a node."""
@@ -276,7 +277,10 @@ def _node_for(wanted: dict[str, Any]) -> str:
 
 def _connected(connect: Connect) -> Connected | NotConnected:
     """Be a driver of the cluster, if it can be had."""
+    host, _, port = connect.address.rpartition(":")
     try:
+        if port.isdecimal():
+            socket.create_connection((host.strip("[]"), int(port)), KNOCK).close()  # Ray itself would try for a minute
         ray.init(
             connect.address,
             runtime_env=json.loads(connect.runtime_env) if connect.runtime_env else None,

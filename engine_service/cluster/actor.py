@@ -5,6 +5,7 @@ So the agent can do here what it can do there, and no more: it holds up nobody, 
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, MutableMapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -14,7 +15,7 @@ import ray
 import structlog
 
 from engine_service.cluster.messages import MAX_TEXT
-from engine_service.wire import Description, RegistryError, Terms, Work
+from engine_service.wire import GRACE, Description, RegistryError, Terms, Work
 from engine_service.workers import Unwatched, WorkerError
 from engine_service.workers.demand import LEAST, Demand
 from engine_service.workers.fork_server import ForkServer
@@ -22,6 +23,7 @@ from engine_service.workers.home import Home
 from engine_service.workers.worker import ProcessWorker
 
 NOT_BEGUN = "it could not begin on the cluster"
+LOST = "its place on the cluster is lost"
 
 Line = tuple[str, str, str]
 """For the log: a level, what happened, and more about it."""
@@ -33,6 +35,7 @@ class Place:
     def __init__(self) -> None:
         self._lines = asyncio.Queue[Line | None]()
         self._begun = asyncio.Event()
+        self._is_lost = False
         self._worker: ProcessWorker
         structlog.configure(processors=[self._take_line])  # all that is logged in this process is of the run
 
@@ -40,6 +43,8 @@ class Place:
         self, work: Work, agent: Description, terms: Terms, import_timeout: float
     ) -> AsyncIterator[bytes | str]:
         """Yield the node's name, then the run's frames, and last how its process ended, in words."""
+        raylet = os.pidfd_open(os.getppid())
+        asyncio.get_running_loop().add_reader(raylet, self._lose, raylet)
         with Home(None) as home:
             server = _server(replace(terms, home=home.path), import_timeout)
             try:
@@ -58,7 +63,16 @@ class Place:
             finally:
                 await server.shut_down()
         self._lines.put_nowait(None)
-        yield how
+        yield LOST if self._is_lost else how
+
+    def _lose(self, raylet: int) -> None:
+        """End the run, and this process, when the node's is gone that would end us: to all others, we are dead."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(raylet)
+        self._is_lost = True
+        if self._begun.is_set():
+            self._worker.kill()
+        loop.call_later(GRACE, os._exit, 1)
 
     async def lines(self) -> AsyncIterator[Line]:
         """Yield what is for the engine's log, what the agent prints among it."""

@@ -1,0 +1,153 @@
+"""What agents want of a cluster, and are given; and what stops the boot."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+from runwire.v1 import events_pb2 as pb
+from runwire.v1.engine_pb2 import ListAgentsRequest
+
+from tests.support.clients import caller, terminal
+from tests.support.cluster import Cluster
+from tests.support.services import Service, free_address, until
+from tests.support.services import engine as start_engine
+from tests.support.times import UNIT
+
+pytestmark = pytest.mark.ray
+
+AGENTS = "tests.agents.placed"
+
+
+@pytest.fixture(scope="module")
+def service(cluster: Cluster) -> Iterator[Service]:
+    with cluster.engine(agents=AGENTS, ISOLATION="process") as started:
+        yield started
+
+
+async def test_what_a_run_is_given(service: Service) -> None:
+    """A run has its part of a GPU, what its class says of its environment, its folder, and no Ray in its process."""
+    async with caller(service.address) as alice:
+        completed = terminal(await alice.run("placed")).agent_completed
+        given: dict[str, Any] = MessageToDict(completed.data)
+        assert given["gpus"] == "0"
+        assert given["given"] == "given"
+        assert given["has_ray"] is False
+        await until(lambda: not Path(given["files"]).exists())
+        assert [(each.model, each.input_tokens) for each in completed.usage.models] == [("a-model", 3)]
+
+
+async def test_fractions(service: Service) -> None:
+    """Four runs have a quarter of one GPU each; the fifth waits, quietly, and has its turn."""
+    async with caller(service.address) as alice:
+        runs = await asyncio.gather(*(alice.run("placed") for _ in range(5)))
+    assert {terminal(events).agent_completed.output for events in runs} == {"placed"}
+
+
+async def test_no_place(service: Service) -> None:
+    """A run that waits for what there is not ends when its time is over; an operator was told at boot."""
+    lacking = service.wait_for(lambda record: record["event"].startswith("no node of the cluster has"))
+    assert (lacking["agent"], lacking["level"]) == ("demanding", "warning")
+    async with caller(service.address) as alice:
+        call = alice.call("demanding", timeout=2 * UNIT)
+        [event] = [event async for response in call for event in response.events]
+    assert event.agent_failed.reason == pb.FAILURE_REASON_TIMEOUT
+
+
+async def test_started_afresh(service: Service) -> None:
+    """An agent whose module cannot be forked is started afresh, there as here."""
+    async with caller(service.address) as alice:
+        assert terminal(await alice.run("apart")).agent_completed.output == "apart"
+
+
+async def test_sub_agents(service: Service) -> None:
+    """An agent on the cluster delegates to its like; one at home doesn't, since it hasn't what that would need."""
+    async with caller(service.address) as alice:
+        assert terminal(await alice.run("head")).agent_completed.output == "placed"
+        assert terminal(await alice.run("asker")).agent_failed.reason == pb.FAILURE_REASON_AGENT_ERROR
+    service.wait_for(lambda record: "there is no agent named 'placed'" in record.get("traceback", ""))
+
+
+async def test_callers_see_where(service: Service) -> None:
+    """Callers see which agents run on a cluster, as they see of others where they do."""
+    async with caller(service.address) as alice:
+        listed = await alice.stub.ListAgents(ListAgentsRequest(), metadata=alice.metadata)
+    isolations = {agent.name: agent.isolation for agent in listed.agents}
+    assert (isolations["placed"], isolations["asker"]) == ("ray", "process")
+
+
+def refused(**settings: str) -> str:
+    """Return what an engine says that does not start."""
+    with start_engine(agents=AGENTS, **settings) as service:
+        assert service.wait(patience=60 * UNIT) != 0
+        return " ".join(service.lines + [str(record) for record in service.records if "event" in record])
+
+
+def test_without_a_cluster() -> None:
+    """An agent that belongs on a cluster, and none: no boot, and what to do."""
+    assert "set RUNWIRE_ENGINE_RAY_ADDRESS" in refused()
+
+
+def test_a_cluster_that_is_not_there() -> None:
+    """A cluster where nobody answers: no boot, and which it is."""
+    address = free_address()
+    assert f"RAY_ADDRESS={address}: the cluster cannot be had" in refused(RAY_ADDRESS=address)
+
+
+def test_a_client_is_no_driver() -> None:
+    """An address of Ray's client is refused: it has limits that a driver hasn't."""
+    assert "RAY_ADDRESS is HOST:PORT" in refused(RAY_ADDRESS="ray://127.0.0.1:10001")
+
+
+def test_a_runtime_environment_that_is_none(cluster: Cluster) -> None:
+    """What is no JSON object is found before anything is started."""
+    assert "RAY_RUNTIME_ENV" in refused(RAY_ADDRESS=cluster.address, RAY_RUNTIME_ENV="[]")
+
+
+def test_what_is_not_there_is_found_at_boot(cluster: Cluster, tmp_path: Path) -> None:
+    """A module that is here and not on the cluster's nodes stops the boot: it would be found late."""
+    (tmp_path / "athome.py").write_text(
+        'from engine_service import Agent\nclass Away(Agent):\n    isolation = "ray"\n'
+        "    async def run(self, context, input):\n        return ''\n"
+    )
+    settings = {"RAY_ADDRESS": cluster.address, "folder": str(tmp_path)}
+    with start_engine(agents="athome", **settings) as service:
+        assert service.wait(patience=60 * UNIT) != 0
+        assert any("runs of 'away' get nowhere" in line and "no module 'athome'" in line for line in service.lines)
+
+
+async def test_it_brings_its_module_along(cluster: Cluster, tmp_path: Path) -> None:
+    """With a runtime environment, nodes have a module that is not installed there."""
+    (tmp_path / "athome.py").write_text(
+        'from engine_service import Agent\nclass Away(Agent):\n    isolation = "ray"\n'
+        "    async def run(self, context, input):\n        return 'brought along'\n"
+    )
+    environment = f'{{"working_dir": "{tmp_path}"}}'
+    settings = {"RAY_ADDRESS": cluster.address, "folder": str(tmp_path), "RAY_RUNTIME_ENV": environment}
+    with start_engine(agents="athome", **settings) as service:
+        async with caller(service.address) as alice:
+            assert terminal(await alice.run("away")).agent_completed.output == "brought along"
+
+
+@pytest.mark.parametrize(
+    ("resources", "says"),
+    [
+        ("{'num_gpu': 1}", "which is none of num_cpus"),
+        ("{'num_gpus': 'one'}", "num_gpus='one'"),
+        ("{'num_cpus': -1}", "which is no amount"),
+        ("{'resources': {'a': float('nan')}}", "which is no amount"),
+        ("{'runtime_env': {'py_modules': [print]}}", "which is no plain value"),
+        ("['num_gpus']", "is no dict"),
+    ],
+)
+def test_resources_that_are_none(cluster: Cluster, tmp_path: Path, resources: str, says: str) -> None:
+    """What no cluster could give stops the boot, with the class that says it."""
+    (tmp_path / "wanting.py").write_text(
+        f"from engine_service import Agent\nclass Wanting(Agent):\n    isolation = 'ray'\n    resources = {resources}\n"
+        "    async def run(self, context, input):\n        return ''\n"
+    )
+    with start_engine(agents="wanting", RAY_ADDRESS=cluster.address, folder=str(tmp_path)) as service:
+        assert service.wait() != 0
+        assert any("wanting.Wanting: resources" in line and says in line for line in service.lines), service.lines
