@@ -46,7 +46,7 @@ KNOCK = 5.0
 """Seconds that the cluster may take to answer at all."""
 PIECE = 64 * 1024
 """Bytes of what the engine says to a run that are read at once."""
-AHEAD = 4
+AHEAD = 1
 """Pieces of a run's events that are on their way, at most."""
 STREAM = {"num_returns": "streaming", "_generator_backpressure_num_objects": AHEAD}
 CPUS = {"num_cpus": 1}
@@ -106,10 +106,9 @@ class Driver:
         if node:
             on_it = NodeAffinitySchedulingStrategy(node, soft=False)
             options = {"num_cpus": 0, "runtime_env": wanted.get("runtime_env"), "scheduling_strategy": on_it}
-            actor = self._place.options(**options).remote()
+            actor = self._place.options(**options).remote(about.agent, about.terms, about.import_timeout)
             try:
-                told = actor.rehearse.remote(about.agent, about.terms, about.import_timeout, version("runwire"))
-                error = await told
+                error = await actor.rehearse.remote(version("runwire"))
             except RayError as failed:
                 error = str(failed)[:MAX_TEXT]
             ray.kill(actor)
@@ -150,10 +149,11 @@ class Ride:
         try:
             if self._is_killed or (work := await self._receive()) is None:
                 return KILLED
-            self._actor = place.options(**CPUS | resources.read(self._begin.agent.resources)).remote()
-            self._hearing = self._loop.create_task(self._hear())
             begin = self._begin
-            items = self._actor.run.options(**STREAM).remote(work, begin.agent, begin.terms, begin.import_timeout)
+            options = CPUS | resources.read(begin.agent.resources)
+            self._actor = place.options(**options).remote(begin.agent, begin.terms, begin.import_timeout)
+            self._hearing = self._loop.create_task(self._hear())
+            items = self._actor.run.options(**STREAM).remote(work)
             lines = self._loop.create_task(self._log())
             try:
                 how = await self._pass_on(items)

@@ -17,11 +17,15 @@ import structlog
 from engine_service.cluster.messages import MAX_TEXT
 from engine_service.wire import GRACE, Description, RegistryError, Terms, Work
 from engine_service.workers import Unwatched, WorkerError
+from engine_service.workers.channel import CHUNK
 from engine_service.workers.demand import LEAST, Demand
 from engine_service.workers.fork_server import ForkServer
 from engine_service.workers.home import Home
 from engine_service.workers.worker import ProcessWorker
 
+PACE = 0.01
+"""Seconds between two pieces of little: each costs Ray a millisecond, wherever it comes from. After a silence there is
+none."""
 NOT_BEGUN = "it could not begin on the cluster"
 LOST = "its place on the cluster is lost"
 
@@ -32,47 +36,73 @@ Line = tuple[str, str, str]
 class Place:
     """Has one run's process. Made for one run, and never used again."""
 
-    def __init__(self) -> None:
+    def __init__(self, agent: Description, terms: Terms, import_timeout: float) -> None:
         self._lines = asyncio.Queue[Line | None]()
-        self._begun = asyncio.Event()
-        self._is_lost = False
-        self._worker: ProcessWorker
         structlog.configure(processors=[self._take_line])  # all that is logged in this process is of the run
+        self._agent = agent
+        self._home = Home(None)
+        terms = replace(terms, home=self._home.path)
+        # Here, and not when there is work: until then Ray takes the time that the agents' imports do.
+        self._server = ForkServer(terms, import_timeout, None, Demand(LEAST), Unwatched())
+        self._begun = asyncio.Event()
+        self._worker: ProcessWorker
+        self._is_lost = False
+        self._raylet = os.pidfd_open(os.getppid())
+        asyncio.get_running_loop().add_reader(self._raylet, self._lose)
 
-    async def run(
-        self, work: Work, agent: Description, terms: Terms, import_timeout: float
-    ) -> AsyncIterator[bytes | str]:
+    async def run(self, work: Work) -> AsyncIterator[bytes | str]:
         """Yield the node's name, then the run's frames, and last how its process ended, in words."""
-        raylet = os.pidfd_open(os.getppid())
-        asyncio.get_running_loop().add_reader(raylet, self._lose, raylet)
-        with Home(None) as home:
-            server = _server(replace(terms, home=home.path), import_timeout)
+        with self._home:
             try:
-                await server.wait_ready()
-                server.agents = {agent.name: agent}
-                self._worker = await server.start(work)
-                server.retire()
-                self._begun.set()
                 yield ray.get_runtime_context().get_node_id()
+                await self._get_ready()
+                self._worker = await self._server.start(work)
+                self._server.retire()
+                self._begun.set()
                 while data := await self._worker.read():
                     yield data
+                    if len(data) < CHUNK // 2:
+                        await asyncio.sleep(PACE)
                 how = await self._worker.close()
             except (OSError, RegistryError, WorkerError) as error:
                 structlog.get_logger().error("a run could not begin", text=str(error))
                 how = NOT_BEGUN
             finally:
-                await server.shut_down()
+                await self._server.shut_down()
         self._lines.put_nowait(None)
         yield LOST if self._is_lost else how
 
-    def _lose(self, raylet: int) -> None:
+    async def rehearse(self, ours: str) -> str:
+        """Find out whether runs of the agent would get somewhere here; return what is wrong."""
+        if (theirs := version("runwire")) != ours:
+            return f"runwire {theirs} is installed there, and {ours} here"
+        with self._home:
+            try:
+                await self._get_ready()
+                await self._server.begin()
+            except (OSError, RegistryError) as error:
+                return str(error)
+            finally:
+                await self._server.shut_down()
+        return ""
+
+    async def _get_ready(self) -> None:
+        await self._server.wait_ready()
+        self._server.agents = {self._agent.name: self._agent}
+
+    def _lose(self) -> None:
         """End the run, and this process, when the node's is gone that would end us: to all others, we are dead."""
         loop = asyncio.get_running_loop()
-        loop.remove_reader(raylet)
+        loop.remove_reader(self._raylet)
         self._is_lost = True
-        if self._begun.is_set():
-            self._worker.kill()
+        self._end(0)
         loop.call_later(GRACE, os._exit, 1)
+
+    def _end(self, grace: float) -> None:
+        if self._begun.is_set():
+            self._worker.stop(grace)
+        else:
+            self._server.kill()
 
     async def lines(self) -> AsyncIterator[Line]:
         """Yield what is for the engine's log, what the agent prints among it."""
@@ -85,25 +115,8 @@ class Place:
         self._worker.tell(tag, body)
 
     async def stop(self, grace: float) -> None:
-        """Tell the agent to stop, and end it `grace` seconds later."""
-        await self._begun.wait()
-        self._worker.stop(grace)
-
-    async def rehearse(self, agent: Description, terms: Terms, import_timeout: float, ours: str) -> str:
-        """Find out whether runs of an agent would get somewhere here; return what is wrong."""
-        if (theirs := version("runwire")) != ours:
-            return f"runwire {theirs} is installed there, and {ours} here"
-        with Home(None) as home:
-            server = _server(replace(terms, home=home.path), import_timeout)
-            try:
-                await server.wait_ready()
-                server.agents = {agent.name: agent}
-                await server.begin()
-            except (OSError, RegistryError) as error:
-                return str(error)
-            finally:
-                await server.shut_down()
-        return ""
+        """Tell the agent to stop, and end it `grace` seconds later; at once if it has not begun."""
+        self._end(grace)
 
     def _take_line(self, _: Any, level: str, event: MutableMapping[str, Any]) -> str:
         what = event.pop("event", "")
@@ -111,7 +124,3 @@ class Place:
         for start in range(0, max(len(text), 1), MAX_TEXT):
             self._lines.put_nowait((level, what, text[start : start + MAX_TEXT]))
         raise structlog.DropEvent
-
-
-def _server(terms: Terms, import_timeout: float) -> ForkServer:
-    return ForkServer(terms, import_timeout, None, Demand(LEAST), Unwatched())
