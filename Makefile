@@ -15,7 +15,7 @@ MAIN    := $(shell git rev-parse --quiet --verify origin/main || git rev-parse -
 # The newest Node, as the package index has it, and npm's own of it.
 NPM     := PATH=$(CURDIR)/build/node/bin:$$PATH npm --prefix npm
 
-.PHONY: help setup run test siege compat clients console operations tracing jail real-agents again coverage mutants check protos format tools readme pictures fuzz bench several soak cuts
+.PHONY: help setup run test siege compat clients console operations tracing jail ray cluster real-agents again coverage mutants check protos format tools readme pictures fuzz bench several soak cuts
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,19 @@ tracing: setup ## what traces cost, beside none (three minutes)
 jail: setup ## what a jail and the broker cost, beside a process, calling by oneself, and bubblewrap (ten minutes)
 	@command -v bwrap >/dev/null || apt-get install -y -qq bubblewrap >/dev/null 2>&1 || echo "bubblewrap cannot be had"
 	@$(BIN)/python -m benchmarks.jail
+
+ray: build/ray/.ready ## runs on a Ray cluster: the laws' tests, with several nodes on this machine
+	@build/ray/bin/pip freeze --disable-pip-version-check | grep '^ray='
+	@build/ray/bin/python -m pytest -m ray tests/ray
+
+cluster: build/ray/.ready ## what a place on a Ray cluster costs, beside a process (three minutes)
+	@build/ray/bin/python -m benchmarks.cluster
+
+build/ray/.ready: pyproject.toml
+	@echo "setting up $(@D), once …"
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --upgrade --editable '.[compat,ray]'
+	@touch $@
 
 build/deploy/.ready: Makefile
 	@rm -rf $(@D) && $(BIN)/pip install --quiet --disable-pip-version-check --target $(@D) kubernetes-validate==1.37.0

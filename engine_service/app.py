@@ -252,6 +252,11 @@ def _warn(settings: Settings, agents: Mapping[str, Description]) -> None:
         log.warning(
             "the assistant is in a jail, and reaches no model: name it in RUNWIRE_ENGINE_UPSTREAMS, as openai=…"
         )
+    remote = [agent.name for agent in agents.values() if agent.isolation == "ray"]
+    if settings.upstreams and remote:
+        log.warning(
+            "agents on the cluster call models by themselves: the broker, and its budgets, are here", agents=remote
+        )
     if settings.upstreams:
         log.info("model servers are called by the broker", upstreams=list(settings.upstreams))
     if settings.development:

@@ -60,7 +60,7 @@ class Driver:
         self._engine = engine
         self._loop = asyncio.get_running_loop()
         self._saying = asyncio.Lock()
-        self._rides: dict[int, Ride] = {}
+        self._passages: dict[int, Passage] = {}
         self._tasks = set[asyncio.Task[None]]()
 
     async def serve(self) -> None:
@@ -77,27 +77,27 @@ class Driver:
             if not message:
                 break
             self._take_in(CODEC.read(message), descriptors)
-        for ride in self._rides.values():
-            ride.stop(GRACE)
+        for passage in self._passages.values():
+            passage.stop(GRACE)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2 * GRACE)
 
     def _take_in(self, message: Any, descriptors: list[int]) -> None:
         match message:
             case Begin(number) as begin:
-                self._rides[number] = begun = Ride(self, begin, *descriptors)
+                self._passages[number] = begun = Passage(self, begin, *descriptors)
                 self._keep(self._carry(begun))
-            case Kill(number) if ride := self._rides.get(number):
-                ride.kill()
+            case Kill(number) if passage := self._passages.get(number):
+                passage.kill()
             case Rehearse() as rehearse:
                 self._keep(self._rehearse(rehearse))
             case _:
                 pass
 
-    async def _carry(self, ride: "Ride") -> None:
-        how = await ride.carry(self._place)
-        del self._rides[ride.number]
-        await self.say(Ended(ride.number, how))
+    async def _carry(self, passage: "Passage") -> None:
+        how = await passage.carry(self._place)
+        del self._passages[passage.number]
+        await self.say(Ended(passage.number, how))
 
     async def _rehearse(self, about: Rehearse) -> None:
         """Try a node that runs of the agent could be on, without waiting for what others have there."""
@@ -126,7 +126,7 @@ class Driver:
                 await self._loop.sock_sendall(self._engine, CODEC.written(message))
 
 
-class Ride:
+class Passage:
     """One run: its actor, and what passes between that and the engine."""
 
     def __init__(self, driver: Driver, begin: Begin, work: int, events: int) -> None:

@@ -17,8 +17,8 @@ MOST_UNSENT = 10_000
 """Messages that wait for one which hears nothing. Then it is killed."""
 PATIENCE = 2.0
 """Seconds that it may take to end."""
-PAUSE = 0.5
-"""Seconds until one that died is started again."""
+PAUSE, LONGEST = 0.5, 30.0
+"""Seconds until one that died is started again; each time that it can't be, twice as many, up to the second."""
 
 
 class HelperError(Exception):
@@ -109,12 +109,14 @@ class Helper:
             self.keep(self._start_again(start))
 
     async def _start_again(self, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        pause = PAUSE
         while not self._ending:
             try:
                 await start()
             except (OSError, HelperError) as error:
                 self._log.error(f"no {self._name} can be had", error=str(error))
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST)
             else:
                 return
 

@@ -33,6 +33,8 @@ BOOT = 60.0
 """Seconds that the driver may take until it is connected, and a node to try an agent."""
 PATIENCE = 5.0
 """Seconds that the driver may owe us the end of a run that is to be killed. Then it hangs, and is killed."""
+MAX_HOW = 200
+"""Characters of how a run ended."""
 DIED = "the driver on the cluster died"
 
 
@@ -148,7 +150,7 @@ class RayWorkers:
             case Logged(number, level, event, text) if worker := self._workers.get(number):
                 worker.log(level, event, text)
             case Ended(number, how) if worker := self._workers.get(number):
-                worker.ended(how)
+                worker.ended(how[:MAX_HOW])
             case _:
                 pass
 

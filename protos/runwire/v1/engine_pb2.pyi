@@ -613,7 +613,7 @@ class AgentInfo(google.protobuf.message.Message):
     The first paragraph of its docstring; may be empty.
     """
     isolation: builtins.str
-    """Where its runs happen: `process`, `jail` or `task`.
+    """Where its runs happen: `process`, `jail`, `ray` or `task`.
 
     As the engine's settings say, unless the author chose otherwise.
     """
