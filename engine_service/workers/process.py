@@ -151,8 +151,9 @@ class ProcessWorkers:
     def _tell_reloaded(self, before: Mapping[str, Description]) -> None:
         if before or self.agents:
             self._log.info("agents reloaded", agents=list(self.agents))
-        if others := [name for name, agent in self.known.items() if agent.isolation in {"task", "ray"}]:
-            self._log.warning("agents that have no processes here stay as they were at the boot", agents=others)
+        for elsewhere in ("task", "ray"):
+            if others := [name for name, agent in self.known.items() if agent.isolation == elsewhere]:
+                self._log.warning(f"agents in {elsewhere} isolation stay as they were at the boot", agents=others)
         if moved := [name for name in before if name in self.known and name not in self.agents]:
             self._log.warning("agents that belong elsewhere now are gone until the engine starts again", agents=moved)
 

@@ -69,3 +69,16 @@ class Far(Agent):
         await context.say(str(os.getpid()))
         await asyncio.Event().wait()
         return ""
+
+
+class Fanning(Agent):
+    """Uses the cluster for itself."""
+
+    isolation = "ray"
+
+    async def run(self, context: RunContext, input: str) -> str:
+        import ray  # noqa: PLC0415 - others here have none
+
+        ray.init("auto", log_to_driver=False)
+        double = ray.remote(lambda number: 2 * number)
+        return str(sum(ray.get([double.remote(number) for number in range(4)])))

@@ -72,6 +72,12 @@ async def test_sub_agents(service: Service) -> None:
     service.wait_for(lambda record: "there is no agent named 'placed'" in record.get("traceback", ""))
 
 
+async def test_an_agent_that_uses_the_cluster(service: Service) -> None:
+    """An agent has tasks of its own on the cluster that it is on."""
+    async with caller(service.address) as alice:
+        assert terminal(await alice.run("fanning")).agent_completed.output == "12"
+
+
 async def test_only_the_driver_has_ray(service: Service) -> None:
     """The engine and its zygote have nothing of Ray's in them; the driver has nothing of the engine's settings."""
     assert service.address
