@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -44,6 +45,8 @@ from engine_service.workers import KILLED, OUT_OF_MEMORY
 
 KNOCK = 5.0
 """Seconds that the cluster may take to answer at all."""
+PEER = struct.Struct("3i")
+"""Who is at the other end of a Unix socket: a process, a user, a group."""
 PIECE = 64 * 1024
 """Bytes of what the engine says to a run that are read at once."""
 AHEAD = 1
@@ -66,6 +69,8 @@ class Driver:
     async def serve(self) -> None:
         """Have runs until the engine is gone; then end them."""
         self._place = ray.remote(Place)
+        if raylet := await asyncio.to_thread(_raylet):
+            self._loop.add_reader(raylet, _end_without_a_node)
         while True:
             try:
                 message, descriptors, *_ = socket.recv_fds(self._engine, MAX_MESSAGE, 2)
@@ -106,12 +111,13 @@ class Driver:
         if node:
             on_it = NodeAffinitySchedulingStrategy(node, soft=False)
             options = {"num_cpus": 0, "runtime_env": wanted.get("runtime_env"), "scheduling_strategy": on_it}
-            actor = self._place.options(**options).remote(about.agent, about.terms, about.import_timeout)
             try:
+                self._place.options(**CPUS | wanted)  # what Ray would say of it, it says now
+                actor = self._place.options(**options).remote(about.agent, about.terms, about.import_timeout)
                 error = await actor.rehearse.remote(version("runwire"))
-            except RayError as failed:
-                error = str(failed)[:MAX_TEXT]
-            ray.kill(actor)
+                ray.kill(actor)
+            except Exception as failed:  # noqa: BLE001 - of whatever kind it is, it is said to the engine
+                error = f"{type(failed).__name__}: {failed}"[:MAX_TEXT]
         await self.say(Rehearsed(about.number, node, error))
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
@@ -142,10 +148,12 @@ class Passage:
         self._is_there = False
         self._is_killed = False
         self._hearing: asyncio.Task[None] | None = None
+        self._carrying: asyncio.Task[Any] | None = None
         self._killing: asyncio.TimerHandle | None = None
 
     async def carry(self, place: Any) -> str:
-        """Carry a run's events until it has ended, and say how that was."""
+        """Carry a run's events until it has ended, or was given up, and say how that was."""
+        self._carrying = asyncio.current_task()
         try:
             if self._is_killed or (work := await self._receive()) is None:
                 return KILLED
@@ -160,7 +168,9 @@ class Passage:
                 await lines
             finally:
                 lines.cancel()
-        except RayError as error:
+        except asyncio.CancelledError:
+            return KILLED
+        except Exception as error:  # noqa: BLE001 - of whatever kind it is, this run is lost, and no other
             return KILLED if self._is_killed else await self._explain(error)
         else:
             return how
@@ -195,7 +205,7 @@ class Passage:
                 level, event, text = await item
                 await self._driver.say(Logged(self.number, level, event, text))
 
-    async def _explain(self, error: RayError) -> str:
+    async def _explain(self, error: Exception) -> str:
         """Say how a run ended whose place is gone: in a word to its user, and in the cluster's own to the log."""
         await self._driver.say(Logged(self.number, "error", LOST, str(error)[:MAX_TEXT]))
         if isinstance(error, OutOfMemoryError) or "OUT_OF_MEMORY" in str(error):
@@ -231,9 +241,14 @@ class Passage:
             self._end()
 
     def kill(self) -> None:
-        """End the agent at once; and what is around it, if that doesn't answer."""
+        """End the agent at once; if nobody there answers, wait no longer."""
         self.stop(0)
-        self._killing = self._killing or self._loop.call_later(GRACE, self._end)
+        self._killing = self._killing or self._loop.call_later(GRACE, self._give_up)
+
+    def _give_up(self) -> None:
+        self._end()
+        if self._carrying:
+            self._carrying.cancel()
 
     def _end(self) -> None:
         self._is_killed = True
@@ -248,6 +263,25 @@ class Passage:
         self._loop.remove_writer(self._events)
         os.close(self._events)
         self._work.close()
+
+
+def _raylet() -> int | None:
+    """Return a descriptor of the process that is our node of the cluster; None if it is none that we can see."""
+    ours = ray.get_runtime_context().get_node_id()
+    for node in ray.nodes():
+        if node["NodeID"] == ours:
+            with socket.socket(socket.AF_UNIX) as asked, suppress(OSError):
+                asked.connect(node["RayletSocketName"])
+                pid, *_ = PEER.unpack(asked.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+                return os.pidfd_open(pid)
+    return None
+
+
+def _end_without_a_node() -> None:
+    """End at once: Ray would look for its cluster for minutes, and runs would wait for places that nobody gives."""
+    sys.stderr.write("the node of the cluster that the engine is on has ended\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 async def _ready(add: Any, remove: Any, descriptor: Any) -> None:

@@ -46,7 +46,7 @@ class Place:
         self._server = ForkServer(terms, import_timeout, None, Demand(LEAST), Unwatched())
         self._begun = asyncio.Event()
         self._worker: ProcessWorker
-        self._is_lost = False
+        self._is_lost = self._is_ended = False
         self._raylet = os.pidfd_open(os.getppid())
         asyncio.get_running_loop().add_reader(self._raylet, self._lose)
 
@@ -65,7 +65,8 @@ class Place:
                         await asyncio.sleep(PACE)
                 how = await self._worker.close()
             except (OSError, RegistryError, WorkerError) as error:
-                structlog.get_logger().error("a run could not begin", text=str(error))
+                if not self._is_ended:
+                    structlog.get_logger().error("a run could not begin", text=str(error))
                 how = NOT_BEGUN
             finally:
                 await self._server.shut_down()
@@ -99,6 +100,7 @@ class Place:
         loop.call_later(GRACE, os._exit, 1)
 
     def _end(self, grace: float) -> None:
+        self._is_ended = True
         if self._begun.is_set():
             self._worker.stop(grace)
         else:

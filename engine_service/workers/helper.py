@@ -70,12 +70,12 @@ class Helper:
                 await self._loop.sock_sendall(ours, first)
                 said = await self._loop.sock_recv(ours, self._max_message)
         except BaseException as error:
-            self._end()
+            self.end()
             if isinstance(error, TimeoutError | OSError):
                 raise HelperError(f"it says nothing for {patience:g} seconds") from error
             raise
         if not said:
-            self._end()
+            self.end()
             raise HelperError("it ended")
         self._loop.add_reader(ours, self._hear)
         return said
@@ -139,7 +139,7 @@ class Helper:
         try:
             await asyncio.to_thread(self._process.wait, PATIENCE)
         except subprocess.TimeoutExpired:
-            self._end()
+            self.end()
 
     def _hear(self) -> None:
         if self._link is None:
@@ -175,7 +175,8 @@ class Helper:
         while self._unsent:
             _close(self._unsent.pop()[1])
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End it at once, and be without one."""
         self._process.kill()
         self._process.wait()
         self._let_go()

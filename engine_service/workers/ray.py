@@ -34,7 +34,9 @@ BOOT = 60.0
 PATIENCE = 5.0
 """Seconds that the driver may owe us the end of a run that is to be killed. Then it hangs, and is killed."""
 MAX_HOW = 200
-"""Characters of how a run ended."""
+"""Characters of how a run ended, or of what happened to it."""
+LINE = 100
+"""Characters that a line of the log counts for, besides its text."""
 DIED = "the driver on the cluster died"
 
 
@@ -99,10 +101,14 @@ class RayWorkers:
         return worker
 
     async def _start(self) -> None:
-        answer = CODEC.read(await self._helper.start(CODEC.written(self._connect), BOOT))
-        if isinstance(answer, NotConnected):
-            raise HelperError(answer.error)
-        assert isinstance(answer, Connected), "it says nothing else first"  # noqa: S101 - for the reader, and mypy
+        said = await self._helper.start(CODEC.written(self._connect), BOOT)
+        try:
+            answer = CODEC.read(said)
+        except NonsenseError as error:
+            answer = NotConnected(str(error))
+        if not isinstance(answer, Connected):
+            self._helper.end()
+            raise HelperError(answer.error if isinstance(answer, NotConnected) else "it says what nobody asked for")
         self._log.info("connected to the cluster", address=self._connect.address, nodes=answer.nodes)
 
     async def _rehearse(self, agent: Description) -> None:
@@ -201,9 +207,9 @@ class RayWorker(ChannelWorker):
 
     def log(self, level: str, event: str, text: str) -> None:
         """Log something of the run's, within bounds."""
-        self._left -= len(text)
+        self._left -= LINE + len(text)
         if self._left > 0:
-            getattr(self._log, level)(event, text=text)
+            getattr(self._log, level)(event[:MAX_HOW], text=text)
 
     def discard(self) -> None:
         """Let go of a worker that has no run."""

@@ -50,6 +50,26 @@ class Asker(Agent):
         return await context.delegate("placed", "")
 
 
+class Homely(Agent):
+    """Stays where the engine is."""
+
+    isolation = "process"
+
+    async def run(self, context: RunContext, input: str) -> str:
+        return "at home"
+
+
+class Lingering(Agent):
+    """Says which process it is, and waits, anywhere on the cluster."""
+
+    isolation = "ray"
+
+    async def run(self, context: RunContext, input: str) -> str:
+        await context.say(str(os.getpid()))
+        await asyncio.Event().wait()
+        return ""
+
+
 class Head(Agent):
     """Has its like asked, on the cluster."""
 

@@ -1,22 +1,27 @@
 """What ends without a word on a cluster: a worker, a node, the driver. Their runs are told to be lost."""
 
+import datetime
+import itertools
 import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 
+import grpc
 import psutil
 import pytest
 from runwire.v1 import events_pb2 as pb
+from runwire.v1.engine_pb2 import CancelRequest
 
-from tests.support.clients import Caller, caller, events_of, pid_of, said, terminal
+from tests.support.clients import Caller, caller, events_of, kinds, pid_of, said, terminal
 from tests.support.cluster import Cluster
-from tests.support.services import Service, is_gone, until
-from tests.support.times import UNIT
+from tests.support.services import Record, Service, is_gone, until
+from tests.support.times import PATIENCE, UNIT
 
 pytestmark = pytest.mark.ray
 
+RUN_ID = "123e4567-e89b-42d3-a456-426614174000"
 AT_LONGEST = 15 * UNIT
 """Seconds until a run that was lost is told so."""
 
@@ -77,6 +82,24 @@ async def test_a_worker(service: Service, number: signal.Signals) -> None:
         events = [event async for response in other for event in response.events]
         assert events[-1].agent_completed.output == "done"
         await well(alice)
+
+
+async def test_a_worker_that_hangs(service: Service) -> None:
+    """A run whose worker does not answer ends when it is told to; its neighbours, and the driver, are not harmed."""
+    async with caller(service.address) as alice:
+        driver = driver_of(service)
+        other = alice.call("ticker", parameters={"ticks": 150})
+        assert await said(other) == "0"
+        call = alice.call("pid", run_id=RUN_ID)
+        pid = await pid_of(call)
+        worker = worker_of(pid)
+        worker.suspend()
+        await alice.stub.Cancel(CancelRequest(run_id=RUN_ID), metadata=alice.metadata)
+        [end] = [event async for response in call for event in response.events]
+        assert end.agent_cancelled.reason == "Cancelled by its user."
+        await until(lambda: is_gone(pid) and not worker.is_running())
+        assert [event async for response in other for event in response.events][-1].agent_completed.output == "done"
+        assert driver_of(service) == driver
 
 
 async def test_a_zygote(service: Service) -> None:
@@ -142,3 +165,31 @@ async def test_a_driver_that_hangs(service: Service) -> None:
         service.wait_for(lambda record: record["event"] == "the driver does not answer: it is killed")
         await until(lambda: connections(service) > before)
         await well(alice)
+
+
+async def test_the_whole_cluster() -> None:
+    """When its cluster is gone, such runs are refused, others go on, and it is asked for again, less and less often."""
+    with Cluster() as cluster:
+        engine = cluster.engine(agents="tests.agents.placed", ISOLATION="process")
+
+        def tried() -> list[Record]:
+            return [record for record in engine.records if record.get("event") == "no driver can be had"]
+
+        async with caller(engine.address) as alice:
+            call = alice.call("lingering")
+            await said(call)
+            cluster.end()
+            failed, _ = await rest(call)
+            assert failed.reason == pb.FAILURE_REASON_CRASHED
+            await until(lambda: len(tried()) > 2, 3 * PATIENCE)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await alice.run("lingering")
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            gaps = [_seconds(later) - _seconds(earlier) for earlier, later in itertools.pairwise(tried())]
+            assert gaps == sorted(gaps), "one who tries, with pauses that grow"
+            assert kinds(await alice.run("homely"))[-1] == "agent_completed"
+        assert engine.stop() == 0
+
+
+def _seconds(record: Record) -> float:
+    return datetime.datetime.fromisoformat(str(record["timestamp"])).timestamp()

@@ -65,6 +65,11 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self.end()
+
+    def end(self) -> None:
+        """End all of it."""
         processes = self.processes()
         assert self._process.stdin
         assert self._process.stdout
