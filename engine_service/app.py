@@ -252,11 +252,7 @@ def _warn(settings: Settings, agents: Mapping[str, Description]) -> None:
         log.warning(
             "the assistant is in a jail, and reaches no model: name it in RUNWIRE_ENGINE_UPSTREAMS, as openai=…"
         )
-    remote = [agent.name for agent in agents.values() if agent.isolation == "ray"]
-    if settings.upstreams and remote:
-        log.warning(
-            "agents on the cluster call models by themselves: the broker, and its budgets, are here", agents=remote
-        )
+    _warn_of_the_cluster(settings, agents)
     if settings.upstreams:
         log.info("model servers are called by the broker", upstreams=list(settings.upstreams))
     if settings.development:
@@ -267,6 +263,18 @@ def _warn(settings: Settings, agents: Mapping[str, Description]) -> None:
         log.warning("agents with isolation 'task' are in the engine's process, and so root: RUN_AS is for the others")
     if os.geteuid() == 0 and not settings.run_as:
         log.warning("agents run as root, as the engine does: set RUNWIRE_ENGINE_RUN_AS to a user with fewer rights")
+
+
+def _warn_of_the_cluster(settings: Settings, agents: Mapping[str, Description]) -> None:
+    log = structlog.get_logger()
+    wanting = [agent.name for agent in agents.values() if agent.resources and agent.isolation != "ray"]
+    if wanting:
+        log.warning("agents that say what they need of a cluster, and are on none: isolation = 'ray'", agents=wanting)
+    remote = [agent.name for agent in agents.values() if agent.isolation == "ray"]
+    if settings.upstreams and remote:
+        log.warning(
+            "agents on the cluster call models by themselves: the broker, and its budgets, are here", agents=remote
+        )
 
 
 class Day:
@@ -449,7 +457,8 @@ async def _cluster(
     try:
         await workers.begin()
     except HelperError as error:
-        raise BootError(f"RAY_ADDRESS={settings.ray_address}: the cluster cannot be had: {error}") from error
+        about = f", RAY_RUNTIME_ENV={settings.ray_runtime_env}" if settings.ray_runtime_env else ""
+        raise BootError(f"RAY_ADDRESS={settings.ray_address}{about}: the cluster cannot be had: {error}") from error
     stack.push_async_callback(workers.shut_down)
     return {"ray": workers}
 

@@ -26,7 +26,7 @@ class Codec(Generic[Message]):
     def written(self, message: Message) -> bytes:
         """Write a message."""
         about: Any = message
-        return json.dumps([type(message).__name__, asdict(about)]).encode()
+        return json.dumps([type(message).__name__, asdict(about)], ensure_ascii=False).encode(errors="replace")
 
     def read(self, data: bytes) -> Message:
         """Read one. Raises NonsenseError."""
@@ -58,6 +58,8 @@ def _value(kind: Any, value: Any) -> Any:
         meant = float(value)
     elif kind is Any or type(value) is kind:
         meant = value
+        if isinstance(value, str):
+            value.encode()  # or whoever writes it down again would be who fails
     else:
         raise TypeError(f"{value!r} is no {kind}"[:100])
     return meant

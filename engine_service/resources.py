@@ -14,6 +14,7 @@ KINDS: Mapping[str, tuple[type, ...]] = {
     "runtime_env": (dict,),
 }
 """What can be said: options of a Ray actor, by the names that it gives them."""
+WORDS = {float: "a number", str: "a text", dict: "a dict"}
 MOST = 16 * 1024
 """Bytes of it."""
 
@@ -41,7 +42,8 @@ def _checked(text: str) -> str:
         if name not in KINDS:
             raise ValueError(f"has {name!r}, which is none of {', '.join(KINDS)}")
         if type(value) not in KINDS[name]:
-            raise ValueError(f"has {name}={value!r}"[:100])
+            wanted_kind = WORDS[KINDS[name][-1]]
+            raise ValueError(f"has {name}={value!r}"[:100] + f", which has to be {wanted_kind}")
         amounts = value.values() if name == "resources" else [value] if isinstance(value, int | float) else []
         if not all(type(each) in {int, float} and 0 <= each < math.inf for each in amounts):
             raise ValueError(f"has {name}={value!r}, which is no amount"[:100])

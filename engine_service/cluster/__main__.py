@@ -51,6 +51,7 @@ PIECE = 64 * 1024
 """Bytes of what the engine says to a run that are read at once."""
 AHEAD = 1
 """Pieces of a run's events that are on their way, at most."""
+NO_PLACE = "it had no place yet"
 STREAM = {"num_returns": "streaming", "_generator_backpressure_num_objects": AHEAD}
 CPUS = {"num_cpus": 1}
 """What a run has that says nothing: Ray's own default for actors would let any number be on a node."""
@@ -65,10 +66,10 @@ class Driver:
         self._saying = asyncio.Lock()
         self._passages: dict[int, Passage] = {}
         self._tasks = set[asyncio.Task[None]]()
+        self._place = ray.remote(Place)
 
     async def serve(self) -> None:
         """Have runs until the engine is gone; then end them."""
-        self._place = ray.remote(Place)
         if raylet := await asyncio.to_thread(_raylet):
             self._loop.add_reader(raylet, _end_without_a_node)
         while True:
@@ -100,25 +101,30 @@ class Driver:
                 pass
 
     async def _carry(self, passage: "Passage") -> None:
-        how = await passage.carry(self._place)
+        how = await passage.carry()
         del self._passages[passage.number]
         await self.say(Ended(passage.number, how))
 
     async def _rehearse(self, about: Rehearse) -> None:
-        """Try a node that runs of the agent could be on, without waiting for what others have there."""
-        wanted = resources.read(about.agent.resources)
-        node, error = await asyncio.to_thread(_node_for, CPUS | wanted), ""
-        if node:
-            on_it = NodeAffinitySchedulingStrategy(node, soft=False)
-            options = {"num_cpus": 0, "runtime_env": wanted.get("runtime_env"), "scheduling_strategy": on_it}
-            try:
-                self._place.options(**CPUS | wanted)  # what Ray would say of it, it says now
-                actor = self._place.options(**options).remote(about.agent, about.terms, about.import_timeout)
-                error = await actor.rehearse.remote(version("runwire"))
+        """Find out what Ray would say of an agent's runs, and what they would find on a node that they could be on."""
+        wanted, node = CPUS | resources.read(about.agent.resources), ""
+        try:
+            ray.kill(self.made(about, wanted))  # a place isn't waited for
+            if node := await asyncio.to_thread(_node_for, wanted):
+                on_it = NodeAffinitySchedulingStrategy(node, soft=False)  # and nobody is kept waiting for it
+                options = {"num_cpus": 0, "runtime_env": wanted.get("runtime_env"), "scheduling_strategy": on_it}
+                actor = self.made(about, options)
+                error = str(await actor.rehearse.remote(version("runwire")))
                 ray.kill(actor)
-            except Exception as failed:  # noqa: BLE001 - of whatever kind it is, it is said to the engine
-                error = f"{type(failed).__name__}: {failed}"[:MAX_TEXT]
-        await self.say(Rehearsed(about.number, node, error))
+            else:
+                error = ""
+        except Exception as failed:  # noqa: BLE001 - of whatever kind it is, it is said to the engine
+            error = f"{type(failed).__name__}: {failed}"
+        await self.say(Rehearsed(about.number, node, error[:MAX_TEXT]))
+
+    def made(self, about: Rehearse | Begin, options: dict[str, Any]) -> Any:
+        """Make an actor. Raises what Ray raises of options that it doesn't take."""
+        return self._place.options(**options).remote(about.agent, about.terms, about.import_timeout)
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -151,15 +157,14 @@ class Passage:
         self._carrying: asyncio.Task[Any] | None = None
         self._killing: asyncio.TimerHandle | None = None
 
-    async def carry(self, place: Any) -> str:
+    async def carry(self) -> str:
         """Carry a run's events until it has ended, or was given up, and say how that was."""
         self._carrying = asyncio.current_task()
         try:
-            if self._is_killed or (work := await self._receive()) is None:
-                return KILLED
-            begin = self._begin
-            options = CPUS | resources.read(begin.agent.resources)
-            self._actor = place.options(**options).remote(begin.agent, begin.terms, begin.import_timeout)
+            work = await self._receive()
+            if work is None or self._is_killed:
+                return NO_PLACE
+            self._actor = self._driver.made(self._begin, CPUS | resources.read(self._begin.agent.resources))
             self._hearing = self._loop.create_task(self._hear())
             items = self._actor.run.options(**STREAM).remote(work)
             lines = self._loop.create_task(self._log())
@@ -171,7 +176,9 @@ class Passage:
         except asyncio.CancelledError:
             return KILLED
         except Exception as error:  # noqa: BLE001 - of whatever kind it is, this run is lost, and no other
-            return KILLED if self._is_killed else await self._explain(error)
+            if self._is_killed:
+                return KILLED if self._is_there else NO_PLACE
+            return await self._explain(error)
         else:
             return how
         finally:
@@ -324,7 +331,8 @@ def _connected(connect: Connect) -> Connected | NotConnected:
         )
     except Exception as error:  # noqa: BLE001 - of whatever kind it is, it is said to the engine
         return NotConnected(f"{type(error).__name__}: {error}"[:MAX_TEXT])
-    return Connected(sum(1 for node in ray.nodes() if node["Alive"]))
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    return Connected(str(ray.get_runtime_context().gcs_address), nodes)
 
 
 async def _serve(engine: socket.socket, connected: Connected | NotConnected) -> None:

@@ -6,6 +6,7 @@ So the agent can do here what it can do there, and no more: it holds up nobody, 
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, MutableMapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -51,10 +52,10 @@ class Place:
         asyncio.get_running_loop().add_reader(self._raylet, self._lose)
 
     async def run(self, work: Work) -> AsyncIterator[bytes | str]:
-        """Yield the node's name, then the run's frames, and last how its process ended, in words."""
+        """Yield which node it is, then the run's frames, and last how its process ended, in words."""
         with self._home:
             try:
-                yield ray.get_runtime_context().get_node_id()
+                yield f"{ray.get_runtime_context().get_node_id()} on {socket.gethostname()}"
                 await self._get_ready()
                 self._worker = await self._server.start(work)
                 self._server.retire()
@@ -95,16 +96,9 @@ class Place:
         """End the run, and this process, when the node's is gone that would end us: to all others, we are dead."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._raylet)
-        self._is_lost = True
-        self._end(0)
+        self._is_lost = self._is_ended = True
+        (self._worker if self._begun.is_set() else self._server).kill()  # without a word to the agent: this is no stop
         loop.call_later(GRACE, os._exit, 1)
-
-    def _end(self, grace: float) -> None:
-        self._is_ended = True
-        if self._begun.is_set():
-            self._worker.stop(grace)
-        else:
-            self._server.kill()
 
     async def lines(self) -> AsyncIterator[Line]:
         """Yield what is for the engine's log, what the agent prints among it."""
@@ -118,7 +112,11 @@ class Place:
 
     async def stop(self, grace: float) -> None:
         """Tell the agent to stop, and end it `grace` seconds later; at once if it has not begun."""
-        self._end(grace)
+        self._is_ended = True
+        if self._begun.is_set():
+            self._worker.stop(grace)
+        else:
+            self._server.kill()
 
     def _take_line(self, _: Any, level: str, event: MutableMapping[str, Any]) -> str:
         what = event.pop("event", "")

@@ -52,6 +52,7 @@ class Kill:
 class Connected:
     """The cluster is there."""
 
+    address: str
     nodes: int
 
 

@@ -136,12 +136,11 @@ class BrokerProcess:
 
     async def _start(self) -> None:
         try:
-            said = CODEC.read(await self._helper.start(CODEC.written(self._serve), BOOT))
+            await self._helper.start(CODEC.written(self._serve), BOOT, _accept)
         except HelperError as error:
             raise BrokerError(
                 f"the broker, which calls model servers for runs, does not start: {error}; its output is above"
             ) from error
-        assert isinstance(said, Serving), "it says nothing else first"  # noqa: S101 - for the reader, and mypy
         for number, door in self._doors.items():
             self._say(Listen(number), door.fileno())
         for run in self._runs.values():
@@ -186,6 +185,11 @@ class BrokerProcess:
     def _say(self, message: Said, *descriptors: int) -> None:
         """Say it; not to one that is dead: its successor is told of all that there is."""
         self._helper.say(CODEC.written(message), *descriptors)
+
+
+def _accept(answer: bytes) -> None:
+    if not isinstance(CODEC.read(answer), Serving):
+        raise HelperError("it says what nobody asked for")
 
 
 def _tokens(usage: bytes) -> int:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from typing import Any
 
 import structlog
@@ -15,7 +16,7 @@ from engine_service.workers.output import Output
 
 MOST_UNSENT = 10_000
 """Messages that wait for one which hears nothing. Then it is killed."""
-PATIENCE = 2.0
+PATIENCE = 5.0
 """Seconds that it may take to end."""
 PAUSE, LONGEST = 0.5, 30.0
 """Seconds until one that died is started again; each time that it can't be, twice as many, up to the second."""
@@ -49,35 +50,45 @@ class Helper:
         self._tasks = set[asyncio.Task[None]]()
         self._ending = False
         self._output: Output
-        self._process: subprocess.Popen[bytes]
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def is_there(self) -> bool:
-        """Whether it can be spoken to."""
+        """Whether it has begun, and can be spoken to."""
         return self._link is not None
 
-    async def start(self, first: bytes, patience: float) -> bytes:
-        """Start it, say something, and return what it says to that. Raises HelperError when it says nothing."""
+    async def start(self, first: bytes, patience: float, accept: Callable[[bytes], None]) -> None:
+        """Start it, and say something. It is there once its answer is accepted.
+
+        Raises HelperError, and what that raises.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        self._output = Output(self._log.bind(process=self._name))
-        with theirs:
-            self._process = self._exec(theirs)
-        self._output.close_child_ends()
+        with ExitStack() as undo:
+            undo.callback(ours.close)
+            with theirs:
+                self._output = Output(self._log.bind(process=self._name))
+                undo.callback(self._output.close)
+                self._process = process = self._exec(theirs)
+                undo.callback(process.wait)
+                undo.callback(process.kill)
+            self._output.close_child_ends()
+            accept(await self._converse(ours, first, patience))
+            undo.pop_all()
         self._link = ours
+        self._loop.add_reader(ours, self._hear, ours)
+
+    async def _converse(self, link: socket.socket, first: bytes, patience: float) -> bytes:
         try:
             async with asyncio.timeout(patience):
-                await self._loop.sock_sendall(ours, first)
-                said = await self._loop.sock_recv(ours, self._max_message)
-        except BaseException as error:
-            self.end()
-            if isinstance(error, TimeoutError | OSError):
-                raise HelperError(f"it says nothing for {patience:g} seconds") from error
-            raise
+                await self._loop.sock_sendall(link, first)
+                said = await self._loop.sock_recv(link, self._max_message)
+        except TimeoutError as error:
+            raise HelperError(f"it says nothing for {patience:g} seconds") from error
+        except OSError as error:
+            raise HelperError("it ended") from error
         if not said:
-            self.end()
             raise HelperError("it ended")
-        self._loop.add_reader(ours, self._hear)
         return said
 
     def _exec(self, link: socket.socket) -> subprocess.Popen[bytes]:
@@ -97,9 +108,19 @@ class Helper:
         )
 
     def say(self, message: bytes, *descriptors: int) -> None:
-        """Say something, after what could not be said yet; not to one that is dead."""
+        """Say something, after what could not be said yet; not to one that is dead.
+
+        Raises OSError when there is no room for the descriptors that come along.
+        """
         if self._link:
-            self._unsent.append((message, [os.dup(descriptor) for descriptor in descriptors]))
+            ours: list[int] = []
+            try:
+                for descriptor in descriptors:
+                    ours.append(os.dup(descriptor))  # noqa: PERF401 - those there are by then, too, are to be closed
+            except OSError:
+                _close(ours)
+                raise
+            self._unsent.append((message, ours))
             self._flush(self._link)
 
     def keep_starting(self, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -128,7 +149,8 @@ class Helper:
 
     def kill(self) -> None:
         """End it at once."""
-        self._process.kill()
+        if self._process:
+            self._process.kill()
 
     async def close(self) -> None:
         """End it."""
@@ -136,22 +158,23 @@ class Helper:
         for task in self._tasks:
             task.cancel()
         self._let_go()
-        try:
-            await asyncio.to_thread(self._process.wait, PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.end()
+        if self._process:
+            try:
+                await asyncio.to_thread(self._process.wait, PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
-    def _hear(self) -> None:
-        if self._link is None:
-            return
+    def _hear(self, link: socket.socket) -> None:
         try:
-            data = self._link.recv(self._max_message)
+            data = link.recv(self._max_message)
         except BlockingIOError:
             return
         except OSError:
             data = b""
-        if not data:
+        if not data and self._process:
             self._let_go()
+            self._process.kill()  # it may have let go, and live
             self._process.wait()
         self._on_message(data)
 
@@ -174,12 +197,6 @@ class Helper:
     def _forget_unsent(self) -> None:
         while self._unsent:
             _close(self._unsent.pop()[1])
-
-    def end(self) -> None:
-        """End it at once, and be without one."""
-        self._process.kill()
-        self._process.wait()
-        self._let_go()
 
     def _let_go(self) -> None:
         if self._link:

@@ -86,11 +86,19 @@ class RayWorkers:
         if not self._helper.is_there:
             raise WorkerError("the cluster is away")
         number = self._next()
-        worker = RayWorker(work, kill=lambda: self._say(Kill(number)), give_up=self._give_up)
+        try:
+            worker = RayWorker(work, kill=lambda: self._say(Kill(number)), give_up=self._give_up)
+        except OSError as error:
+            raise WorkerError(f"there are no descriptors for it: {error}") from error
         self._workers[number] = worker
         worker.on_exit(partial(self._workers.__delitem__, number))
         begin = Begin(number, self._agents[work.agent], self._terms[work.agent], self._import_timeout)
-        self._helper.say(CODEC.written(begin), *worker.childs)
+        try:
+            self._helper.say(CODEC.written(begin), *worker.childs)
+        except OSError as error:
+            worker.ended(DIED)
+            worker.discard()
+            raise WorkerError(f"there are no descriptors for it: {error}") from error
         try:
             await worker.begin(work)
         except BaseException as error:
@@ -101,15 +109,16 @@ class RayWorkers:
         return worker
 
     async def _start(self) -> None:
-        said = await self._helper.start(CODEC.written(self._connect), BOOT)
+        await self._helper.start(CODEC.written(self._connect), BOOT, self._accept)
+
+    def _accept(self, answer: bytes) -> None:
         try:
-            answer = CODEC.read(said)
+            told = CODEC.read(answer)
         except NonsenseError as error:
-            answer = NotConnected(str(error))
-        if not isinstance(answer, Connected):
-            self._helper.end()
-            raise HelperError(answer.error if isinstance(answer, NotConnected) else "it says what nobody asked for")
-        self._log.info("connected to the cluster", address=self._connect.address, nodes=answer.nodes)
+            raise HelperError(str(error)) from error
+        if not isinstance(told, Connected):
+            raise HelperError(told.error if isinstance(told, NotConnected) else "it says what nobody asked for")
+        self._log.info("connected to the cluster", address=told.address, nodes=told.nodes)
 
     async def _rehearse(self, agent: Description) -> None:
         number = self._next()
@@ -121,7 +130,10 @@ class RayWorkers:
         except TimeoutError:
             rehearsed = Rehearsed(number, "", "it does not answer")
         if rehearsed.error:
-            raise RegistryError(f"on the cluster, runs of {agent.name!r} get nowhere: {rehearsed.error}")
+            raise RegistryError(
+                f"on the cluster, runs of {agent.name!r} get nowhere: {rehearsed.error}; what is here has to be on its "
+                "nodes, too: installed there, or brought along by RUNWIRE_ENGINE_RAY_RUNTIME_ENV"
+            )
         if not rehearsed.node:
             self._log.warning(
                 "no node of the cluster has what an agent needs; its runs wait for one",
@@ -157,8 +169,10 @@ class RayWorkers:
                 worker.log(level, event, text)
             case Ended(number, how) if worker := self._workers.get(number):
                 worker.ended(how[:MAX_HOW])
+            case Rehearsed() | Placed() | Logged() | Ended():
+                pass  # of one that has ended meanwhile
             case _:
-                pass
+                raise NonsenseError(f"{type(message).__name__}, which nobody expects")
 
     def _lose_all(self) -> None:
         for worker in tuple(self._workers.values()):
@@ -207,9 +221,12 @@ class RayWorker(ChannelWorker):
 
     def log(self, level: str, event: str, text: str) -> None:
         """Log something of the run's, within bounds."""
+        if self._left <= 0:
+            return
         self._left -= LINE + len(text)
-        if self._left > 0:
-            getattr(self._log, level)(event[:MAX_HOW], text=text)
+        getattr(self._log, level)(event[:MAX_HOW], text=text)
+        if self._left <= 0:
+            self._log.warning("agent said more than is logged", limit=2 * MAX_OUTPUT)
 
     def discard(self) -> None:
         """Let go of a worker that has no run."""

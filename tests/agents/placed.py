@@ -91,6 +91,17 @@ class Far(Agent):
         return ""
 
 
+class Chattering(Agent):
+    """Prints what is long when it is written down."""
+
+    isolation = "ray"
+
+    async def run(self, context: RunContext, input: str) -> str:
+        for what in ("😀", "\x00", '"'):
+            print(what * 30_000, flush=True)
+        return "said"
+
+
 class Fanning(Agent):
     """Uses the cluster for itself."""
 

@@ -127,3 +127,24 @@ async def test_it_brings_its_module_along(cluster: Cluster, tmp_path: Path) -> N
     with start_engine(agents="athome", **settings) as service:
         async with caller(service.address) as alice:
             assert terminal(await alice.run("away")).agent_completed.output == "brought along"
+
+
+@pytest.mark.parametrize("resources", ["{'resources': {'CPU': 1}}", "{'num_gpus': 1.5}", "{'runtime_env': {'pip': 3}}"])
+def test_what_ray_refuses_stops_the_boot(cluster: Cluster, tmp_path: Path, resources: str) -> None:
+    """Resources that Ray would not take from anybody are found at boot, and told in its words."""
+    (tmp_path / "wanting.py").write_text(
+        f"from engine_service import Agent\nclass Wanting(Agent):\n    isolation = 'ray'\n    resources = {resources}\n"
+        "    async def run(self, context, input):\n        return ''\n"
+    )
+    environment = f'{{"working_dir": "{tmp_path}"}}'
+    settings = {"RAY_ADDRESS": cluster.address, "folder": str(tmp_path), "RAY_RUNTIME_ENV": environment}
+    with start_engine(agents="wanting", **settings) as service:
+        assert service.wait(patience=60 * UNIT) == 2
+        assert any("runs of 'wanting' get nowhere" in line and "Error" in line for line in service.lines)
+
+
+async def test_it_prints_what_it_likes(service: Service) -> None:
+    """What is long when it is written down harms nobody: it is logged."""
+    async with caller(service.address) as alice:
+        assert terminal(await alice.run("chattering")).agent_completed.output == "said"
+    service.wait_for(lambda record: "😀" * 1000 in record.get("text", ""))
