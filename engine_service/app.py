@@ -452,12 +452,13 @@ async def _cluster(
         raise BootError(f"the agent {remote[0]!r} runs on a Ray cluster: set RUNWIRE_ENGINE_RAY_ADDRESS")
     if not importlib.util.find_spec("ray"):
         raise BootError("RAY_ADDRESS: the cluster is spoken to with Ray: pip install 'runwire[ray]'")
-    connect = Connect(settings.ray_address, settings.ray_runtime_env or "")
+    environment = settings.ray_runtime_env.get_secret_value() if settings.ray_runtime_env else ""
+    connect = Connect(settings.ray_address, environment)
     workers = RayWorkers(connect, terms, known, settings.import_timeout)
     try:
         await workers.begin()
     except HelperError as error:
-        about = f", RAY_RUNTIME_ENV={settings.ray_runtime_env}" if settings.ray_runtime_env else ""
+        about = " with this RAY_RUNTIME_ENV" if settings.ray_runtime_env else ""
         raise BootError(f"RAY_ADDRESS={settings.ray_address}{about}: the cluster cannot be had: {error}") from error
     stack.push_async_callback(workers.shut_down)
     return {"ray": workers}

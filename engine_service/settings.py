@@ -76,7 +76,7 @@ class Settings(ServiceSettings):
     ray_address: str | None = Field(
         None, description="the Ray cluster for agents with isolation ray: HOST:PORT, auto, or local for one of its own"
     )
-    ray_runtime_env: str | None = Field(
+    ray_runtime_env: CliSuppress[SecretStr | None] = Field(
         None, description="what its nodes have for runs, as Ray's runtime environments say it, in JSON"
     )
     upstreams: Pairs = Field({}, description="model servers that runs reach without their keys: openai=https://…/v1, …")
@@ -207,9 +207,9 @@ class Settings(ServiceSettings):
             if not self.ray_address:
                 raise ValueError("RAY_RUNTIME_ENV means nothing without RAY_ADDRESS")
             try:
-                resources.written({"runtime_env": json.loads(self.ray_runtime_env)})
-            except ValueError as error:
-                raise ValueError(f"RAY_RUNTIME_ENV has to be a JSON object: {error}") from error
+                resources.written({"runtime_env": json.loads(self.ray_runtime_env.get_secret_value())})
+            except ValueError:  # whose words may have what is secret in it
+                raise ValueError("RAY_RUNTIME_ENV has to be a JSON object, of 16 KiB at most") from None
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from functools import partial
 
 import structlog
 
+from engine_service import resources
 from engine_service.cluster.messages import (
     CODEC,
     MAX_MESSAGE,
@@ -138,7 +139,7 @@ class RayWorkers:
             self._log.warning(
                 "no node of the cluster has what an agent needs; its runs wait for one",
                 agent=agent.name,
-                resources=agent.resources,
+                resources={name: it for name, it in resources.read(agent.resources).items() if name != "runtime_env"},
             )
 
     def _next(self) -> int:

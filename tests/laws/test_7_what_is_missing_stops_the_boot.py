@@ -44,7 +44,7 @@ def test_the_gateways_port_is_taken(gateway: Service) -> None:
         ("tests.agents.raises", "(raises.py, line 3)"),
         ("tests.agents.needy", "its constructor must need no arguments"),
         ("tests.agents.sync", "run must be an async function"),
-        ("tests.agents.elsewhere", "isolation must be 'jail', 'process' or 'task', not 'moon'"),
+        ("tests.agents.elsewhere", "isolation must be 'jail', 'process', 'ray' or 'task', not 'moon'"),
     ],
 )
 def test_agents_that_cannot_be_had(agents: str, says: str) -> None:
@@ -111,6 +111,9 @@ def test_flags_that_are_wrong(flags: list[str], says: str) -> None:
         ([], {"JWT_SECRET_FILE": "hunter2"}),
         ([], {"JWT_KEYS_URL": "ftp://user:hunter2@example.com/"}),
         ([], {"JWT_SECRET": "hunter2hunter2hunter2hunter2hunter2", "DEVELOPMENT": "true"}),
+        ([], {"RAY_ADDRESS": "127.0.0.1:1", "RAY_RUNTIME_ENV": '["hunter2"]'}),
+        ([], {"RAY_RUNTIME_ENV": '{"env_vars": {"KEY": "hunter2"}}'}),
+        (["--ray-runtime-env", "hunter2"], {}),
     ],
 )
 def test_a_boot_that_fails_tells_no_secret(flags: list[str], settings: dict[str, str]) -> None:
