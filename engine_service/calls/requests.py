@@ -22,7 +22,7 @@ MAX_TEXT = 1024 * 1024
 MAX_MESSAGES = 10_000
 MAX_PARAMETERS = 256 * 1024
 PIECE = 1_000
-"""Messages that are looked at at once."""
+"""Fields, and messages, that are looked at at once."""
 ROOM = 64
 """Bytes that a message of the history may have beside its text."""
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -40,17 +40,24 @@ class Asked(NamedTuple):
     parameters: bytes
 
 
-def read(data: bytes) -> Asked:
+async def read(data: bytes) -> Asked:
     """Read a RunRequest as it came, but for what its parameters hold. What that costs is bounded, whatever came.
 
     Raises INVALID_ARGUMENT.
     """
+    said: list[bytes] = []
+    parameters: list[Field] = []
     try:
-        found = list(fields(data))
-        history = b"".join(data[field.begin : field.end] for field in found if field.number == HISTORY)
+        for number, field in enumerate(fields(data), 1):
+            if field.number == HISTORY:
+                said.append(data[field.begin : field.end])
+            elif field.number == PARAMETERS:
+                parameters.append(field)
+            if number % PIECE == 0:
+                await asyncio.sleep(0)
+        history = b"".join(said)
         if len(history) > MAX_TEXT + ROOM * MAX_MESSAGES:
             raise invalid({"history": f"must be at most {MAX_TEXT} bytes all together"})
-        parameters = [field for field in found if field.number == PARAMETERS]
         request = pb.RunRequest.FromString(_without(data, parameters))
     except ValuesError as error:
         raise invalid({"request": str(error)}) from error

@@ -97,7 +97,7 @@ class Servicer:
             # What is cheap is looked at first, and whatever is asked counts: refusing it must cost next to nothing.
             caller = answered.caller = await self._caller(context, "Run")
             await self._quota.take("runs", caller.pays)
-            asked = read(data)
+            asked = await read(data)
             request = asked.request
             agent = self._check(caller, request)
             window = window_of(request)

@@ -28,7 +28,7 @@ def test_the_trace_is_found() -> None:
 
 async def violations(request: RunRequest) -> set[str]:
     with pytest.raises(Refusal) as caught:
-        await work_of(read(request.SerializeToString()), "alice")
+        await work_of(await read(request.SerializeToString()), "alice")
     assert caught.value.code is Code.INVALID_ARGUMENT
     [detail] = caught.value.details
     assert isinstance(detail, BadRequest)
@@ -40,7 +40,7 @@ async def test_a_request_becomes_work() -> None:
     history = [Message(role=ROLE_USER, text="hi"), Message(role=ROLE_ASSISTANT, text="hello")]
     request = RunRequest(agent="a", input="i", thread_id="t", history=history)
     request.parameters["deep"] = {"list": [1, "two", None]}
-    work = await work_of(read(request.SerializeToString()), "alice")
+    work = await work_of(await read(request.SerializeToString()), "alice")
     assert (work.user_id, work.agent, work.input, work.thread_id) == ("alice", "a", "i", "t")
     context: Any = RunContext(Shared.of(work, cast("Any", None), {}, TERMS, is_alone=True), "a", Meter())
     assert context.history == (Said("user", "hi"), Said("assistant", "hello"))
@@ -54,17 +54,17 @@ async def test_parameters_are_as_the_agent_declares_them() -> None:
     )
     request = RunRequest(agent="a")
     request.parameters["a"] = "text"
-    assert await work_of(read(request.SerializeToString()), "alice", schema=schema)
+    assert await work_of(await read(request.SerializeToString()), "alice", schema=schema)
     request.parameters["a"] = 1
     for number in range(1000):
         request.parameters["x" * 200 + str(number)] = number
     with pytest.raises(Refusal) as caught:
-        await work_of(read(request.SerializeToString()), "alice", schema=schema)
+        await work_of(await read(request.SerializeToString()), "alice", schema=schema)
     assert len(caught.value.message) < 8 * 1024, "it fits into what a call's status may say"
 
 
 async def run_id(chosen: str = "") -> str:
-    return (await work_of(read(RunRequest(run_id=chosen).SerializeToString()), "alice")).run_id
+    return (await work_of(await read(RunRequest(run_id=chosen).SerializeToString()), "alice")).run_id
 
 
 async def test_a_run_id_is_made_or_taken() -> None:
@@ -96,4 +96,4 @@ async def test_the_largest_request_is_let_through() -> None:
     request = RunRequest(
         thread_id="é" * 128, input="x" * MAX_TEXT, history=[Message(role=ROLE_USER, text="x" * MAX_TEXT)]
     )
-    assert (await work_of(read(request.SerializeToString()), "alice")).input == request.input
+    assert (await work_of(await read(request.SerializeToString()), "alice")).input == request.input
